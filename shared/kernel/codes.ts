@@ -1,0 +1,147 @@
+// Why: the one table of codes. A code is a literal, never derived, never reused; it maps to a retry
+// class, an HTTP status, an exit code and the next step for the person who reads it.
+// Trusts: nothing. Must never: hold two codes for one meaning, or one code for two.
+
+export interface CodeInfo {
+  retry: 'now' | 'backoff' | 'never';
+  http: number;
+  exit: 1 | 2;
+  hint: string;
+}
+
+const row = (http: number, retry: CodeInfo['retry'], hint: string, exit: 1 | 2 = 1): CodeInfo => ({
+  retry,
+  http,
+  exit,
+  hint,
+});
+
+export const codes = {
+  // kernel
+  internal: row(500, 'backoff', 'this is a bug; keep the log and report it'),
+  'config-invalid': row(400, 'never', 'correct the setting; --help lists them', 2),
+  'input-invalid': row(400, 'never', 'correct the input', 2),
+  'not-found': row(404, 'never', 'check the name; the list command shows what exists'),
+  conflict: row(409, 'never', 'fetch the present state and decide again'),
+  'state-locked': row(409, 'never', 'another process uses this folder; stop it first'),
+  'state-corrupt': row(500, 'never', 'restore the folder from a backup or enrol again'),
+  'disk-full': row(507, 'backoff', 'free some space on the device'),
+  'disk-io': row(500, 'backoff', 'check the disk; a read or write failed'),
+  interrupted: row(503, 'now', 'the program was asked to stop; start it again to go on'),
+  'not-implemented': row(501, 'never', 'this version does not support it'),
+
+  // trust: missing, corrupt, expired and forged are four codes
+  'metadata-missing': row(404, 'backoff', 'the registry does not offer this metadata file'),
+  'metadata-malformed': row(400, 'never', 'the file is no valid metadata of its role'),
+  'metadata-expired': row(400, 'backoff', 'the registry must re-sign it; check that it runs'),
+  'metadata-signature-invalid': row(400, 'never', 'signed by too few of the keys of its role'),
+  'metadata-version-invalid': row(400, 'never', 'its version is not the one that was announced'),
+  'metadata-rollback': row(400, 'never', 'older than what this device has verified before'),
+  'metadata-digest-mismatch': row(400, 'backoff', 'its bytes differ from what the signed listing says'),
+  'metadata-too-large': row(400, 'never', 'larger than the limit for its role'),
+  'target-unknown': row(404, 'never', 'no publisher signed a release of this name'),
+  'target-digest-mismatch': row(400, 'never', 'the director names other bytes than the publisher signed'),
+  'key-invalid': row(400, 'never', 'the key is malformed or of small order'),
+  'envelope-malformed': row(400, 'never', 'no valid DSSE envelope of the expected payload type'),
+  'assignment-signature-invalid': row(400, 'never', 'not signed by this region’s director'),
+  'assignment-other-device': row(400, 'never', 'it was issued for another device'),
+  'assignment-replayed': row(400, 'never', 'its epoch is older than the one in force'),
+  'assignment-epoch-reused': row(400, 'never', 'another assignment with the same epoch is in force'),
+  'assignment-expired': row(400, 'backoff', 'the registry must issue it again'),
+  'assignment-malformed': row(400, 'never', 'its content does not follow the schema'),
+  'assignment-other-region': row(400, 'never', 'it was issued by another region'),
+  'release-below-floor': row(400, 'never', 'its publisher has withdrawn releases this old'),
+  'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),
+  'report-replayed': row(409, 'never', 'its counter was used before'),
+
+  // delivery
+  'fetch-not-found': row(404, 'never', 'the registry does not have this digest'),
+  'fetch-denied': row(403, 'never', 'this digest is not assigned to the device'),
+  'fetch-timeout': row(504, 'backoff', 'the registry did not answer in time'),
+  'fetch-invalid': row(400, 'never', 'the fetch request does not follow the schema'),
+  'bus-offline': row(503, 'backoff', 'there is no connection to the broker'),
+  'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
+  'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
+  'manifest-malformed': row(400, 'never', 'manifest.json does not follow the schema'),
+
+  // update machine
+  'deadline-missed': row(504, 'backoff', 'a step of the update took too long'),
+  'journal-budget-exceeded': row(500, 'never', 'the update kept restarting; the old release is back'),
+  'update-superseded': row(409, 'now', 'a newer assignment replaced this update'),
+  'probe-golden-failed': row(422, 'never', 'the release does not give its own golden answers here'),
+  'probe-latency-exceeded': row(422, 'never', 'slower on this device than its manifest allows'),
+  'probe-memory-exceeded': row(422, 'never', 'needs more memory here than its manifest allows'),
+  'soak-errors': row(422, 'never', 'the release failed after it was switched on'),
+  'release-incompatible': row(422, 'never', 'the release needs hardware or software this device lacks'),
+
+  // models
+  'model-not-onnx': row(422, 'never', 'give the .onnx file itself; a Git LFS pointer is not a model'),
+  'model-invalid': row(422, 'never', 'ONNX Runtime does not accept the graph; check the export'),
+  'model-int4-output': row(422, 'never', 'cast 4-bit outputs to int8 when exporting'),
+  'model-output-not-tensor': row(422, 'never', 'list the output under excludeOutputs in the manifest'),
+  'model-custom-operator': row(422, 'never', 'export the model with standard operators only'),
+  'model-external-data-missing': row(422, 'never', 'push the folder that holds the external data files'),
+  'model-opset-too-new': row(422, 'never', 'export with an older opset'),
+  'model-load-failed': row(500, 'backoff', 'the child could not load the model; see the detail'),
+  'model-crashed': row(500, 'backoff', 'the model killed its process; see the agent’s log'),
+
+  // inference (OIP)
+  'infer-invalid': row(400, 'never', 'correct the request; GET the model’s metadata for names and shapes'),
+  'infer-unknown-model': row(404, 'never', 'GET /v2/repository/index lists the models'),
+  'infer-not-ready': row(503, 'backoff', 'the model is loading'),
+  'infer-queue-full': row(503, 'backoff', 'too many requests wait; try again later'),
+  'infer-deadline': row(504, 'backoff', 'the model did not answer in time'),
+  'infer-unsupported': row(501, 'never', 'this runtime cannot serve that'),
+  'infer-failed': row(500, 'never', 'ONNX Runtime refused the input; see the detail'),
+  'body-too-large': row(413, 'never', 'send a smaller body'),
+  'method-not-allowed': row(405, 'never', 'use the method that the documentation names'),
+  'auth-required': row(401, 'never', 'send Authorization: Bearer TOKEN'),
+
+  // broker and enrolment
+  'broker-no-certificate': row(403, 'never', 'connect with a client certificate of this fleet'),
+  'broker-certificate-untrusted': row(403, 'never', 'the certificate is not from this fleet’s CA'),
+  'broker-client-id-borrowed': row(403, 'never', 'the client id must be the certificate’s device id'),
+  'broker-publish-denied': row(403, 'never', 'a device may publish only to its own topics'),
+  'broker-subscribe-denied': row(403, 'never', 'a device may subscribe only to its own topics'),
+  'broker-not-authorized': row(403, 'backoff', 'the broker refused this device; is it revoked?'),
+  'broker-unreachable': row(503, 'backoff', 'check the address, the network and that the registry runs'),
+  'device-revoked': row(403, 'never', 'the device was revoked; enrol it again with a new claim'),
+  'device-unknown': row(404, 'never', 'lepton devices list shows the devices'),
+  'device-quarantined': row(403, 'never', 'two devices use one key; lepton devices release ID, or enrol again'),
+  'claim-malformed': row(400, 'never', 'give the file that lepton claims create wrote', 2),
+  'claim-expired': row(403, 'never', 'make a new claim: lepton claims create'),
+  'claim-used-up': row(403, 'never', 'make a new claim: lepton claims create --uses N'),
+  'claim-unknown': row(403, 'never', 'the claim is not of this registry; make a new one'),
+  'enrolment-request-invalid': row(400, 'never', 'the certificate request is malformed'),
+  'enrolment-root-mismatch': row(400, 'never', 'the roots received are not those the claim names'),
+  'enrolment-required': row(400, 'never', 'start once with --claim FILE', 2),
+  'message-malformed': row(400, 'never', 'the message does not follow its schema'),
+
+  // registry API and CLI
+  'token-missing': row(401, 'never', 'give --token T or set LEPTON_TOKEN'),
+  'token-invalid': row(401, 'never', 'the token is unknown, expired or revoked; lepton tokens create makes one'),
+  'role-forbidden': row(403, 'never', 'ask for a token with the role that this needs'),
+  'namespace-forbidden': row(403, 'never', 'ask for a token for this namespace'),
+  'registry-unreachable': row(503, 'backoff', 'check --registry URL and that lepton serve runs there'),
+  'registry-answer-invalid': row(502, 'never', 'is this really a Lepton registry of the same version?'),
+  'registry-not-ready': row(503, 'backoff', 'the registry is starting or stopping'),
+  'release-exists': row(409, 'never', 'versions are never replaced; push a higher one'),
+  'release-unknown': row(404, 'never', 'lepton models list shows what is there'),
+  'release-not-signed': row(409, 'never', 'add the missing signatures: lepton models sign'),
+  'namespace-unknown': row(404, 'never', 'name its keys first: lepton publishers add'),
+  'publisher-key-unknown': row(403, 'never', 'sign with a key that lepton publishers add named'),
+  'blob-missing': row(409, 'never', 'upload every file of the manifest first'),
+  'rollout-file-invalid': row(400, 'never', 'correct the rollout file at the line named', 2),
+  'rollout-unsupported': row(501, 'never', 'leave that section out; this version does not apply it'),
+  'rollout-unknown': row(404, 'never', 'lepton rollout list shows the rollouts'),
+  'rollout-state': row(409, 'never', 'the rollout is not in a state that allows this'),
+  'rollout-failed': row(409, 'never', 'lepton rollout status ID says why'),
+  'port-in-use': row(500, 'never', 'choose another port or stop the other program'),
+  'listen-insecure': row(400, 'never', 'plain HTTP only on loopback; give --http-cert and --http-key', 2),
+} as const satisfies Record<string, CodeInfo>;
+
+export type ErrorCode = keyof typeof codes;
+
+export function isErrorCode(value: string): value is ErrorCode {
+  return Object.hasOwn(codes, value);
+}

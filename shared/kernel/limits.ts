@@ -1,0 +1,58 @@
+// Why: every limit in one place, each with its unit, the reason for its value and where it comes from.
+// Trusts: nothing. Must never: be read from the network. Components take what they need as arguments
+// with these as defaults, so that the simulator can shrink them.
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const limits = {
+  /** JSON message on the bus. Reports of a device with many models stay below it by far. */
+  busMessageBytesMax: 256 * KiB,
+  /** One bulk frame: 64 KiB QoS 0 frames were measured at 430 MB/s, larger ones gain nothing. */
+  bulkFramePayloadBytes: 64 * KiB,
+  /** Bulk bytes waiting for one device that reads slowly (DESIGN 4). */
+  bulkInFlightBytesMax: 256 * KiB,
+  /** A device that reads nothing for this long loses its transfer and asks again. */
+  bulkStallMs: 30_000,
+  /** Bytes asked for in one fetch request. Bounds what is asked twice after a crash. */
+  fetchRangeBytesMax: 1 * MiB,
+  /** Smallest and largest distance between two fsyncs of a file being fetched. */
+  fetchSyncBytesMin: 64 * KiB,
+  fetchSyncBytesMax: 1 * MiB,
+  /** A fetch request without any progress for this long is asked again. */
+  fetchTimeoutMs: 15_000,
+  /** Concurrent fetch requests served for one device; a device asks one after the other. */
+  fetchesPerDeviceMax: 4,
+  /** TUF metadata sizes. Root and timestamp as in the specification's examples, targets for 10,000 releases. */
+  rootBytesMax: 512 * KiB,
+  timestampBytesMax: 16 * KiB,
+  snapshotBytesMax: 2 * MiB,
+  targetsBytesMax: 8 * MiB,
+  /** Root rotations walked in one refresh (TUF 1.0.34 §5.3.3). */
+  rootRotationsMax: 256,
+  /** Keys and delegations in one metadata file. */
+  keysPerRoleMax: 64,
+  delegationsMax: 10_000,
+  manifestBytesMax: 1 * MiB,
+  releaseFilesMax: 1_000,
+  /** One file of a release. ONNX protobuf files end at 2 GiB; external data may be larger. */
+  blobBytesMax: 8 * 1024 * MiB,
+  /** Journal writes of one update; Mender aborts over 28, we have more steps. Ends reboot loops. */
+  journalWritesMax: 40,
+  /** JSON body of an inference request on the device; a yolox frame as JSON text is about 10 MB. */
+  inferBodyBytesMax: 64 * MiB,
+  inferDeadlineMs: 60_000,
+  inferQueueMax: 64,
+  childStartMs: 60_000,
+  /** An MQTT client must send CONNECT this fast. */
+  brokerConnectMs: 10_000,
+  /** Reconnect backoff of the agent: full jitter between zero and the doubled base, up to the maximum. */
+  reconnectBaseMs: 500,
+  reconnectMaxMs: 60_000,
+  /** Slow poll of metadata where no doorbell rings. */
+  metadataPollMs: 15 * 60_000,
+  /** Reports are repeated at least this often. */
+  reportEveryMs: 60_000,
+  /** How long a refused message's code is kept in the agent's store. */
+  refusalsKept: 100,
+} as const;

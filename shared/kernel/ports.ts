@@ -1,0 +1,155 @@
+// Why: the only ways in which a core touches the world. A core that needs time, chance, files, a
+// database, the network or a model runtime gets one of these as an argument, so that the simulator
+// can stand in for it. Trusts: nothing. Must never: import a driver.
+// Every call that is durable, visible to others or slow returns a promise: that await is where the
+// simulator may cut the power or let another party go first.
+
+import type { LogEvent } from './events.ts';
+import type { ReleaseFile } from './releases.ts';
+import type { Result } from './result.ts';
+
+/** A timer that can be cancelled. `done` resolves when it fires and never resolves once cancelled. */
+export interface Timer {
+  done: Promise<void>;
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Wall clock, Unix time in milliseconds. May jump. */
+  wall(): number;
+  /** Monotonic clock in milliseconds with an arbitrary origin. Never goes back. */
+  mono(): number;
+  timer(ms: number): Timer;
+}
+
+export interface Entropy {
+  u32(): number;
+  bytes(n: number): Uint8Array;
+}
+
+/**
+ * Plain files. Paths are relative to the root the disk was opened on and use `/`.
+ * Nothing is durable before `fsync` of the file and, for names, `fsyncDir` of its folder.
+ */
+export interface Disk {
+  /** Whole content, or null where there is no such file. */
+  read(path: string): Promise<Uint8Array | null>;
+  /** Bytes `[offset, offset + length)`, shorter at the end of the file; null where there is no such file. */
+  readRange(path: string, offset: number, length: number): Promise<Uint8Array | null>;
+  /** Size in bytes, or null where there is no such file. */
+  size(path: string): Promise<number | null>;
+  /** Makes or empties a file. Folders on the way are made. */
+  create(path: string): Promise<void>;
+  append(path: string, bytes: Uint8Array): Promise<void>;
+  truncate(path: string, bytes: number): Promise<void>;
+  fsync(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** Idempotent: no error where there is no such file. */
+  unlink(path: string): Promise<void>;
+  fsyncDir(path: string): Promise<void>;
+  /** Names in a folder, sorted; empty where there is no such folder. */
+  list(path: string): Promise<string[]>;
+}
+
+export type SqlValue = string | number | bigint | Uint8Array | null;
+
+/** A database inside one transaction. Synchronous: nothing else runs between its calls. */
+export interface SqlTx {
+  run(sql: string, ...params: SqlValue[]): { changes: number };
+  get<Row>(sql: string, ...params: SqlValue[]): Row | undefined;
+  all<Row>(sql: string, ...params: SqlValue[]): Row[];
+}
+
+export interface Store {
+  /** Runs `fn` in one transaction; resolves when the commit is durable. A throw rolls back and rejects. */
+  tx<T>(fn: (db: SqlTx) => T): Promise<T>;
+  close(): Promise<void>;
+}
+
+export interface BusMessage {
+  topic: string;
+  payload: Uint8Array;
+  retained: boolean;
+}
+
+export interface Subscription {
+  cancel(): Promise<void>;
+}
+
+export interface Bus {
+  /** QoS 1 resolves when the broker has acknowledged, QoS 0 when the bytes were handed over. */
+  publish(topic: string, payload: Uint8Array, options: { qos: 0 | 1; retain: boolean }): Promise<void>;
+  /** The handler is called in order of arrival and must not block. */
+  subscribe(filter: string, handler: (message: BusMessage) => void): Promise<Subscription>;
+}
+
+/** The registry's side of the bus, also able to send bulk frames past the broker's queues. */
+export interface RegistryBus extends Bus {
+  /**
+   * Sends one QoS 0 frame to one device's topic; resolves when it left our buffers (at most
+   * `bulkInFlightBytesMax` wait per device). False where the device is not connected, is not
+   * subscribed or did not read for `bulkStallMs`.
+   */
+  sendBulk(deviceId: string, topic: string, frame: Uint8Array): Promise<boolean>;
+  /** Ends the device's connection, if there is one. */
+  disconnect(deviceId: string): Promise<void>;
+}
+
+export type FetchTarget = { kind: 'blob'; sha256: string } | { kind: 'metadata'; name: string };
+
+export interface Fetcher {
+  /**
+   * Bytes from `offset`, at most `length` of them; `totalBytes` is the whole size of the file.
+   * Refusals: `fetch-not-found`, `fetch-denied`, `fetch-timeout`, `bus-offline`.
+   */
+  range(
+    target: FetchTarget,
+    offset: number,
+    length: number,
+  ): Promise<Result<{ bytes: Uint8Array; totalBytes: number }>>;
+}
+
+/** Evidence of one probe of a release in its own child. Latency in milliseconds, memory in bytes. */
+export interface ProbeEvidence {
+  goldenCases: number;
+  goldenPassed: number;
+  /** The first case that failed, in words, for the report. */
+  firstFailure: string | null;
+  latencyP50Ms: number;
+  latencyP95Ms: number;
+  memoryBytesPeak: number;
+}
+
+/** A release with its verified files, as the runtime loads it. `diskPath` is relative to the state disk. */
+export interface LoadableRelease {
+  /** Name under which it is served. */
+  as: string;
+  /** `NS/NAME@VERSION`. */
+  releaseId: string;
+  /** SHA-256 of the manifest, hex: the identity of the release's bytes. */
+  manifestSha256: string;
+  files: (ReleaseFile & { diskPath: string })[];
+}
+
+/** Loads, probes and switches models. Implemented by the inference host; a stub in the simulator. */
+export interface Runtime {
+  /** Loads into its own child, warmed up and able to answer. Idempotent for a release that is loaded. */
+  load(release: LoadableRelease): Promise<Result<void>>;
+  /** Runs the golden cases in the candidate's child. A failed case is evidence, not a refusal. */
+  probe(release: LoadableRelease): Promise<Result<ProbeEvidence>>;
+  /** Moves new requests for `as` to this loaded release and drains the old one. Idempotent. */
+  activate(as: string, manifestSha256: string): Promise<Result<void>>;
+  /** Stops serving `as`. Idempotent. */
+  deactivate(as: string): Promise<void>;
+  /** Ends the child of a release that does not serve. Idempotent. */
+  unload(as: string, manifestSha256: string): Promise<void>;
+  /** Whether the serving release of `as` answers, with the reason where it does not. */
+  healthy(as: string): Promise<Result<{ requests: number; errors: number; latencyP95Ms: number | null }>>;
+}
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+/** One JSON line an event. Fields carry ids and codes, never payloads or keys. */
+export interface Log {
+  emit(level: LogLevel, event: LogEvent, fields?: Record<string, unknown>): void;
+}

@@ -1,0 +1,209 @@
+// Why: the bodies of the registry's HTTP API (`/api/v1`), shared by the server and its clients.
+// One schema serves validation, types and the OpenAPI document.
+// Trusts: nothing before the schema. Must never: differ from the contract (DESIGN 11).
+
+import { z } from 'zod';
+import { sha256Pattern } from '../kernel/releases.ts';
+import { rolloutFileSchema } from './rollout-file.ts';
+import {
+  deviceIdSchema,
+  labelsSchema,
+  machineStates,
+  nameSchema,
+  outboxStateSchema,
+  probeEvidenceSchema,
+  reasonSchema,
+  releaseIdSchema,
+  versionSchema,
+} from './messages.ts';
+import { manifestSchema } from './manifest.ts';
+
+const timeMs = z.number().int().nonnegative();
+const sha256 = z.string().regex(sha256Pattern);
+
+/** RFC 9457 problem document; `code` is a code of shared/kernel/codes.ts. */
+export const problemSchema = z.object({
+  type: z.string(),
+  title: z.string(),
+  status: z.number().int(),
+  detail: z.string(),
+  code: z.string(),
+  hint: z.string(),
+});
+export type Problem = z.infer<typeof problemSchema>;
+
+export const roles = ['viewer', 'publisher', 'operator', 'approver', 'auditor', 'admin'] as const;
+export type Role = (typeof roles)[number];
+
+export const tokenCreateSchema = z.object({
+  user: nameSchema,
+  role: z.enum(roles),
+  /** Namespaces the token is bound to; absent: all. */
+  namespace: nameSchema.optional(),
+  ttlMs: z.number().int().positive().max(10 * 366 * 86_400_000).optional(),
+});
+export const tokenSchema = z.object({
+  id: z.string(),
+  user: z.string(),
+  role: z.enum(roles),
+  namespace: z.string().nullable(),
+  createdAtMs: timeMs,
+  expiresAtMs: timeMs.nullable(),
+  revokedAtMs: timeMs.nullable(),
+});
+/** The secret is shown once; only its SHA-256 is stored. */
+export const tokenCreatedSchema = tokenSchema.extend({ token: z.string() });
+
+export const claimCreateSchema = z.object({
+  labels: labelsSchema.default({}),
+  uses: z.number().int().positive().max(1_000_000).default(1),
+  ttlMs: z.number().int().positive().max(366 * 86_400_000).default(86_400_000),
+});
+
+/** A publisher namespace. Keys are Ed25519 public keys, 32 bytes in hex. */
+export const publisherPutSchema = z.object({
+  keys: z.array(z.string().regex(/^[0-9a-f]{64}$/)).min(1).max(16),
+  threshold: z.number().int().positive().max(16),
+});
+export const publisherSchema = z.object({
+  namespace: nameSchema,
+  keys: z.array(z.string()),
+  threshold: z.number().int(),
+  /** Version of the namespace's signed targets metadata, 0 before the first push. */
+  metadataVersion: z.number().int(),
+});
+
+/** `POST /api/v1/releases`: the namespace's next targets metadata, signed, and the manifest it names. */
+export const releasePushSchema = z.object({
+  releaseId: releaseIdSchema,
+  /** Exact bytes of the delegated targets metadata (TUF JSON), base64. */
+  metadata: z.base64(),
+  /** Exact bytes of manifest.json, base64. Its files were uploaded with PUT /api/v1/blobs/{sha256} before. */
+  manifest: z.base64(),
+});
+export const releaseSchema = z.object({
+  version: versionSchema,
+  counter: z.number().int(),
+  /** SHA-256 of manifest.json. */
+  digest: sha256,
+  /** Sum over the files. */
+  bytes: z.number().int(),
+  files: manifestSchema.shape.files,
+  /** Key ids. */
+  signedBy: z.array(z.string()),
+  admitted: z.boolean(),
+  reason: z.string().nullable(),
+  deltas: z.array(z.object({ from: z.string(), bytes: z.number().int() })),
+});
+export const modelSchema = z.object({ name: z.string(), versions: z.array(releaseSchema) });
+export type ModelView = z.infer<typeof modelSchema>;
+
+export const deviceStatuses = ['active', 'revoked', 'quarantined'] as const;
+export const presenceStates = ['online', 'offline', 'unknown'] as const;
+export const deviceSchema = z.object({
+  id: deviceIdSchema,
+  status: z.enum(deviceStatuses),
+  region: z.string(),
+  labels: labelsSchema,
+  timezone: z.string(),
+  presence: z.enum(presenceStates),
+  lastSeenMs: timeMs.nullable(),
+  models: z.array(
+    z.object({
+      name: z.string(),
+      active: z.string().nullable(),
+      candidate: z.string().nullable(),
+      lastGood: z.string().nullable(),
+      state: z.enum(machineStates),
+      reason: reasonSchema.nullable(),
+      probe: probeEvidenceSchema.nullable(),
+      progress: z.object({ doneBytes: z.number(), totalBytes: z.number() }).nullable(),
+    }),
+  ),
+  agent: z.object({ version: z.string(), runtime: z.string(), arch: z.string() }),
+  outbox: outboxStateSchema,
+});
+export type DeviceView = z.infer<typeof deviceSchema>;
+export const deviceLabelsSchema = z.object({
+  /** A null value removes the label. */
+  labels: z.record(z.string(), z.string().max(128).nullable()),
+});
+
+/** What the registry noticed or a device reported: refusals, attacks, state changes. Newest first. */
+export const fleetEventSchema = z.object({
+  id: z.number().int(),
+  atMs: timeMs,
+  /** Device id, claim id, or null where nobody could be named. */
+  subject: z.string().nullable(),
+  source: z.enum(['broker', 'enrolment', 'device', 'registry']),
+  code: z.string(),
+  detail: z.string(),
+});
+export type FleetEvent = z.infer<typeof fleetEventSchema>;
+
+export const rolloutStates = [
+  'draft',
+  'awaiting-approval',
+  'running',
+  'paused',
+  'rolling-back',
+  'aborted',
+  'succeeded',
+  'failed',
+] as const;
+export const waveStates = ['pending', 'running', 'soaking', 'passed', 'failed', 'rolled-back'] as const;
+export const rolloutDeviceStates = [...machineStates, 'pending', 'unreachable', 'incompatible'] as const;
+export type RolloutState = (typeof rolloutStates)[number];
+export type WaveState = (typeof waveStates)[number];
+export type RolloutDeviceState = (typeof rolloutDeviceStates)[number];
+
+/** `POST /api/v1/rollouts` takes the parsed rollout file (YAML or JSON text in `file`). */
+export const rolloutStartSchema = z.object({ file: z.string().max(262_144) });
+export const rolloutStartedSchema = z.object({ id: z.string() });
+export const gateNames = [
+  'probe',
+  'success',
+  'agreement',
+  'latencyP95Ms',
+  'memoryMiB',
+  'errorRate',
+  'driftPsi',
+] as const;
+export const rolloutStatusSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  release: z.string(),
+  state: z.enum(rolloutStates),
+  reason: z.string().nullable(),
+  waves: z.array(
+    z.object({
+      index: z.number().int(),
+      state: z.enum(waveStates),
+      reason: z.string().nullable(),
+      /** `total`, and for each device state that occurs its count. */
+      devices: z.record(z.string(), z.number().int()),
+    }),
+  ),
+  gates: z.array(
+    z.object({
+      wave: z.number().int(),
+      gate: z.enum(gateNames),
+      limit: z.number(),
+      value: z.number().nullable(),
+      devices: z.number().int(),
+      verdict: z.enum(['pass', 'fail', 'waiting']),
+    }),
+  ),
+  devices: z.array(
+    z.object({
+      id: z.string(),
+      wave: z.number().int(),
+      state: z.enum(rolloutDeviceStates),
+      reason: z.string().nullable(),
+      /** What the device runs under the rollout's name, null where nothing. */
+      release: z.string().nullable(),
+    }),
+  ),
+});
+export type RolloutStatus = z.infer<typeof rolloutStatusSchema>;
+export { rolloutFileSchema };

@@ -1,0 +1,233 @@
+// Why: the JSON bodies on the bus, validated once at the edge, and the objects that are signed.
+// Trusts: nothing before `parseMessage`. Must never: let an unvalidated body past the edge.
+
+import { z } from 'zod';
+import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
+import { type Result, ok, refuse } from '../kernel/result.ts';
+
+export const schemaVersion = 1;
+
+const timeMs = z.number().int().nonnegative();
+const sha256 = z.string().regex(sha256Pattern);
+export const nameSchema = z.string().regex(namePattern);
+export const deviceIdSchema = z.string().regex(deviceIdPattern);
+export const versionSchema = z.string().regex(versionPattern);
+export const releaseIdSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}@[0-9A-Za-z.-]{5,80}$/, 'expected NS/NAME@VERSION');
+export const labelsSchema = z.record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$/), z.string().max(128));
+export type Labels = Record<string, string>;
+
+const head = { schemaVersion: z.literal(1), messageId: z.string().min(1).max(64), sentAtMs: timeMs };
+
+/** DSSE envelope (github.com/secure-systems-lab/dsse), base64 payload and signatures. */
+export const envelopeSchema = z.object({
+  payloadType: z.string().min(1).max(128),
+  payload: z.base64().max(1_000_000),
+  signatures: z.array(z.object({ keyid: z.string().max(128), sig: z.base64().max(256) })).min(1).max(16),
+});
+export type Envelope = z.infer<typeof envelopeSchema>;
+
+/** Body of `desired`, `reported`, and of other signed messages: an envelope with the usual head. */
+export const signedMessageSchema = z.object({ ...head, envelope: envelopeSchema });
+export type SignedMessage = z.infer<typeof signedMessageSchema>;
+
+/** DSSE payload types: one per kind of object, so that none can be taken for another. */
+export const payloadTypes = {
+  assignment: 'application/vnd.lepton.assignment.v1+json',
+  report: 'application/vnd.lepton.report.v1+json',
+} as const;
+
+export const activationPolicySchema = z.object({
+  /** Deadlines of the machine's states, milliseconds. */
+  deadlinesMs: z.object({
+    fetching: timeMs.default(3_600_000),
+    probing: timeMs.default(300_000),
+    soaking: timeMs.default(3_600_000),
+  }),
+  /** How long the release must serve without failing before it is committed. */
+  soakMs: timeMs.default(0),
+});
+export type ActivationPolicy = z.infer<typeof activationPolicySchema>;
+
+export const assignedReleaseSchema = z.object({
+  /** Name under which the device serves it. */
+  as: nameSchema,
+  releaseId: releaseIdSchema,
+  /** Repeated from the catalogue by the director: both authorities must name the same bytes. */
+  manifestSha256: sha256,
+  manifestBytes: z.number().int().positive(),
+  counter: z.number().int().nonnegative(),
+  rolloutId: z.string().max(64).nullable(),
+  policy: activationPolicySchema,
+});
+export type AssignedRelease = z.infer<typeof assignedReleaseSchema>;
+
+/** What the director signs for one device. A model that is not listed is to be removed. */
+export const assignmentSchema = z.object({
+  schemaVersion: z.literal(1),
+  deviceId: deviceIdSchema,
+  region: nameSchema,
+  epoch: z.number().int().positive(),
+  issuedAtMs: timeMs,
+  expiresAtMs: timeMs,
+  labels: labelsSchema,
+  releases: z.array(assignedReleaseSchema).max(64),
+});
+export type Assignment = z.infer<typeof assignmentSchema>;
+
+/** States of the update machine, and what the registry adds to them (contract, section 11). */
+export const machineStates = [
+  'idle',
+  'offered',
+  'fetching',
+  'verifying',
+  'staging',
+  'probing',
+  'shadowing',
+  'switching',
+  'soaking',
+  'committed',
+  'rolling-back',
+] as const;
+export type MachineStateName = (typeof machineStates)[number];
+
+export const reasonSchema = z.object({ code: z.string().max(64), detail: z.string().max(2_000) });
+export type Reason = z.infer<typeof reasonSchema>;
+
+export const probeEvidenceSchema = z.object({
+  goldenCases: z.number().int().nonnegative(),
+  goldenPassed: z.number().int().nonnegative(),
+  firstFailure: z.string().max(2_000).nullable(),
+  latencyP50Ms: z.number().nonnegative(),
+  latencyP95Ms: z.number().nonnegative(),
+  memoryBytesPeak: z.number().nonnegative(),
+});
+
+export const reportedModelSchema = z.object({
+  name: nameSchema,
+  state: z.enum(machineStates),
+  /** Release ids, null where the slot is empty. */
+  active: releaseIdSchema.nullable(),
+  candidate: releaseIdSchema.nullable(),
+  lastGood: releaseIdSchema.nullable(),
+  /** Release that the last finished or running update was about. */
+  target: releaseIdSchema.nullable(),
+  rolloutId: z.string().max(64).nullable(),
+  reason: reasonSchema.nullable(),
+  progress: z.object({ doneBytes: z.number().nonnegative(), totalBytes: z.number().nonnegative() }).nullable(),
+  probe: probeEvidenceSchema.nullable(),
+});
+export type ReportedModel = z.infer<typeof reportedModelSchema>;
+
+/** Something the device refused: an attack, a fault, or an attempt to speak out of turn. */
+export const reportedRefusalSchema = z.object({
+  /** Grows by one on the device; recent refusals are repeated in every report and stored once. */
+  id: z.number().int().positive(),
+  code: z.string().max(64),
+  detail: z.string().max(2_000),
+  atMs: timeMs,
+});
+
+export const outboxStateSchema = z.object({
+  producedRecords: z.number().int().nonnegative(),
+  acknowledgedRecords: z.number().int().nonnegative(),
+  droppedRecords: z.number().int().nonnegative(),
+  pendingBatches: z.number().int().nonnegative(),
+  bytes: z.number().int().nonnegative(),
+});
+
+/** What a device signs about itself. */
+export const reportSchema = z.object({
+  schemaVersion: z.literal(1),
+  deviceId: deviceIdSchema,
+  region: nameSchema,
+  /** Strictly increasing over the device's life. */
+  counter: z.number().int().positive(),
+  sentAtMs: timeMs,
+  /** Highest time the device has verified, 0 where none. */
+  verifiedTimeMs: timeMs,
+  /** Epoch of the assignment in force, 0 where none. */
+  epoch: z.number().int().nonnegative(),
+  timezone: z.string().max(64),
+  agent: z.object({ version: z.string().max(64), runtime: z.string().max(64), arch: z.string().max(32) }),
+  models: z.array(reportedModelSchema).max(64),
+  refusals: z.array(reportedRefusalSchema).max(100),
+  outbox: outboxStateSchema.nullable(),
+});
+export type Report = z.infer<typeof reportSchema>;
+
+export const presenceSchema = z.object({ ...head, online: z.boolean() });
+export type Presence = z.infer<typeof presenceSchema>;
+
+/** Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`. */
+export const metadataNamePattern = /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
+
+export const fetchRequestSchema = z.object({
+  ...head,
+  requestId: z.number().int().nonnegative().max(0xffffffff),
+  target: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('blob'), sha256 }),
+    z.object({ kind: z.literal('metadata'), name: z.string().regex(metadataNamePattern) }),
+  ]),
+  offset: z.number().int().nonnegative(),
+  length: z.number().int().positive().max(16 * 1024 * 1024),
+});
+export type FetchRequest = z.infer<typeof fetchRequestSchema>;
+
+export const enrolRequestSchema = z.object({
+  ...head,
+  /** PKCS #10, PEM, signed by the device's new key. */
+  csr: z.string().max(8_192),
+  labels: labelsSchema,
+  timezone: z.string().max(64),
+  agent: z.object({ version: z.string().max(64), runtime: z.string().max(64), arch: z.string().max(32) }),
+});
+export type EnrolRequest = z.infer<typeof enrolRequestSchema>;
+
+export const enrolReplySchema = z.object({
+  ...head,
+  result: z.discriminatedUnion('status', [
+    z.object({
+      status: z.literal('accepted'),
+      deviceId: deviceIdSchema,
+      /** PEM of the device's client certificate. */
+      certificate: z.string().max(16_384),
+      labels: labelsSchema,
+      /** Root metadata, exact bytes in base64; their SHA-256 must be those that the claim names. */
+      catalogueRoot: z.base64(),
+      regionRoot: z.base64(),
+      telemetryEpoch: z.number().int().nonnegative(),
+    }),
+    z.object({ status: z.literal('refused'), code: z.string().max(64), detail: z.string().max(2_000) }),
+  ]),
+});
+export type EnrolReply = z.infer<typeof enrolReplySchema>;
+
+const decoder = new TextDecoder('utf-8', { fatal: true });
+const encoder = new TextEncoder();
+
+/** Parses and validates a JSON body once. Refusal: `message-malformed`, naming the first wrong field. */
+export function parseMessage<S extends z.ZodType>(schema: S, payload: Uint8Array): Result<z.infer<S>> {
+  let body: unknown;
+  try {
+    body = JSON.parse(decoder.decode(payload));
+  } catch (error) {
+    return refuse('message-malformed', error instanceof Error ? error.message : 'not JSON');
+  }
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return ok(parsed.data);
+  return refuse('message-malformed', describeIssues(parsed.error));
+}
+
+/** The first wrong field of a validation in words: `releases.0.as: Invalid string`. */
+export function describeIssues(error: z.ZodError): string {
+  const issue = error.issues[0];
+  if (!issue) return 'invalid';
+  const path = issue.path.map(String).join('.');
+  return path === '' ? issue.message : `${path}: ${issue.message}`;
+}
+
+export function encodeMessage(body: object): Uint8Array {
+  return encoder.encode(JSON.stringify(body));
+}

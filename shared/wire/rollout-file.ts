@@ -1,0 +1,116 @@
+// Why: the rollout file (contract, section 11) as a schema; reading YAML is the caller's.
+// Trusts: nothing before the schema. Must never: accept a key it does not know.
+
+import { z } from 'zod';
+import { nameSchema, releaseIdSchema } from './messages.ts';
+
+const durationPattern = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
+const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** `10m` → 600000. */
+export const durationSchema = z
+  .string()
+  .regex(durationPattern, 'expected a duration such as 30s, 10m, 24h')
+  .transform((text) => {
+    const match = durationPattern.exec(text);
+    return Math.round(Number(match?.[1]) * unitMs[match?.[2] as keyof typeof unitMs]);
+  });
+
+const modelIdSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
+const labelKey = z.string().min(1).max(63);
+
+export const selectorSchema = z.strictObject({
+  matchLabels: z.record(labelKey, z.string().max(128)).default({}),
+  matchExpressions: z
+    .array(
+      z.strictObject({
+        key: labelKey,
+        operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
+        values: z.array(z.string().max(128)).default([]),
+      }),
+    )
+    .default([]),
+});
+export type Selector = z.infer<typeof selectorSchema>;
+
+const clockTime = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'expected HH:MM');
+const windowSchema = z.strictObject({
+  days: z.array(z.enum(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'])).optional(),
+  from: clockTime,
+  to: clockTime,
+});
+
+export const waveSchema = z
+  .strictObject({
+    count: z.number().int().positive().optional(),
+    percent: z.number().positive().max(100).optional(),
+    soak: durationSchema.default(0),
+  })
+  .refine((wave) => (wave.count === undefined) !== (wave.percent === undefined), 'give either count or percent');
+export type Wave = z.infer<typeof waveSchema>;
+
+const fraction = z.number().min(0).max(1);
+
+export const rolloutFileSchema = z.strictObject({
+  apiVersion: z.literal('lepton/v1'),
+  kind: z.literal('Rollout'),
+  metadata: z.strictObject({ name: nameSchema }),
+  spec: z
+    .strictObject({
+      release: releaseIdSchema.optional(),
+      releases: z.array(releaseIdSchema).min(1).optional(),
+      remove: modelIdSchema.optional(),
+      as: nameSchema.optional(),
+      selector: selectorSchema.default({ matchLabels: {}, matchExpressions: [] }),
+      waves: z.array(waveSchema).min(1).optional(),
+      shadow: z
+        .strictObject({
+          requests: z.number().int().positive(),
+          cpuPercent: z.number().positive().max(100).default(25),
+          timeout: durationSchema.default(3_600_000),
+        })
+        .optional(),
+      gates: z
+        .strictObject({
+          success: fraction.optional(),
+          agreement: fraction.optional(),
+          latencyP95Ms: z.number().positive().optional(),
+          memoryMiB: z.number().positive().optional(),
+          errorRate: fraction.optional(),
+          driftPsi: z.number().positive().optional(),
+          minDevices: z.number().int().positive().optional(),
+        })
+        .default({}),
+      deadlines: z
+        .strictObject({
+          fetching: durationSchema.default(3_600_000),
+          probing: durationSchema.default(300_000),
+          shadowing: durationSchema.default(3_600_000),
+          soaking: durationSchema.default(3_600_000),
+          unreachable: z
+            .strictObject({ after: durationSchema, counts: z.enum(['wait', 'ignore', 'fail']).default('wait') })
+            .optional(),
+        })
+        .prefault({}),
+      disruption: z
+        .strictObject({ label: labelKey, maxUnavailable: z.number().int().positive() })
+        .optional(),
+      windows: z
+        .strictObject({ download: z.array(windowSchema).optional(), activate: z.array(windowSchema).optional() })
+        .optional(),
+      approvals: z
+        .strictObject({
+          required: z.number().int().positive(),
+          waves: z.array(z.number().int().positive()).optional(),
+        })
+        .optional(),
+      onGateFailure: z.enum(['rollback', 'pause']).default('rollback'),
+      onAbort: z.enum(['keep', 'revert']).default('keep'),
+    })
+    .refine(
+      (spec) => [spec.release, spec.releases, spec.remove].filter((given) => given !== undefined).length === 1,
+      'give exactly one of release, releases, remove',
+    ),
+});
+export type RolloutFile = z.infer<typeof rolloutFileSchema>;
+export type RolloutSpec = RolloutFile['spec'];

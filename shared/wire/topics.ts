@@ -1,0 +1,126 @@
+// Why: the sole home of MQTT topic strings, and of the rules who may use which (DESIGN 4).
+// Trusts: the caller's region name and device id were validated. Must never: allow a wildcard to a device.
+
+export const topicPrefix = 'lepton/1';
+
+/** Channels of a device's own `d/<device>/…`, by who may publish on them. */
+export const devicePublishes = ['reported', 'presence', 'fetch', 'telemetry', 'result', 'time', 'renew'] as const;
+export const deviceSubscribes = [
+  'desired',
+  'bytes',
+  'telemetry/ack',
+  'command',
+  'time/reply',
+  'renew/reply',
+] as const;
+export type DevicePublishChannel = (typeof devicePublishes)[number];
+export type DeviceSubscribeChannel = (typeof deviceSubscribes)[number];
+export type DeviceChannel = DevicePublishChannel | DeviceSubscribeChannel;
+
+export function tufTimestampTopic(region: string): string {
+  return `${topicPrefix}/${region}/tuf/timestamp`;
+}
+
+export function deviceTopic(region: string, deviceId: string, channel: DeviceChannel): string {
+  return `${topicPrefix}/${region}/d/${deviceId}/${channel}`;
+}
+
+/** Filter by which the registry hears one channel of every device. */
+export function everyDeviceFilter(region: string, channel: DevicePublishChannel): string {
+  return `${topicPrefix}/${region}/d/+/${channel}`;
+}
+
+export function enrolRequestTopic(region: string, claimId: string, attempt: string): string {
+  return `${topicPrefix}/${region}/enroll/${claimId}/${attempt}/request`;
+}
+
+export function enrolReplyTopic(region: string, claimId: string, attempt: string): string {
+  return `${topicPrefix}/${region}/enroll/${claimId}/${attempt}/reply`;
+}
+
+export function everyEnrolRequestFilter(region: string): string {
+  return `${topicPrefix}/${region}/enroll/+/+/request`;
+}
+
+/** Client id of an enrolling device; its certificate names the claim. */
+export function enrolClientId(claimId: string, attempt: string): string {
+  return `${claimId}.${attempt}`;
+}
+
+export type ParsedTopic =
+  | { kind: 'tuf-timestamp'; region: string }
+  | { kind: 'device'; region: string; deviceId: string; channel: DeviceChannel }
+  | { kind: 'enrol'; region: string; claimId: string; attempt: string; direction: 'request' | 'reply' };
+
+const channels: ReadonlySet<string> = new Set([...devicePublishes, ...deviceSubscribes]);
+
+/** The topic's meaning, or null where it is none of ours. */
+export function parseTopic(topic: string): ParsedTopic | null {
+  const parts = topic.split('/');
+  if (parts[0] !== 'lepton' || parts[1] !== '1') return null;
+  const region = parts[2] ?? '';
+  if (parts[3] === 'tuf' && parts[4] === 'timestamp' && parts.length === 5) return { kind: 'tuf-timestamp', region };
+  if (parts[3] === 'd') {
+    const channel = parts.slice(5).join('/');
+    if (!channels.has(channel)) return null;
+    return { kind: 'device', region, deviceId: parts[4] ?? '', channel: channel as DeviceChannel };
+  }
+  const direction = parts[6];
+  if (parts[3] === 'enroll' && parts.length === 7 && (direction === 'request' || direction === 'reply')) {
+    return { kind: 'enrol', region, claimId: parts[4] ?? '', attempt: parts[5] ?? '', direction };
+  }
+  return null;
+}
+
+/** Who a connection is, decided from its certificate alone. */
+export type BusIdentity =
+  | { kind: 'device'; deviceId: string }
+  | { kind: 'claim'; claimId: string; attempt: string };
+
+/** Whether this identity may publish there. Everything that is not named is denied. */
+export function mayPublish(identity: BusIdentity, region: string, topic: string, retain: boolean): boolean {
+  const parsed = parseTopic(topic);
+  if (parsed === null || parsed.region !== region) return false;
+  if (identity.kind === 'claim') {
+    return (
+      parsed.kind === 'enrol' &&
+      parsed.direction === 'request' &&
+      parsed.claimId === identity.claimId &&
+      parsed.attempt === identity.attempt &&
+      !retain
+    );
+  }
+  if (parsed.kind !== 'device' || parsed.deviceId !== identity.deviceId) return false;
+  if (!(devicePublishes as readonly string[]).includes(parsed.channel)) return false;
+  return !retain || parsed.channel === 'presence';
+}
+
+/** Whether this identity may subscribe to that filter. Wildcards are never allowed. */
+export function maySubscribe(identity: BusIdentity, region: string, filter: string): boolean {
+  if (/[+#]/.test(filter) || filter.startsWith('$')) return false;
+  const parsed = parseTopic(filter);
+  if (parsed === null || parsed.region !== region) return false;
+  if (identity.kind === 'claim') {
+    return (
+      parsed.kind === 'enrol' &&
+      parsed.direction === 'reply' &&
+      parsed.claimId === identity.claimId &&
+      parsed.attempt === identity.attempt
+    );
+  }
+  if (parsed.kind === 'tuf-timestamp') return true;
+  return (
+    parsed.kind === 'device' &&
+    parsed.deviceId === identity.deviceId &&
+    (deviceSubscribes as readonly string[]).includes(parsed.channel)
+  );
+}
+
+/** Access rules for an external mosquitto broker with `use_identity_as_username true`. */
+export function mosquittoRules(region: string): string {
+  const lines = [`# Lepton Fleet, region ${region}: a device may use its own topics only`];
+  for (const channel of devicePublishes) lines.push(`pattern write ${topicPrefix}/${region}/d/%u/${channel}`);
+  for (const channel of deviceSubscribes) lines.push(`pattern read ${topicPrefix}/${region}/d/%u/${channel}`);
+  lines.push(`pattern read ${tufTimestampTopic(region)}`);
+  return `${lines.join('\n')}\n`;
+}

@@ -31,7 +31,8 @@ if (compiled.status !== 0) process.exit(compiled.status ?? 1);
 
 // Files the program reads at run time stand beside the code that reads them.
 const migrations = join(root, 'registry', 'store', 'migrations');
-if (existsSync(migrations)) cpSync(migrations, join(root, 'dist', 'registry', 'store', 'migrations'), { recursive: true });
+if (existsSync(migrations))
+  cpSync(migrations, join(root, 'dist', 'registry', 'store', 'migrations'), { recursive: true });
 for (const bin of ['registry/cli/main.js', 'agent/cli/main.js', 'firmware-sim/cli/main.js']) {
   const path = join(root, 'dist', bin);
   if (existsSync(path)) chmodSync(path, 0o755);

@@ -1,7 +1,8 @@
 // The whole test run: build (types), lint, then node's test runner over the compiled tests.
 // Usage: npm test [-- name-part …]   runs only the test files whose path contains a part.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -13,7 +14,12 @@ const run = (command, args) => {
 const parts = process.argv.slice(2);
 run(process.execPath, ['scripts/build.mjs']);
 if (parts.length === 0) {
-  run(process.execPath, [join('node_modules', '@biomejs', 'biome', 'bin', 'biome'), 'check', '--error-on-warnings', '.']);
+  run(process.execPath, [
+    join('node_modules', '@biomejs', 'biome', 'bin', 'biome'),
+    'check',
+    '--error-on-warnings',
+    '.',
+  ]);
 }
 
 /** Node 20 neither expands quoted globs nor finds tests by itself in a compiled tree: list them. */
@@ -23,23 +29,48 @@ const find = (folder) =>
     if (entry.isDirectory()) return find(path);
     return entry.name.endsWith('.test.js') ? [path] : [];
   });
-const files = find(join(root, 'dist')).filter((file) => parts.length === 0 || parts.some((part) => file.includes(part)));
+const files = find(join(root, 'dist')).filter(
+  (file) => parts.length === 0 || parts.some((part) => file.includes(part)),
+);
 if (files.length === 0) {
   console.error(`no test file matches: ${parts.join(' ')}`);
   process.exit(1);
 }
 const data = process.env.LEPTON_DATA ?? join(root, '..', 'shared', 'data');
 if (!existsSync(data)) {
-  console.error(`note: ${data} is absent (set LEPTON_DATA); tests on real models and recordings will be skipped`);
+  console.error(
+    `note: ${data} is absent (set LEPTON_DATA); tests on real models and recordings will be skipped`,
+  );
   if (process.env.CI) {
     console.error('in CI a skipped test is a failed run');
     process.exit(1);
   }
 }
-run(process.execPath, [
-  '--enable-source-maps',
-  '--test',
-  '--test-concurrency=2',
-  '--test-reporter=spec',
-  ...files,
-]);
+// The counts are read from a second report: Node 20 ends with 0 where tests were cancelled, and a skipped
+// test in CI is a failed run.
+const report = join(mkdtempSync(join(tmpdir(), 'lepton-test-')), 'report.tap');
+const done = spawnSync(
+  process.execPath,
+  [
+    '--enable-source-maps',
+    '--test',
+    '--test-concurrency=2',
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    '--test-reporter=tap',
+    `--test-reporter-destination=${report}`,
+    ...files,
+  ],
+  { cwd: root, stdio: 'inherit' },
+);
+const count = (what) =>
+  Number(new RegExp(`^# ${what} (\\d+)$`, 'm').exec(readFileSync(report, 'utf8'))?.[1] ?? Number.NaN);
+const [passed, failed, cancelled, skipped] = ['pass', 'fail', 'cancelled', 'skipped'].map(count);
+rmSync(dirname(report), { recursive: true });
+console.log(`${passed} passed, ${failed + cancelled} failed, ${skipped} skipped`);
+if (skipped > 0)
+  console.error(
+    `${skipped} skipped: ${process.env.CI ? 'in CI that is a failed run' : 'they need the data folder'}`,
+  );
+const clean = done.status === 0 && passed > 0 && failed === 0 && cancelled === 0;
+process.exit(clean && !(process.env.CI && skipped > 0) ? 0 : 1);

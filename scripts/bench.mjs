@@ -1,0 +1,13 @@
+// npm run bench: builds, runs the benchmark and writes bench-results.json.
+import { spawnSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+for (const args of [
+  ['scripts/build.mjs'],
+  ['--enable-source-maps', 'dist/test/bench/main.js', ...process.argv.slice(2)],
+]) {
+  const done = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
+  if (done.status !== 0) process.exit(done.status ?? 1);
+}

@@ -1,0 +1,202 @@
+// Why: SQLite behind the Store port: one synchronous function is one transaction, durable when its
+// promise resolves. Trusts: SQLite's journal. Must never: apply an edited migration, nor run two
+// transactions into each other.
+
+import { createHash } from 'node:crypto';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import Database from 'better-sqlite3';
+import { FleetError, invariant } from '../kernel/errors.ts';
+import type { SqlTx, SqlValue, Store } from '../kernel/ports.ts';
+import { diskFault } from './disk.ts';
+
+/** One step of the schema. Applied once, in the order of the list, and never edited afterwards. */
+export interface Migration {
+  name: string;
+  sql: string;
+}
+
+export interface StoreOptions {
+  /** FULL: a commit outlives a power cut. NORMAL: it outlives a crash of the process. */
+  synchronous: 'FULL' | 'NORMAL';
+  migrations?: readonly Migration[];
+  /** For a look at another process's file: nothing is written, no migration is applied. */
+  readOnly?: boolean;
+}
+
+export interface SqliteStore extends Store {
+  /** The whole database as bytes, as of the last commit; `openStoreFromSnapshot` opens them. */
+  snapshot(): Uint8Array;
+}
+
+/** Waiting for another process's write transaction, then `state-locked`. */
+const busyTimeoutMs = 5_000;
+/** Statements kept compiled. The cores use fewer; a query builder may make more. */
+const statementsMax = 512;
+
+/** SQLite's error as a fault with our code; anything else is passed on as it is. */
+function sqliteFault(error: unknown): unknown {
+  if (!(error instanceof Database.SqliteError)) return error;
+  const { code } = error;
+  const options = { cause: error };
+  if (code === 'SQLITE_FULL') return new FleetError('disk-full', error.message, options);
+  if (code === 'SQLITE_NOTADB' || code.startsWith('SQLITE_CORRUPT')) {
+    return new FleetError('state-corrupt', error.message, options);
+  }
+  if (code.startsWith('SQLITE_BUSY') || code === 'SQLITE_LOCKED') {
+    return new FleetError('state-locked', error.message, options);
+  }
+  if (
+    code.startsWith('SQLITE_IOERR') ||
+    code.startsWith('SQLITE_CANTOPEN') ||
+    code.startsWith('SQLITE_READONLY')
+  ) {
+    return new FleetError('disk-io', `${code}: ${error.message}`, options);
+  }
+  if (code === 'SQLITE_CONSTRAINT_UNIQUE' || code === 'SQLITE_CONSTRAINT_PRIMARYKEY') {
+    return new FleetError('conflict', error.message, options);
+  }
+  return error;
+}
+
+function guarded<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw sqliteFault(error);
+  }
+}
+
+function sqlOf(database: Database.Database): SqlTx {
+  const statements = new Map<string, Database.Statement<SqlValue[]>>();
+  const prepared = (sql: string): Database.Statement<SqlValue[]> => {
+    const known = statements.get(sql);
+    if (known) {
+      // Last used goes last, so that the first is the one to forget.
+      statements.delete(sql);
+      statements.set(sql, known);
+      return known;
+    }
+    const fresh = database.prepare<SqlValue[]>(sql);
+    statements.set(sql, fresh);
+    const oldest = statements.keys().next();
+    if (statements.size > statementsMax && oldest.done !== true) statements.delete(oldest.value);
+    return fresh;
+  };
+  return {
+    run: (sql, ...params) => guarded(() => ({ changes: prepared(sql).run(...params).changes })),
+    // The row's shape is the caller's word for its own SQL; SQLite itself gives no types.
+    get: <Row>(sql: string, ...params: SqlValue[]) =>
+      guarded(() => prepared(sql).get(...params) as Row | undefined),
+    all: <Row>(sql: string, ...params: SqlValue[]) => guarded(() => prepared(sql).all(...params) as Row[]),
+  };
+}
+
+function transact<T>(database: Database.Database, begin: string, work: () => T): T {
+  invariant(!database.inTransaction, 'a transaction was begun inside another');
+  guarded(() => database.exec(begin));
+  try {
+    const value = work();
+    invariant(!(value instanceof Promise), 'a transaction must be one synchronous function');
+    guarded(() => database.exec('COMMIT'));
+    return value;
+  } catch (error) {
+    // SQLite may have rolled back by itself (disk full).
+    if (database.inTransaction) database.exec('ROLLBACK');
+    throw error;
+  }
+}
+
+function migrate(database: Database.Database, sql: SqlTx, migrations: readonly Migration[]): void {
+  database.exec('CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL) STRICT');
+  const applied = new Map(
+    sql
+      .all<{ name: string; sha256: string }>('SELECT name, sha256 FROM migrations')
+      .map((row) => [row.name, row.sha256]),
+  );
+  const names = new Set(migrations.map((migration) => migration.name));
+  invariant(names.size === migrations.length, 'two migrations with one name');
+  for (const name of applied.keys()) {
+    if (!names.has(name))
+      throw new FleetError('state-newer', `migration ${name} is not known to this version`);
+  }
+  for (const { name, sql: text } of migrations) {
+    const sha256 = createHash('sha256').update(text).digest('hex');
+    const before = applied.get(name);
+    if (before === sha256) continue;
+    if (before !== undefined)
+      throw new FleetError('migration-edited', `${name} was applied with another text`);
+    transact(database, 'BEGIN IMMEDIATE', () => {
+      database.exec(text);
+      sql.run('INSERT INTO migrations (name, sha256) VALUES (?, ?)', name, sha256);
+    });
+  }
+}
+
+function storeOf(database: Database.Database, options: StoreOptions): SqliteStore {
+  const readOnly = options.readOnly === true;
+  const sql = sqlOf(database);
+  const begin = readOnly ? 'BEGIN' : 'BEGIN IMMEDIATE';
+  try {
+    guarded(() => {
+      if (!readOnly && !database.memory) database.pragma('journal_mode = WAL');
+      database.pragma(`synchronous = ${options.synchronous}`);
+      database.pragma('foreign_keys = ON');
+      database.pragma('trusted_schema = OFF');
+      if (!readOnly && options.migrations !== undefined) migrate(database, sql, options.migrations);
+    });
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  return {
+    // An async function so that a throw rejects; the work itself runs before the first await.
+    tx: async (work) => transact(database, begin, () => work(sql)),
+    close: async () => {
+      database.close();
+    },
+    snapshot: () => {
+      const bytes = new Uint8Array(database.serialize());
+      // Header bytes 18 and 19 say WAL (2), which a database in memory cannot open; 1 is the rollback journal.
+      if (bytes.length >= 100) bytes.set([1, 1], 18);
+      return bytes;
+    },
+  };
+}
+
+/**
+ * Opens or makes a database file (0600, its folders 0700) or one in memory, and applies what is missing
+ * of `migrations`. Faults: `state-corrupt`, `state-locked`, `state-newer`, `disk-full`, `disk-io`.
+ */
+export async function openStore(path: string, options: StoreOptions): Promise<SqliteStore> {
+  const readonly = options.readOnly === true;
+  if (path !== ':memory:' && !readonly) {
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      // SQLite gives its -wal and -shm files the mode of the database file.
+      closeSync(openSync(path, 'a', 0o600));
+    } catch (error) {
+      throw diskFault(error, `open ${path}`);
+    }
+  }
+  const database = guarded(() => new Database(path, { timeout: busyTimeoutMs, readonly }));
+  return storeOf(database, options);
+}
+
+/** A database in memory with the content of a snapshot. */
+export async function openStoreFromSnapshot(bytes: Uint8Array, options: StoreOptions): Promise<SqliteStore> {
+  const database = guarded(() => new Database(Buffer.from(bytes), { timeout: busyTimeoutMs }));
+  return storeOf(database, options);
+}
+
+/** The `*.sql` files of a folder in the order of their names (`001-catalogue.sql`, …). */
+export function readMigrations(folder: string): Migration[] {
+  try {
+    return readdirSync(folder)
+      .filter((name) => name.endsWith('.sql'))
+      .sort()
+      .map((name) => ({ name, sql: readFileSync(join(folder, name), 'utf8') }));
+  } catch (error) {
+    throw diskFault(error, `read migrations from ${folder}`);
+  }
+}

@@ -1,0 +1,396 @@
+// Why: the region's MQTT broker: aedes behind TLS 1.3 with client certificates, everything denied that
+// shared/wire/topics.ts does not allow (DESIGN 3 and 4).
+// Trusts: the fleet's CA for who a client is, the registry (`mayConnect`) for whether it may still come.
+// Must never: let a client id, a will or a wildcard reach past its certificate, nor send through aedes'
+// emitter, where a few clients that stopped reading hold up everybody (DESIGN 1).
+
+import { constants } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { createServer, type TLSSocket } from 'node:tls';
+import { Aedes, type AuthenticateError, type Client } from 'aedes';
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
+import { limits } from '../../shared/kernel/limits.ts';
+import type { BusMessage, Clock, Log, RegistryBus } from '../../shared/kernel/ports.ts';
+import { type BusIdentity, filterMatches, mayPublish, maySubscribe } from '../../shared/wire/topics.ts';
+import { type Connection, identityOf, newConnection } from './connection.ts';
+import { FanOut } from './fan-out.ts';
+import { type CertificateIdentity, identityCheck, subjectOf } from './identity.ts';
+import { guardPackets } from './packet-guard.ts';
+import { CleanSessionPersistence, type RetainedMessage, retainedStore } from './retained.ts';
+import { Session } from './session.ts';
+
+export interface BrokerRefusal {
+  code: ErrorCode;
+  /** Device id, `claim:<id>`, or null where no certificate of ours names anybody. */
+  subject: string | null;
+  detail: string;
+}
+
+export interface BrokerOptions {
+  host: string;
+  port: number;
+  /** PEM: the server's key and certificate, and the fleet's CA, which alone may issue clients. */
+  tls: { key: string; cert: string; ca: string };
+  region: string;
+  log: Log;
+  clock: Clock;
+  /** Asked last, after certificate, client id and will: false for revoked, quarantined or unknown. */
+  mayConnect(identity: BusIdentity): Promise<boolean> | boolean;
+  onRefused(refusal: BrokerRefusal): void;
+  onConnected(identity: BusIdentity): void;
+  onDisconnected(identity: BusIdentity): void;
+  /** Every message that a client was allowed to publish, before the subscribers get it. */
+  onMessage?(identity: BusIdentity, message: BusMessage): void;
+}
+
+export interface Broker {
+  bus: RegistryBus;
+  port: number;
+  /** Ids of the devices that are connected now. */
+  connectedDevices(): string[];
+  /** Bytes that a device has not read yet, as far as they are in this process; 0 where it is not connected. */
+  waitingBytes(deviceId: string): number;
+  /** Ends every connection without further callbacks. */
+  close(): Promise<void>;
+}
+
+/** A control message with its topic and headers. */
+const packetBytesMax = limits.busMessageBytesMax + 1024;
+/** Presence is the one thing a device may have retained; its JSON is about 100 bytes. */
+const deviceRetainedBytesMax = 4 * 1024;
+/** Connections of one device at one time: the old one, its successor, and some that died half open. */
+const connectionsPerDeviceMax = 16;
+
+/** MQTT 3.1.1 table 3.1: 2 identifier rejected, 3 unavailable, 5 not authorized. */
+function connack(returnCode: 2 | 3 | 5, message: string): AuthenticateError {
+  return Object.assign(new Error(message), { returnCode });
+}
+
+/**
+ * Starts the broker; resolves when it accepts connections. `port` 0 takes a free one.
+ * Faults: `port-in-use`, `config-invalid` (the CA is no certificate).
+ */
+export async function startBroker(options: BrokerOptions): Promise<Broker> {
+  const { clock, log, region } = options;
+  const check = identityCheck(options.tls.ca);
+  const retained = retainedStore();
+  const connections = new WeakMap<Client, Connection>();
+  /** Every connection with a good certificate, by its subject. */
+  const open = new Map<string, Set<Connection>>();
+  /** Who holds a client id, from the moment all checks are passed until aedes is done with it. */
+  const holders = new Map<string, Connection>();
+  const fanOut = new FanOut(retained, clock);
+  const handlers = new Set<{ filter: string; handler(message: BusMessage): void }>();
+  let closing = false;
+
+  const refused = (code: ErrorCode, holder: CertificateIdentity | null, detail: string): void => {
+    const subject = holder === null ? null : subjectOf(holder);
+    log.emit('warn', 'broker.refused', { code, subject, detail });
+    if (!closing) options.onRefused({ code, subject, detail });
+  };
+
+  // ---- what clients publish
+
+  const deliver = (identity: BusIdentity, message: BusMessage): void => {
+    if (closing) return;
+    options.onMessage?.(identity, message);
+    for (const { filter, handler } of [...handlers]) {
+      if (filterMatches(filter, message.topic)) handler(message);
+    }
+  };
+
+  const allowed = (
+    identity: BusIdentity,
+    packet: { topic: string; payload: Uint8Array | string; qos: number; retain: boolean },
+  ): string | null => {
+    if (!mayPublish(identity, region, packet.topic, packet.retain)) {
+      return `${packet.retain ? 'retained message on' : 'message on'} ${packet.topic.slice(0, 200)}`;
+    }
+    if (packet.qos > 1) return `QoS 2 on ${packet.topic}`;
+    if (packet.retain && packet.payload.length > deviceRetainedBytesMax) return `retained message too large`;
+    return null;
+  };
+
+  // ---- connecting
+
+  /** Passes every check or says how CONNACK refuses. The present holder of the id goes only at the end. */
+  const admit = async (client: Client, connection: Connection): Promise<AuthenticateError | null> => {
+    const { holder, socket, will } = connection;
+    const identity = identityOf(holder, client.id);
+    if (identity === null) {
+      refused('broker-client-id-borrowed', holder, `client id ${client.id.slice(0, 80)}`);
+      return connack(2, 'the client id is not the certificate’s');
+    }
+    const denied = will === null ? null : allowed(identity, will);
+    if (denied !== null) {
+      refused('broker-publish-denied', holder, `last will: ${denied}`);
+      return connack(5, 'the last will is not allowed');
+    }
+    if (!(await options.mayConnect(identity))) {
+      refused('broker-not-authorized', holder, 'the registry does not admit it');
+      return connack(5, 'not admitted');
+    }
+    // MQTT-3.1.4-2: a second connection replaces the first. Waiting for aedes to be done with the old one
+    // matters: it forgets clients by id, and would forget the new one with the old.
+    for (let old = holders.get(client.id); old !== undefined; old = holders.get(client.id)) {
+      old.socket.destroy();
+      await old.ended;
+    }
+    if (socket.destroyed || closing) return connack(3, 'closed');
+    holders.set(client.id, connection);
+    connection.identity = identity;
+    connection.session = new Session({ clientId: client.id, identity: holder, socket, clock, log });
+    return null;
+  };
+
+  const aedes = await Aedes.createBroker({
+    persistence: new CleanSessionPersistence(retained),
+    connectTimeout: limits.brokerConnectMs,
+    preConnect: (client, packet, done) => {
+      // No session outlives its connection here; CONNACK says so with its session-present flag.
+      packet.clean = true;
+      const connection = connections.get(client);
+      if (connection === undefined || closing) {
+        done(new Error('closed'), false);
+        return;
+      }
+      const { will } = packet;
+      connection.will =
+        will === undefined
+          ? null
+          : { topic: will.topic, payload: will.payload, qos: will.qos ?? 0, retain: will.retain ?? false };
+      done(null, true);
+    },
+    authenticate: (client, _username, _password, done) => {
+      const connection = connections.get(client);
+      if (connection === undefined) {
+        done(connack(5, 'unknown connection'), null);
+        return;
+      }
+      admit(client, connection).then(
+        (refusal) => done(refusal, refusal === null),
+        (error: unknown) => {
+          log.emit('error', 'broker.message.failed', { clientId: client.id, error: asFleetError(error) });
+          done(connack(3, 'the registry failed'), null);
+        },
+      );
+    },
+    authorizePublish: (client, packet, done) => {
+      const connection = client === null ? undefined : connections.get(client);
+      if (connection === undefined || connection.identity === null) {
+        done(new Error('no identity'));
+        return;
+      }
+      const { identity } = connection;
+      const denied = allowed(identity, packet);
+      if (denied !== null) {
+        refused('broker-publish-denied', connection.holder, denied);
+        // aedes ends a connection whose publication is refused; 3.1.1 has no answer that says no.
+        done(new Error('publish denied'));
+        return;
+      }
+      try {
+        deliver(identity, { topic: packet.topic, payload: Buffer.from(packet.payload), retained: false });
+        done(null);
+      } catch (error) {
+        // A subscriber's bug on one device's message must not end the broker for all the others.
+        log.emit('error', 'broker.message.failed', { topic: packet.topic, error: asFleetError(error) });
+        done(new Error('not processed'));
+      }
+    },
+    authorizeSubscribe: (client, subscription, done) => {
+      const connection = connections.get(client);
+      const identity = connection?.identity ?? null;
+      if (
+        connection !== undefined &&
+        identity !== null &&
+        maySubscribe(identity, region, subscription.topic)
+      ) {
+        done(null, subscription);
+        return;
+      }
+      refused('broker-subscribe-denied', connection?.holder ?? null, subscription.topic.slice(0, 200));
+      // No subscription: SUBACK 128 (MQTT 3.1.1 §3.9.3).
+      done(null, null);
+    },
+    // Nothing goes out through the emitter; session.ts writes to each client itself.
+    authorizeForward: () => null,
+  });
+
+  aedes.on('client', (client) => {
+    const connection = connections.get(client);
+    // aedes also registers a client that left while it was being admitted, and never mentions it again.
+    if (connection !== undefined && !client.closed) connection.registered = true;
+  });
+  aedes.on('clientReady', (client) => {
+    const connection = connections.get(client);
+    if (connection === undefined || connection.identity === null || client.closed || closing) return;
+    connection.ready = true;
+    log.emit('info', 'broker.connected', { clientId: client.id });
+    options.onConnected(connection.identity);
+  });
+  aedes.on('clientDisconnect', (client) => {
+    const connection = connections.get(client);
+    if (connection !== undefined) finish(connection);
+  });
+  for (const event of ['clientError', 'connectionError'] as const) {
+    aedes.on(event, (client, error) => {
+      log.emit('debug', 'broker.disconnected', { clientId: client.id, detail: error.message });
+    });
+  }
+  aedes.on('subscribe', (subscriptions, client) => {
+    const session = connections.get(client)?.session ?? null;
+    if (session === null || client.closed) return;
+    for (const { topic, qos } of subscriptions) {
+      // 128 is what was refused above.
+      if (Number(qos) <= 2) fanOut.subscribe(session, topic, qos === 0 ? 0 : 1);
+    }
+  });
+  aedes.on('unsubscribe', (topics, client) => {
+    const session = connections.get(client)?.session ?? null;
+    if (session !== null) for (const topic of topics) fanOut.unsubscribe(session, topic);
+  });
+
+  const finish = (connection: Connection): void => {
+    const { holder, session, identity, ready } = connection;
+    if (session !== null) {
+      fanOut.remove(session);
+      if (holders.get(session.clientId) === connection) holders.delete(session.clientId);
+    }
+    const same = open.get(subjectOf(holder));
+    same?.delete(connection);
+    if (same?.size === 0) open.delete(subjectOf(holder));
+    connection.ready = false;
+    connection.end();
+    if (!ready || identity === null) return;
+    log.emit('info', 'broker.disconnected', { clientId: session?.clientId });
+    if (!closing) options.onDisconnected(identity);
+  };
+
+  const accept = (socket: TLSSocket): void => {
+    socket.setNoDelay(true);
+    // For a peer that vanished without MQTT keepalive.
+    socket.setKeepAlive(true, 60_000);
+    socket.on('error', (error) => log.emit('debug', 'broker.disconnected', { detail: error.message }));
+    const found = check.identify(socket.getPeerX509Certificate(), clock.wall());
+    if (!found.ok) {
+      refused(found.refusal.code, null, `${found.refusal.detail} (${socket.remoteAddress})`);
+      socket.destroy();
+      return;
+    }
+    const holder = found.value;
+    const subject = subjectOf(holder);
+    const same = open.get(subject) ?? new Set();
+    if (holder.kind === 'device' && same.size >= connectionsPerDeviceMax) {
+      refused('broker-not-authorized', holder, `more than ${connectionsPerDeviceMax} connections`);
+      socket.destroy();
+      return;
+    }
+    const connection = newConnection(holder, socket);
+    open.set(subject, same.add(connection));
+    // Before aedes listens, so that `registered` still tells whether `clientDisconnect` will follow.
+    socket.once('close', () => {
+      if (!connection.registered) finish(connection);
+    });
+    guardPackets(socket, packetBytesMax, () => {
+      refused('broker-publish-denied', holder, `a packet of more than ${packetBytesMax} bytes`);
+    });
+    connections.set(aedes.handle(socket), connection);
+  };
+
+  const server = createServer({
+    key: options.tls.key,
+    cert: options.tls.cert,
+    ca: options.tls.ca,
+    minVersion: 'TLSv1.3',
+    requestCert: true,
+    // The check is identity.ts: it can tell who was refused and why, and knows expired claims.
+    rejectUnauthorized: false,
+    // Every connection shows its certificate; nobody resumes a session.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    handshakeTimeout: limits.brokerConnectMs,
+    noDelay: true,
+  });
+  // Every TCP connection, so that `close` also ends those in mid-handshake.
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  server.on('secureConnection', accept);
+  server.on('tlsClientError', (error) => log.emit('debug', 'broker.refused', { detail: error.message }));
+
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      aedes.close();
+      const where = `${options.host}:${options.port}`;
+      reject(
+        error.code === 'EADDRINUSE'
+          ? new FleetError('port-in-use', `MQTT ${where}`, { cause: error })
+          : new FleetError('config-invalid', `cannot listen on ${where}: ${error.message}`, { cause: error }),
+      );
+    });
+    server.listen(options.port, options.host, resolve);
+  });
+  server.on('error', (error) => log.emit('error', 'broker.message.failed', { error }));
+  const address = server.address();
+  const port = address !== null && typeof address === 'object' ? address.port : options.port;
+
+  const deviceSession = (deviceId: string): Session | null => {
+    const connection = holders.get(deviceId);
+    return connection?.ready === true ? connection.session : null;
+  };
+
+  const bus: RegistryBus = {
+    async publish(topic, payload, { qos, retain }) {
+      if (closing) throw new FleetError('bus-offline', 'the broker is closed');
+      // A copy: the caller may reuse its buffer while a slow client still waits for it.
+      const message: RetainedMessage = { topic, payload: Buffer.from(payload), qos };
+      if (retain) retained.set(message);
+      fanOut.publish(message);
+    },
+
+    async subscribe(filter, handler) {
+      const entry = { filter, handler };
+      handlers.add(entry);
+      for (const { topic, payload } of retained.matching(filter)) handler({ topic, payload, retained: true });
+      return {
+        cancel: async () => {
+          handlers.delete(entry);
+        },
+      };
+    },
+
+    async sendBulk(deviceId, topic, frame) {
+      const session = deviceSession(deviceId);
+      if (session === null || !session.topics.has(topic)) return false;
+      return session.sendBulk(topic, Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength));
+    },
+
+    async disconnect(deviceId) {
+      // Also those that are still being admitted: they may have passed a check that no longer holds.
+      const found = [...(open.get(deviceId) ?? [])];
+      for (const { socket } of found) socket.destroy();
+      await Promise.all(found.map(({ ended }) => ended));
+    },
+  };
+
+  return {
+    bus,
+    port,
+    connectedDevices: () =>
+      [...holders.values()].flatMap(({ identity, ready }) =>
+        ready && identity?.kind === 'device' ? [identity.deviceId] : [],
+      ),
+    waitingBytes: (deviceId) => deviceSession(deviceId)?.socket.writableLength ?? 0,
+    async close() {
+      if (closing) return;
+      closing = true;
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of sockets) socket.destroy();
+      await closed;
+      await new Promise<void>((resolve) => aedes.close(resolve));
+    },
+  };
+}

@@ -81,6 +81,44 @@ export const releasePushSchema = z.object({
   /** Exact bytes of manifest.json, base64. Its files were uploaded with PUT /api/v1/blobs/{sha256} before. */
   manifest: z.base64(),
 });
+/** What became of a push: in the catalogue, or kept until enough publishers have signed it. */
+export const releasePushedSchema = z.discriminatedUnion('status', [
+  z.object({
+    status: z.literal('accepted'),
+    releaseId: releaseIdSchema,
+    digest: sha256,
+    counter: z.number().int(),
+  }),
+  z.object({
+    status: z.literal('awaiting-signatures'),
+    releaseId: releaseIdSchema,
+    digest: sha256,
+    counter: z.number().int(),
+    signatures: z.number().int(),
+    threshold: z.number().int(),
+  }),
+]);
+export type ReleasePushed = z.infer<typeof releasePushedSchema>;
+/** `GET /api/v1/publishers/{ns}/pending`: the push that waits for signatures; `not-found` where none does. */
+export const pendingPushSchema = z.object({
+  releaseId: releaseIdSchema,
+  /** Exact bytes, base64, as in the push; add a signature and push it again. */
+  metadata: z.base64(),
+  manifest: z.base64(),
+  signatures: z.number().int(),
+  threshold: z.number().int(),
+});
+/** `GET /api/v1/registry`. */
+export const registryInfoSchema = z.object({
+  region: nameSchema,
+  version: z.string(),
+  mqtt: z.string(),
+  http: z.string(),
+  catalogueRootSha256: sha256,
+  regionRootSha256: sha256,
+  /** `development`: the registry made its own keys, on its own disk. */
+  keys: z.enum(['development', 'offline']),
+});
 export const releaseSchema = z.object({
   version: versionSchema,
   counter: z.number().int(),
@@ -206,4 +244,20 @@ export const rolloutStatusSchema = z.object({
   ),
 });
 export type RolloutStatus = z.infer<typeof rolloutStatusSchema>;
+/** `GET /api/v1/rollouts`, newest first. */
+export const rolloutSummarySchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  release: z.string(),
+  /** Name under which the devices serve it. */
+  as: z.string(),
+  state: z.enum(rolloutStates),
+  reason: z.string().nullable(),
+  createdBy: z.string(),
+  createdAtMs: timeMs,
+  endedAtMs: timeMs.nullable(),
+});
+export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
+/** `POST /api/v1/rollouts/{id}/abort`. Absent: what the file says under `onAbort`. */
+export const rolloutAbortSchema = z.object({ revert: z.boolean().optional() });
 export { rolloutFileSchema };

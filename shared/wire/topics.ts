@@ -4,7 +4,15 @@
 export const topicPrefix = 'lepton/1';
 
 /** Channels of a device's own `d/<device>/…`, by who may publish on them. */
-export const devicePublishes = ['reported', 'presence', 'fetch', 'telemetry', 'result', 'time', 'renew'] as const;
+export const devicePublishes = [
+  'reported',
+  'presence',
+  'fetch',
+  'telemetry',
+  'result',
+  'time',
+  'renew',
+] as const;
 export const deviceSubscribes = [
   'desired',
   'bytes',
@@ -59,7 +67,8 @@ export function parseTopic(topic: string): ParsedTopic | null {
   const parts = topic.split('/');
   if (parts[0] !== 'lepton' || parts[1] !== '1') return null;
   const region = parts[2] ?? '';
-  if (parts[3] === 'tuf' && parts[4] === 'timestamp' && parts.length === 5) return { kind: 'tuf-timestamp', region };
+  if (parts[3] === 'tuf' && parts[4] === 'timestamp' && parts.length === 5)
+    return { kind: 'tuf-timestamp', region };
   if (parts[3] === 'd') {
     const channel = parts.slice(5).join('/');
     if (!channels.has(channel)) return null;
@@ -114,6 +123,20 @@ export function maySubscribe(identity: BusIdentity, region: string, filter: stri
     parsed.deviceId === identity.deviceId &&
     (deviceSubscribes as readonly string[]).includes(parsed.channel)
   );
+}
+
+/** Whether a topic falls under a filter with `+` and a final `#` (MQTT 3.1.1 §4.7). */
+export function filterMatches(filter: string, topic: string): boolean {
+  if (filter === topic) return true;
+  const wanted = filter.split('/');
+  const parts = topic.split('/');
+  // MQTT-4.7.2-1: a filter that begins with a wildcard does not see topics that begin with `$`.
+  if (topic.startsWith('$') && /^[+#]/.test(filter)) return false;
+  for (const [index, part] of wanted.entries()) {
+    if (part === '#') return true;
+    if (index >= parts.length || (part !== '+' && part !== parts[index])) return false;
+  }
+  return wanted.length === parts.length;
 }
 
 /** Access rules for an external mosquitto broker with `use_identity_as_username true`. */

@@ -1,0 +1,196 @@
+// Why: refuses a model that this fleet cannot serve before a device loads it; run at the push, at the
+// registry and again on the device.
+// Trusts: nothing but the bytes; what the file declares is compared with its graph by the runtime later.
+// Must never: admit an output that kills the process (a 4-bit one does; no try/catch contains it).
+
+import { ok, type Result, refuse } from '../kernel/result.ts';
+import type { Datatype, TensorSignature } from '../wire/manifest.ts';
+import { type OnnxModel, readModel } from './model.ts';
+import type { OnnxValue } from './signature.ts';
+
+/** Newest opset of the default domain that ONNX Runtime 1.30 runs (it refuses 27: "under development"). */
+export const opsetMaxDefault = 26;
+/** Newest opsets of the other built-in domains in ONNX Runtime 1.30. */
+const otherOpsetsMax = new Map([
+  ['ai.onnx.ml', 5],
+  ['com.microsoft', 1],
+]);
+/** Newest IR version that ONNX Runtime 1.30 reads. */
+const irVersionMax = 13;
+
+export interface AdmissionRules {
+  /** Outputs that are never fetched (manifest `excludeOutputs`). */
+  excludeOutputs: readonly string[];
+  /** Paths of external data files that are there, relative to the model file. */
+  externalFiles: ReadonlySet<string>;
+  opsetMax: number;
+}
+
+export interface Admitted {
+  inputs: TensorSignature[];
+  /** Without the excluded ones. */
+  outputs: TensorSignature[];
+  /** Opset of the default domain; 1 where the model uses none of it. */
+  opset: number;
+  /** Lower bound: constants, generated constants, inputs and outputs once. Activations come on top. */
+  memoryBytesEstimate: number;
+}
+
+/** TensorProto.DataType to the protocol's datatype. BF16, 8-bit floats and complex numbers have none here. */
+const datatypeOf = new Map<number, Datatype>([
+  [1, 'FP32'],
+  [2, 'UINT8'],
+  [3, 'INT8'],
+  [4, 'UINT16'],
+  [5, 'INT16'],
+  [6, 'INT32'],
+  [7, 'INT64'],
+  [8, 'BYTES'],
+  [9, 'BOOL'],
+  [10, 'FP16'],
+  [11, 'FP64'],
+  [12, 'UINT32'],
+  [13, 'UINT64'],
+]);
+
+/** UINT4, INT4, FLOAT4E2M1, UINT2, INT2. */
+const packedTypes = new Map([
+  [21, 'uint4'],
+  [22, 'int4'],
+  [23, 'float4'],
+  [25, 'uint2'],
+  [26, 'int2'],
+]);
+
+/**
+ * Judges a model file. Refusals: `model-not-onnx`, `model-invalid`, `model-int4-output`,
+ * `model-output-not-tensor`, `model-type-unsupported`, `model-custom-operator`,
+ * `model-external-data-missing`, `model-opset-too-new`.
+ */
+export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Admitted> {
+  const read = readModel(bytes);
+  if (!read.ok) return read;
+  const model = read.value;
+  const opset = checkOpsets(model, rules.opsetMax);
+  if (!opset.ok) return opset;
+  const operators = checkOperators(model);
+  if (!operators.ok) return operators;
+  for (const { path } of model.externalData) {
+    if (!rules.externalFiles.has(path)) {
+      return refuse(
+        'model-external-data-missing',
+        `the tensors in ${JSON.stringify(path)} are not in the release`,
+      );
+    }
+  }
+  const outputs = admitOutputs(model, rules.excludeOutputs);
+  if (!outputs.ok) return outputs;
+  const inputs = admitInputs(model);
+  if (!inputs.ok) return inputs;
+  const memoryBytesEstimate =
+    model.initializerBytes +
+    model.generatedBytes +
+    signatureBytes(inputs.value) +
+    signatureBytes(outputs.value);
+  return ok({ inputs: inputs.value, outputs: outputs.value, opset: opset.value, memoryBytesEstimate });
+}
+
+function checkOpsets(model: OnnxModel, opsetMax: number): Result<number> {
+  if (model.irVersion > irVersionMax) {
+    return refuse(
+      'model-opset-too-new',
+      `IR version ${model.irVersion}; the runtime reads up to ${irVersionMax}`,
+    );
+  }
+  const opset = model.opsets.get('') ?? 1;
+  if (opset > opsetMax)
+    return refuse('model-opset-too-new', `opset ${opset}; the runtime runs up to ${opsetMax}`);
+  for (const [domain, max] of otherOpsetsMax) {
+    const version = model.opsets.get(domain) ?? 0;
+    if (version > max)
+      return refuse('model-opset-too-new', `opset ${version} of ${domain}; the runtime runs up to ${max}`);
+  }
+  if (opset < 1) return refuse('model-invalid', `opset ${opset} does not exist`);
+  return ok(opset);
+}
+
+function checkOperators(model: OnnxModel): Result<void> {
+  for (const operator of model.operators) {
+    const domain = operator.slice(0, operator.lastIndexOf(':'));
+    if (domain === '' || otherOpsetsMax.has(domain) || model.functions.has(operator)) continue;
+    return refuse('model-custom-operator', `the operator ${operator} is not built into the runtime`);
+  }
+  return ok();
+}
+
+function admitOutputs(model: OnnxModel, excludeOutputs: readonly string[]): Result<TensorSignature[]> {
+  const outputs: TensorSignature[] = [];
+  const excluded = new Set(excludeOutputs);
+  const declared = new Set(model.outputs.map((output) => output.name));
+  for (const name of excluded) {
+    if (!declared.has(name)) {
+      return refuse(
+        'model-invalid',
+        `excludeOutputs names ${JSON.stringify(name)}, which the model does not have`,
+      );
+    }
+  }
+  for (const output of model.outputs) {
+    const packed = packedTypes.get(output.elemType);
+    // Even where it is excluded: the runtime must not get a chance to make such a tensor for us.
+    if (packed !== undefined) return refuse('model-int4-output', `the output ${output.name} is ${packed}`);
+    if (excluded.has(output.name)) continue;
+    if (output.kind !== 'tensor') {
+      return refuse('model-output-not-tensor', `the output ${output.name} is of kind ${output.kind}`);
+    }
+    const datatype = datatypeOf.get(output.elemType);
+    if (datatype === undefined) return unsupported('output', output);
+    outputs.push({ name: output.name, datatype, shape: signatureShape(output) });
+  }
+  if (outputs.length === 0) return refuse('model-invalid', 'the model has no output that can be fetched');
+  return uniqueNames(outputs);
+}
+
+function admitInputs(model: OnnxModel): Result<TensorSignature[]> {
+  const inputs: TensorSignature[] = [];
+  for (const input of model.inputs) {
+    const datatype = datatypeOf.get(input.elemType);
+    if (input.kind !== 'tensor' || datatype === undefined) return unsupported('input', input);
+    inputs.push({ name: input.name, datatype, shape: signatureShape(input) });
+  }
+  return uniqueNames(inputs);
+}
+
+function unsupported(what: 'input' | 'output', value: OnnxValue): Result<never> {
+  const type = value.kind === 'tensor' ? `a tensor of ONNX type ${value.elemType}` : `of kind ${value.kind}`;
+  return refuse('model-type-unsupported', `the ${what} ${value.name} is ${type}`);
+}
+
+function uniqueNames(signatures: TensorSignature[]): Result<TensorSignature[]> {
+  const names = new Set<string>();
+  for (const { name } of signatures) {
+    if (names.has(name)) return refuse('model-invalid', `two inputs or two outputs are called ${name}`);
+    names.add(name);
+  }
+  return ok(signatures);
+}
+
+function signatureShape(value: OnnxValue): number[] {
+  return value.shape ?? [];
+}
+
+/** Bytes of tensors whose free dimensions are taken as 1. */
+function signatureBytes(signatures: readonly TensorSignature[]): number {
+  const widths: Partial<Record<Datatype, number>> = {
+    FP32: 4,
+    INT32: 4,
+    UINT32: 4,
+    FP64: 8,
+    INT64: 8,
+    UINT64: 8,
+  };
+  return signatures.reduce((sum, { datatype, shape }) => {
+    const elements = shape.reduce((product, size) => product * Math.max(size, 1), 1);
+    return sum + elements * (widths[datatype] ?? 2);
+  }, 0);
+}

@@ -1,0 +1,89 @@
+// Why: JSON Schemas of every file and message format, for people and tools that do not read TypeScript.
+// Trusts: the zod schemas, of which these are a projection. Must never: be edited by hand; the files
+// in schemas/ are written by scripts/schemas.mjs and a test compares them.
+
+import { z } from 'zod';
+import { claimFileSchema } from './claim.ts';
+import { manifestSchema } from './manifest.ts';
+import {
+  assignmentSchema,
+  enrolReplySchema,
+  enrolRequestSchema,
+  envelopeSchema,
+  fetchRequestSchema,
+  presenceSchema,
+  reportSchema,
+  signedMessageSchema,
+} from './messages.ts';
+import {
+  inferRequestSchema,
+  inferResponseSchema,
+  modelMetadataSchema,
+  oipErrorSchema,
+  oipTensorSchema,
+  repositoryIndexSchema,
+  serverMetadataSchema,
+} from './oip.ts';
+import { profileSchema } from './profile.ts';
+import { rolloutFileSchema } from './rollout-file.ts';
+
+/** In a golden file the data may stand in a file beside it: `parameters: {binary_data_file}`. */
+const goldenTensorSchema = oipTensorSchema.partial({ data: true });
+export const goldenFileSchema = z
+  .array(
+    z.strictObject({
+      request: inferRequestSchema.extend({ inputs: z.array(goldenTensorSchema) }),
+      response: inferResponseSchema
+        .partial({ model_name: true })
+        .extend({ outputs: z.array(goldenTensorSchema).min(1) }),
+      rtol: z.number().nonnegative().default(1e-3),
+      atol: z.number().nonnegative().default(1e-3),
+      sequence: z.string().optional(),
+    }),
+  )
+  .min(1);
+
+/** What each file says it is; the schema itself follows. */
+const described: Record<string, { title: string; schema: z.ZodType }> = {
+  manifest: { title: 'Release manifest (manifest.json)', schema: manifestSchema },
+  golden: { title: 'Golden cases', schema: goldenFileSchema },
+  profile: { title: 'Reference profile', schema: profileSchema },
+  claim: { title: 'Enrolment claim file; a secret', schema: claimFileSchema },
+  rollout: { title: 'Rollout file', schema: rolloutFileSchema },
+  envelope: { title: 'DSSE envelope', schema: envelopeSchema },
+  assignment: {
+    title: 'Assignment (payload of an envelope, signed by the director)',
+    schema: assignmentSchema,
+  },
+  report: { title: 'Report (payload of an envelope, signed by the device)', schema: reportSchema },
+  'message-signed': { title: 'Body of desired and reported', schema: signedMessageSchema },
+  'message-presence': { title: 'Body of presence', schema: presenceSchema },
+  'message-fetch': { title: 'Body of fetch', schema: fetchRequestSchema },
+  'message-enrol-request': { title: 'Body of enroll/…/request', schema: enrolRequestSchema },
+  'message-enrol-reply': { title: 'Body of enroll/…/reply', schema: enrolReplySchema },
+  'oip-infer-request': { title: 'Open Inference Protocol V2 inference request', schema: inferRequestSchema },
+  'oip-infer-response': {
+    title: 'Open Inference Protocol V2 inference response',
+    schema: inferResponseSchema,
+  },
+  'oip-model-metadata': { title: 'Open Inference Protocol V2 model metadata', schema: modelMetadataSchema },
+  'oip-server-metadata': {
+    title: 'Open Inference Protocol V2 server metadata',
+    schema: serverMetadataSchema,
+  },
+  'oip-repository-index': { title: 'Model repository index', schema: repositoryIndexSchema },
+  'oip-error': { title: 'Open Inference Protocol V2 error', schema: oipErrorSchema },
+};
+
+/**
+ * File names and contents of `schemas/`. They describe what a writer has to give: what has a default
+ * may be left out. Rules between fields (a count for each bin, say) are in the code alone.
+ */
+export function jsonSchemaFiles(): Map<string, string> {
+  const files = new Map<string, string>();
+  for (const [name, { title, schema }] of Object.entries(described)) {
+    const { $schema, ...rest } = z.toJSONSchema(schema, { io: 'input', target: 'draft-2020-12' });
+    files.set(`${name}.schema.json`, `${JSON.stringify({ $schema, title, ...rest }, null, 2)}\n`);
+  }
+  return files;
+}

@@ -1,0 +1,68 @@
+// Why: a few gauges and counters in the Prometheus text format, so that an alarm can watch the registry.
+// Trusts: the registry's parts. Must never: carry a label of unbounded values (device ids, paths).
+
+import type { RegistryParts } from './context.ts';
+
+export interface Metrics {
+  request(status: number): void;
+  text(parts: RegistryParts): Promise<string>;
+}
+
+export function createMetrics(): Metrics {
+  const requests = new Map<string, number>();
+  return {
+    request(status) {
+      const group = `${Math.floor(status / 100)}xx`;
+      requests.set(group, (requests.get(group) ?? 0) + 1);
+    },
+    async text(parts) {
+      const { store } = parts;
+      const { qb } = store;
+      const facts = await store.tx((db) => ({
+        releases:
+          db.first(qb.selectFrom('releases').select((eb) => eb.fn.countAll<number>().as('n')))?.n ?? 0,
+        expiresAtMs: db.first(
+          qb.selectFrom('metadata_roles').select('expires_at_ms').where('role', '=', 'timestamp'),
+        )?.expires_at_ms,
+        devices: db.all(
+          qb
+            .selectFrom('devices')
+            .select(['status', 'presence', (eb) => eb.fn.countAll<number>().as('n')])
+            .groupBy(['status', 'presence']),
+        ),
+      }));
+      const lines = [
+        '# TYPE lepton_registry_info gauge',
+        `lepton_registry_info{region="${parts.region}",version="${parts.version}"} 1`,
+        '# TYPE lepton_releases gauge',
+        `lepton_releases ${facts.releases}`,
+        '# TYPE lepton_devices gauge',
+        ...facts.devices.map(
+          (row) => `lepton_devices{status="${row.status}",presence="${row.presence}"} ${row.n}`,
+        ),
+        '# TYPE lepton_http_requests_total counter',
+        ...[...requests].map(([group, count]) => `lepton_http_requests_total{status="${group}"} ${count}`),
+      ];
+      const { fetches, eventsDropped } = parts.fleet.counters();
+      lines.push(
+        '# TYPE lepton_fetch_requests_total counter',
+        `lepton_fetch_requests_total ${fetches.requests}`,
+        '# TYPE lepton_fetch_bytes_total counter',
+        `lepton_fetch_bytes_total ${fetches.bytes}`,
+        '# TYPE lepton_fetch_refused_total counter',
+        ...(['denied', 'notFound', 'busy', 'invalid', 'abandoned'] as const).map(
+          (reason) => `lepton_fetch_refused_total{reason="${reason}"} ${fetches[reason]}`,
+        ),
+        '# TYPE lepton_fleet_events_dropped_total counter',
+        `lepton_fleet_events_dropped_total ${eventsDropped}`,
+      );
+      if (facts.expiresAtMs !== undefined) {
+        lines.push(
+          '# TYPE lepton_metadata_expires_seconds gauge',
+          `lepton_metadata_expires_seconds ${Math.round(facts.expiresAtMs / 1000)}`,
+        );
+      }
+      return `${lines.join('\n')}\n`;
+    },
+  };
+}

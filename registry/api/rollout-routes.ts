@@ -1,0 +1,84 @@
+// Why: the routes of rollouts: start from a file, look, abort.
+// Trusts: rollout/file.ts for the file, requireAccess for the right to the release's namespace.
+// Must never: begin what the token's namespace does not cover.
+
+import { createRoute, z } from '@hono/zod-openapi';
+import { unwrap } from '../../shared/kernel/errors.ts';
+import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import {
+  rolloutAbortSchema,
+  rolloutStartedSchema,
+  rolloutStartSchema,
+  rolloutStatusSchema,
+  rolloutSummarySchema,
+} from '../../shared/wire/http.ts';
+import { parseRolloutFile } from '../rollout/file.ts';
+import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
+
+const json = <S extends z.ZodType>(schema: S, description: string) => ({
+  description,
+  content: { 'application/json': { schema } },
+});
+const rollout = { params: z.object({ id: z.string().max(128) }) };
+
+const startRollout = createRoute({
+  method: 'post',
+  path: '/api/v1/rollouts',
+  summary: 'Begin what a rollout file says',
+  request: { body: { required: true, content: { 'application/json': { schema: rolloutStartSchema } } } },
+  responses: { 201: json(rolloutStartedSchema, 'It runs.'), default: problemResponse },
+});
+const listRollouts = createRoute({
+  method: 'get',
+  path: '/api/v1/rollouts',
+  summary: 'Rollouts, newest first',
+  responses: { 200: json(z.array(rolloutSummarySchema), 'Rollouts.'), default: problemResponse },
+});
+const showRollout = createRoute({
+  method: 'get',
+  path: '/api/v1/rollouts/{id}',
+  summary: 'Waves, gates and devices of one rollout',
+  request: rollout,
+  responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
+});
+const abortRollout = createRoute({
+  method: 'post',
+  path: '/api/v1/rollouts/{id}/abort',
+  summary: 'End it; what is assigned stays, or goes back with `revert`',
+  request: { ...rollout, body: { content: { 'application/json': { schema: rolloutAbortSchema } } } },
+  responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
+});
+
+const namespaceOf = (releaseId: string | undefined): string | null =>
+  parseReleaseId(releaseId ?? '')?.namespace ?? null;
+
+export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
+  const { rollouts } = parts;
+
+  api.openapi(startRollout, async (c) => {
+    // Whoever has no token learns nothing about the file either.
+    requirePrincipal(c);
+    const file = unwrap(parseRolloutFile(c.req.valid('json').file));
+    const principal = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release));
+    return c.json(unwrap(await rollouts.begin(file, principal.user)), 201);
+  });
+
+  api.openapi(listRollouts, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    return c.json(await rollouts.list(), 200);
+  });
+
+  api.openapi(showRollout, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    return c.json(unwrap(await rollouts.status(c.req.valid('param').id)), 200);
+  });
+
+  api.openapi(abortRollout, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    const { id } = c.req.valid('param');
+    const { release } = unwrap(await rollouts.status(id));
+    const principal = requireAccess(c, 'rollouts.write', namespaceOf(release));
+    unwrap(await rollouts.abort(id, principal.user, c.req.valid('json')?.revert ?? null));
+    return c.json(unwrap(await rollouts.status(id)), 200);
+  });
+}

@@ -1,0 +1,27 @@
+// Why: what every room of the registry is given to work with: one object, made once at start.
+// Trusts: registry.ts, which fills it. Must never: be reached through a global.
+
+import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { Blobs } from './catalog/blobs.ts';
+import type { Releases } from './catalog/releases.ts';
+import type { Access } from './policy/access.ts';
+import type { Keyring } from './signing/keys.ts';
+import type { CatalogueRepository } from './signing/repository.ts';
+import type { RegistryStore } from './store/open.ts';
+
+export interface RegistryCore {
+  region: string;
+  /** Version of this program. */
+  version: string;
+  /** Addresses that people and devices use; what was advertised, else what is bound. */
+  addresses: { http: string; mqtt: string };
+  store: RegistryStore;
+  keyring: Keyring;
+  repository: CatalogueRepository;
+  blobs: Blobs;
+  releases: Releases;
+  access: Access;
+  clock: Clock;
+  entropy: Entropy;
+  log: Log;
+}

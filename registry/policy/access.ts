@@ -1,0 +1,203 @@
+// Why: who may do what: bearer tokens with a role and perhaps a namespace, and the one table of rights.
+// Trusts: the store. Must never: store or log a token; only its SHA-256 is kept.
+
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import type { Clock, Entropy } from '../../shared/kernel/ports.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { type Role, roles } from '../../shared/wire/http.ts';
+import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import type { TokensTable } from '../store/tables.ts';
+
+/** Things one may do. What is not granted in `rights` is denied. */
+export type Action =
+  | 'catalogue.read'
+  | 'catalogue.push'
+  | 'publishers.claim'
+  | 'publishers.write'
+  | 'fleet.read'
+  | 'claims.write'
+  | 'devices.write'
+  | 'rollouts.read'
+  | 'rollouts.write'
+  | 'tokens.write';
+
+const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
+
+const rights: Record<Role, readonly Action[]> = {
+  viewer: reading,
+  auditor: reading,
+  approver: reading,
+  publisher: [...reading, 'catalogue.push', 'publishers.claim'],
+  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write'],
+  admin: [
+    ...reading,
+    'catalogue.push',
+    'publishers.claim',
+    'publishers.write',
+    'claims.write',
+    'devices.write',
+    'rollouts.write',
+    'tokens.write',
+  ],
+};
+
+/** Who asks. `namespace` null: all of them. */
+export interface Principal {
+  tokenId: string;
+  user: string;
+  role: Role;
+  namespace: string | null;
+}
+
+/**
+ * Reading is not bound to namespaces: the catalogue is public to every device. Whoever is bound to a
+ * namespace may change only what belongs to it, and nothing that belongs to the whole fleet.
+ * Refusals: `role-forbidden`, `namespace-forbidden`.
+ */
+export function authorize(principal: Principal, action: Action, namespace: string | null): Result<void> {
+  if (!rights[principal.role].includes(action)) {
+    return refuse('role-forbidden', `the role ${principal.role} may not do ${action}`);
+  }
+  const reads = (reading as readonly Action[]).includes(action);
+  if (!reads && principal.namespace !== null && principal.namespace !== namespace) {
+    return refuse(
+      'namespace-forbidden',
+      `this token is bound to ${principal.namespace} and may not do ${action} ${namespace === null ? 'for the whole fleet' : `in ${namespace}`}`,
+    );
+  }
+  return ok();
+}
+
+export interface TokenView {
+  id: string;
+  user: string;
+  role: Role;
+  namespace: string | null;
+  createdAtMs: number;
+  expiresAtMs: number | null;
+  revokedAtMs: number | null;
+}
+
+export interface Access {
+  /** The principal behind a bearer token. Refusal: `token-invalid` (unknown, expired, revoked alike). */
+  authenticate(token: string): Promise<Result<Principal>>;
+  create(options: {
+    user: string;
+    role: Role;
+    namespace: string | null;
+    ttlMs: number | null;
+  }): Promise<{ token: string; view: TokenView }>;
+  list(): Promise<TokenView[]>;
+  /** Idempotent. Refusal: `not-found`. */
+  revoke(id: string): Promise<Result<TokenView>>;
+  /**
+   * The token that `admin.token` holds: `present` where that is still a valid admin's, else a new one.
+   */
+  ensureAdmin(present: string | null): Promise<string>;
+}
+
+const encoder = new TextEncoder();
+/** Shown in front of every token, so that one found in a log or a repository is recognised. */
+const tokenPrefix = 'lepton_';
+
+function digestOf(token: string): string {
+  return sha256Hex(encoder.encode(token));
+}
+
+function isRole(value: string): value is Role {
+  return (roles as readonly string[]).includes(value);
+}
+
+function viewOf(row: TokensTable): TokenView {
+  if (!isRole(row.role))
+    throw new FleetError('state-corrupt', `token ${row.id} has the unknown role ${row.role}`);
+  return {
+    id: row.id,
+    user: row.user,
+    role: row.role,
+    namespace: row.namespace,
+    createdAtMs: row.created_at_ms,
+    expiresAtMs: row.expires_at_ms,
+    revokedAtMs: row.revoked_at_ms,
+  };
+}
+
+export function createAccess(parts: { store: RegistryStore; clock: Clock; entropy: Entropy }): Access {
+  const { store, clock, entropy } = parts;
+  const { qb } = store;
+
+  const usable = (row: TokensTable | undefined): row is TokensTable =>
+    row !== undefined &&
+    row.revoked_at_ms === null &&
+    (row.expires_at_ms === null || clock.wall() < row.expires_at_ms);
+
+  // Looked up by digest: comparing secrets byte by byte would tell how many bytes were right.
+  const find = (db: RegistryDb, token: string): TokensTable | undefined =>
+    db.first(qb.selectFrom('tokens').selectAll().where('secret_sha256', '=', digestOf(token)));
+
+  function insert(
+    db: RegistryDb,
+    token: string,
+    options: { user: string; role: Role; namespace: string | null; ttlMs: number | null },
+  ): TokenView {
+    const now = clock.wall();
+    const row: TokensTable = {
+      id: Buffer.from(entropy.bytes(8)).toString('hex'),
+      user: options.user,
+      role: options.role,
+      namespace: options.namespace,
+      secret_sha256: digestOf(token),
+      created_at_ms: now,
+      expires_at_ms: options.ttlMs === null ? null : now + options.ttlMs,
+      revoked_at_ms: null,
+    };
+    db.run(qb.insertInto('tokens').values(row));
+    return viewOf(row);
+  }
+
+  const newToken = (): string => tokenPrefix + Buffer.from(entropy.bytes(32)).toString('base64url');
+
+  return {
+    async authenticate(token) {
+      const row = await store.tx((db) => find(db, token));
+      if (!usable(row)) return refuse('token-invalid', 'the token is unknown, expired or revoked');
+      const view = viewOf(row);
+      return ok({ tokenId: view.id, user: view.user, role: view.role, namespace: view.namespace });
+    },
+
+    async create(options) {
+      const token = newToken();
+      return { token, view: await store.tx((db) => insert(db, token, options)) };
+    },
+
+    async list() {
+      const rows = await store.tx((db) =>
+        db.all(qb.selectFrom('tokens').selectAll().orderBy('created_at_ms').orderBy('id')),
+      );
+      return rows.map(viewOf);
+    },
+
+    async revoke(id) {
+      return store.tx((db) => {
+        const row = db.first(qb.selectFrom('tokens').selectAll().where('id', '=', id));
+        if (row === undefined) return refuse('not-found', `there is no token ${id}`);
+        const revokedAtMs = row.revoked_at_ms ?? clock.wall();
+        db.run(qb.updateTable('tokens').set({ revoked_at_ms: revokedAtMs }).where('id', '=', id));
+        return ok(viewOf({ ...row, revoked_at_ms: revokedAtMs }));
+      });
+    },
+
+    async ensureAdmin(present) {
+      return store.tx((db) => {
+        if (present !== null) {
+          const row = find(db, present);
+          if (usable(row) && row.role === 'admin' && row.namespace === null) return present;
+        }
+        const token = newToken();
+        insert(db, token, { user: 'admin', role: 'admin', namespace: null, ttlMs: null });
+        return token;
+      });
+    },
+  };
+}

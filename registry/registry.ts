@@ -1,0 +1,302 @@
+// Why: the registry put together: what is opened in which order at start, and closed in the opposite one.
+// Trusts: its data folder, which it holds locked. Must never: serve before what it serves is durable.
+
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { openDisk } from '../shared/host/disk.ts';
+import { lockFolder } from '../shared/host/lock.ts';
+import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
+import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
+import { createApi } from './api/app.ts';
+import type { RegistryParts } from './api/context.ts';
+import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
+import { startBroker } from './broker/broker.ts';
+import { openBlobs } from './catalog/blobs.ts';
+import { createReleases } from './catalog/releases.ts';
+import type { RegistryCore } from './core.ts';
+import { createFleet } from './fleet/fleet.ts';
+import { createAccess } from './policy/access.ts';
+import { createRollouts } from './rollout/rollouts.ts';
+import { openKeyring } from './signing/keys.ts';
+import { openRepository } from './signing/repository.ts';
+import { openRegistryStore } from './store/open.ts';
+import { createSettings } from './store/settings.ts';
+
+export interface ListenAddress {
+  host: string;
+  /** 0: a free one, picked at the first start and kept. */
+  port: number;
+}
+
+export interface RegistryOptions {
+  dataFolder: string;
+  region: string;
+  http: ListenAddress;
+  mqtt: ListenAddress;
+  /** URLs under which people and devices reach this registry; what is bound where absent. */
+  advertiseHttp?: string;
+  advertiseMqtt?: string;
+  /** PEM. Without it HTTP is plain, and only on loopback. */
+  httpTls?: { cert: string; key: string };
+  version: string;
+  clock: Clock;
+  entropy: Entropy;
+  log: Log;
+}
+
+export interface Registry {
+  httpUrl: string;
+  mqttUrl: string;
+  adminToken: string;
+  parts: RegistryParts;
+  /** Drains and closes; idempotent. */
+  stop(): Promise<void>;
+}
+
+/** How often is looked whether something must be signed again; what is signed lives for days. */
+const resignEveryMs = 60 * 60_000;
+
+const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
+
+/** A host that others can use for an address that was bound. */
+function reachable(host: string): string {
+  return host === '0.0.0.0' || host === '::' ? hostname() : host;
+}
+
+/** Every name under which a device may look the broker up; the server certificate lists them. */
+function brokerHosts(options: RegistryOptions): string[] {
+  const hosts = new Set(['localhost', '127.0.0.1', '::1', reachable(options.mqtt.host), hostname()]);
+  if (options.advertiseMqtt !== undefined) {
+    hosts.add(new URL(options.advertiseMqtt).hostname.replace(/^\[|\]$/g, ''));
+  }
+  return [...hosts];
+}
+
+async function adminToken(disk: Disk, ensure: (present: string | null) => Promise<string>): Promise<string> {
+  const file = 'admin.token';
+  const bytes = await disk.read(file);
+  const present = bytes === null ? null : new TextDecoder().decode(bytes).trim();
+  const token = await ensure(present);
+  if (token !== present) {
+    await disk.create(`${file}.new`);
+    await disk.append(`${file}.new`, new TextEncoder().encode(`${token}\n`));
+    await disk.fsync(`${file}.new`);
+    await disk.rename(`${file}.new`, file);
+    await disk.fsyncDir('.');
+  }
+  return token;
+}
+
+/** Calls `work` every `everyMs` until stopped; a failure is logged and tried again. */
+function repeat(options: {
+  clock: Clock;
+  everyMs: number;
+  work: () => Promise<unknown>;
+  log: Log;
+}): () => Promise<void> {
+  let stopped = false;
+  let timer = options.clock.timer(options.everyMs);
+  let wake: () => void = () => undefined;
+  const stop = new Promise<void>((resolve) => {
+    wake = resolve;
+  });
+  const loop = async (): Promise<void> => {
+    for (;;) {
+      await Promise.race([timer.done, stop]);
+      if (stopped) return;
+      try {
+        await options.work();
+      } catch (thrown) {
+        const error = asFleetError(thrown);
+        options.log.emit('error', 'registry.failed', { code: error.code, detail: error.message });
+      }
+      timer = options.clock.timer(options.everyMs);
+    }
+  };
+  const running = loop();
+  return async () => {
+    stopped = true;
+    timer.cancel();
+    wake();
+    await running;
+  };
+}
+
+/**
+ * Starts a registry on its data folder and goes on where it was: same keys, same ports, same devices.
+ * Faults: `state-locked`, `state-corrupt`, `config-invalid` (another region's folder), `port-in-use`,
+ * `listen-insecure`, `disk-full`, `disk-io`. What was opened before a fault is closed again.
+ */
+export async function startRegistry(options: RegistryOptions): Promise<Registry> {
+  // Undone in the opposite order, whether the start fails half-way or the registry stops.
+  const closers: (() => Promise<void>)[] = [];
+  const closeAll = async (): Promise<void> => {
+    const faults: unknown[] = [];
+    for (let close = closers.pop(); close !== undefined; close = closers.pop()) {
+      // One part that fails to close must not keep the others, and the folder's lock, open.
+      await close().catch((thrown: unknown) => faults.push(thrown));
+    }
+    if (faults.length > 0) throw asFleetError(faults[0]);
+  };
+  try {
+    return await start(options, closers, closeAll);
+  } catch (thrown) {
+    await closeAll().catch((fault: unknown) => {
+      options.log.emit('error', 'registry.failed', { detail: asFleetError(fault).message });
+    });
+    throw thrown;
+  }
+}
+
+async function openCore(options: RegistryOptions, closers: (() => Promise<void>)[]): Promise<RegistryCore> {
+  const { clock, entropy, log, region, version } = options;
+  const folder = options.dataFolder;
+  const store = await openRegistryStore(join(folder, 'registry.sqlite'));
+  closers.push(() => store.close());
+  const settings = createSettings(store);
+  const storedRegion = await settings.keep('region', region);
+  if (storedRegion !== region) {
+    throw new FleetError(
+      'config-invalid',
+      `${folder} holds the registry of region ${storedRegion}, not ${region}`,
+      {
+        hint: 'give that region, or another --data folder',
+      },
+    );
+  }
+  const signed = await store.tx((db) =>
+    db.first(store.qb.selectFrom('metadata_roles').select('role').limit(1)),
+  );
+  const keyring = await openKeyring({
+    disk: openDisk(join(folder, 'keys')),
+    mayCreate: signed === undefined,
+    region,
+    hosts: brokerHosts(options),
+    clock,
+    entropy,
+    log,
+  });
+  const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
+  const repository = await openRepository({ store, keyring, region, clock, log });
+  const releases = createReleases({ store, repository, blobs, clock, log });
+  const access = createAccess({ store, clock, entropy });
+  const addresses = { http: '', mqtt: '' };
+  return {
+    region,
+    version,
+    addresses,
+    store,
+    keyring,
+    repository,
+    blobs,
+    releases,
+    access,
+    clock,
+    entropy,
+    log,
+  };
+}
+
+async function start(
+  options: RegistryOptions,
+  closers: (() => Promise<void>)[],
+  closeAll: () => Promise<void>,
+): Promise<Registry> {
+  const { clock, log, region } = options;
+  const httpTls = options.httpTls ?? null;
+  if (httpTls === null && !isLoopback(options.http.host)) {
+    throw new FleetError(
+      'listen-insecure',
+      `plain HTTP on ${options.http.host} would show tokens to the network`,
+    );
+  }
+  const lock = await lockFolder(options.dataFolder);
+  closers.push(() => lock.release());
+  log.emit('info', 'registry.starting', { region, version: options.version });
+
+  const core = await openCore(options, closers);
+  const token = await adminToken(openDisk(options.dataFolder), core.access.ensureAdmin);
+  const settings = createSettings(core.store);
+
+  const fleet = createFleet(core);
+  const rollouts = createRollouts(core, fleet);
+  // A device that reconnects at once waits here until somebody listens to what it says.
+  let opened: () => void = () => undefined;
+  const listening = new Promise<void>((resolve) => {
+    opened = resolve;
+  });
+  const mqttPort = options.mqtt.port === 0 ? await settings.number('mqtt.port') : options.mqtt.port;
+  const broker = await startBroker({
+    host: options.mqtt.host,
+    port: mqttPort ?? 0,
+    tls: {
+      key: core.keyring.server.privateKeyPem,
+      cert: core.keyring.server.certificatePem,
+      ca: core.keyring.fleetCa.certificatePem,
+    },
+    region,
+    log,
+    clock,
+    mayConnect: async (identity) => {
+      await listening;
+      return fleet.mayConnect(identity);
+    },
+    onRefused: (refusal) => fleet.onRefused(refusal),
+    onConnected: (identity) => fleet.onConnected(identity),
+    onDisconnected: (identity) => fleet.onDisconnected(identity),
+  });
+  closers.push(() => broker.close());
+  await settings.set('mqtt.port', String(broker.port));
+  core.addresses.mqtt =
+    options.advertiseMqtt ?? `mqtts://${bracketed(reachable(options.mqtt.host))}:${broker.port}`;
+
+  let ready = false;
+  const parts: RegistryParts = { ...core, bus: broker.bus, fleet, rollouts };
+  const api = createApi(parts, () => ready);
+  const httpPort = options.http.port === 0 ? await settings.number('http.port') : options.http.port;
+  const http: HttpListener = await listenHttp({
+    host: options.http.host,
+    port: httpPort ?? 0,
+    tls: httpTls,
+    fetch: api.fetch,
+    clock,
+  });
+  closers.push(() => http.close());
+  await settings.set('http.port', String(http.port));
+  const scheme = httpTls === null ? 'http' : 'https';
+  core.addresses.http =
+    options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
+
+  await core.repository.resign(clock.wall());
+  closers.push(
+    repeat({ clock, everyMs: resignEveryMs, work: () => core.repository.resign(clock.wall()), log }),
+  );
+
+  // A start that fails half-way is stopped as well.
+  closers.push(() => fleet.stop());
+  await fleet.start(broker.bus);
+  closers.push(() => rollouts.stop());
+  await rollouts.start();
+  opened();
+  ready = true;
+  const { addresses } = core;
+  log.emit('info', 'registry.ready', { region, http: addresses.http, mqtt: addresses.mqtt });
+
+  let stopped: Promise<void> | undefined;
+  return {
+    httpUrl: addresses.http,
+    mqttUrl: addresses.mqtt,
+    adminToken: token,
+    parts,
+    stop: () => {
+      stopped ??= (async () => {
+        ready = false;
+        log.emit('info', 'registry.stopping', { region });
+        // Requests under way end first, while everything they use still works.
+        await http.close();
+        await closeAll();
+      })();
+      return stopped;
+    },
+  };
+}

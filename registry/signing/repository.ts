@@ -1,0 +1,231 @@
+// Why: the catalogue's TUF repository and the region's root, as this registry makes, signs and serves them.
+// Trusts: the store, the keyring. Must never: serve a file that is not durable, or sign what a publisher did not.
+
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { checkPublicKey } from '../../shared/crypto/ed25519.ts';
+import type { Clock, Log } from '../../shared/kernel/ports.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { isNamespace } from '../../shared/trust/tuf/namespaces.ts';
+import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import type { Keyring } from './keys.ts';
+import { type InspectedPush, inspectPublisherMetadata } from './publisher-metadata.ts';
+import { createRoleFiles, namespaceRole, type RoleFiles } from './role-files.ts';
+
+export interface Publisher {
+  namespace: string;
+  /** Raw Ed25519 public keys, hex. */
+  keys: string[];
+  threshold: number;
+  /** Version of the namespace's current targets metadata, 0 before the first push. */
+  metadataVersion: number;
+}
+
+export interface CatalogueRepository {
+  /** Exact bytes of `timestamp.json`, `N.root.json`, `N.targets.json`, `N.NS.json`, `region/N.root.json`; null where absent. */
+  file(name: string): Promise<Uint8Array | null>;
+  /** The root that a new device starts from. */
+  catalogueRoot(): Promise<Uint8Array>;
+  catalogueRootSha256(): Promise<string>;
+  regionRoot(): Promise<Uint8Array>;
+  regionRootSha256(): Promise<string>;
+  publishers(): Promise<Publisher[]>;
+  publisher(namespace: string): Promise<Publisher | null>;
+  /**
+   * Names the keys (hex) of a namespace: new targets, snapshot and timestamp in one transaction. Idempotent.
+   * Refusals: `input-invalid`, `key-invalid`, `conflict` where the namespace's present metadata would no
+   * longer be signed by enough of its keys.
+   */
+  delegate(namespace: string, keys: string[], threshold: number): Promise<Result<Publisher>>;
+  /**
+   * Checks a namespace's next targets metadata, however many signatures it has, without taking it.
+   * Refusals: `namespace-unknown`, and those of `inspectPublisherMetadata`.
+   */
+  inspect(namespace: string, bytes: Uint8Array): Promise<Result<InspectedPush>>;
+  /**
+   * Takes a namespace's next targets metadata, signed by its publishers; makes the new snapshot and
+   * timestamp in the same transaction, together with `alongside`. Refusals: as `inspect`, and
+   * `release-not-signed` below the threshold.
+   */
+  acceptPublisherMetadata(
+    namespace: string,
+    bytes: Uint8Array,
+    alongside?: (db: RegistryDb, accepted: InspectedPush) => void,
+  ): Promise<Result<InspectedPush>>;
+  /** Signs again what would expire soon; daily from a timer. True where something was signed. */
+  resign(nowMs: number): Promise<boolean>;
+  /** Called with the exact timestamp bytes after each new one is durable. Returns how to stop. */
+  onTimestamp(listener: (bytes: Uint8Array) => void): () => void;
+}
+
+export type { InspectedPush };
+
+function publisherOf(
+  files: RoleFiles,
+  db: RegistryDb,
+  row: { namespace: string; keys: string; threshold: number },
+): Publisher {
+  const keys: string[] = JSON.parse(row.keys);
+  const metadataVersion = files.current(db, namespaceRole(row.namespace))?.version ?? 0;
+  return { namespace: row.namespace, keys, threshold: row.threshold, metadataVersion };
+}
+
+function checkPublisherKeys(namespace: string, keys: string[], threshold: number): Result<void> {
+  if (!isNamespace(namespace)) return refuse('input-invalid', `${namespace} cannot be a namespace`);
+  if (threshold < 1 || threshold > keys.length) {
+    return refuse(
+      'input-invalid',
+      `a threshold of ${threshold} cannot be met by ${keys.length} different keys`,
+    );
+  }
+  for (const key of keys) {
+    const checked = checkPublicKey(new Uint8Array(Buffer.from(key, 'hex')));
+    if (!checked.ok) return refuse('key-invalid', `${key}: ${checked.refusal.detail}`);
+  }
+  return ok();
+}
+
+/** Opens the repository; the first time it makes and signs everything. */
+export async function openRepository(parts: {
+  store: RegistryStore;
+  keyring: Keyring;
+  region: string;
+  clock: Clock;
+  log: Log;
+}): Promise<CatalogueRepository> {
+  const { store, keyring, region, clock, log } = parts;
+  const { qb } = store;
+  const files = createRoleFiles({ qb, keyring, region });
+  const listeners = new Set<(bytes: Uint8Array) => void>();
+
+  /** Runs `work`; where it signed, tells the log and, after the commit, the doorbell. */
+  async function signing<T>(reason: string, work: (db: RegistryDb) => T): Promise<T> {
+    let timestamp: Uint8Array | undefined;
+    let before = 0;
+    let after = 0;
+    const value = await store.tx((db) => {
+      before = files.current(db, 'timestamp')?.version ?? 0;
+      const result = work(db);
+      const current = files.current(db, 'timestamp');
+      after = current?.version ?? 0;
+      timestamp = current?.bytes;
+      return result;
+    });
+    if (after !== before && timestamp !== undefined) {
+      log.emit('info', 'metadata.signed', { reason, timestampVersion: after });
+      for (const listener of listeners) listener(timestamp);
+    }
+    return value;
+  }
+
+  const read = (db: RegistryDb, namespace: string) =>
+    db.first(qb.selectFrom('publishers').selectAll().where('namespace', '=', namespace));
+
+  function inspectIn(db: RegistryDb, namespace: string, bytes: Uint8Array): Result<InspectedPush> {
+    const row = read(db, namespace);
+    if (row === undefined) return refuse('namespace-unknown', `nobody may sign for ${namespace} yet`);
+    const { keys, threshold } = publisherOf(files, db, row);
+    return inspectPublisherMetadata({
+      namespace,
+      bytes,
+      keys: keys.map((key) => new Uint8Array(Buffer.from(key, 'hex'))),
+      threshold,
+      current: files.current(db, namespaceRole(namespace))?.bytes ?? null,
+      nowMs: clock.wall(),
+    });
+  }
+
+  function delegateIn(
+    db: RegistryDb,
+    namespace: string,
+    keys: string[],
+    threshold: number,
+  ): Result<Publisher> {
+    const present = read(db, namespace);
+    const row = { namespace, keys: JSON.stringify(keys), threshold, created_at_ms: clock.wall() };
+    if (present?.keys === row.keys && present.threshold === threshold)
+      return ok(publisherOf(files, db, present));
+    const current = files.current(db, namespaceRole(namespace));
+    if (current !== null) {
+      const signatures = files.countSignatures(current.bytes, keys);
+      // Devices would refuse everything of the namespace until the next push.
+      if (signatures < threshold) {
+        return refuse(
+          'conflict',
+          `version ${current.version} of ${namespace} is signed by ${signatures} of these keys; add keys, push, then remove keys`,
+        );
+      }
+    }
+    db.run(
+      qb
+        .insertInto('publishers')
+        .values(row)
+        .onConflict((conflict) => conflict.column('namespace').doUpdateSet({ keys: row.keys, threshold })),
+    );
+    files.signTargets(db, clock.wall());
+    files.signSnapshot(db, clock.wall());
+    files.signTimestamp(db, clock.wall());
+    return ok(publisherOf(files, db, row));
+  }
+
+  await signing('first start', (db) => files.createMissing(db, clock.wall()));
+
+  const bytesOf = (role: string): Promise<Uint8Array> => store.tx((db) => files.expect(db, role).bytes);
+  return {
+    file: (name) => store.tx((db) => files.read(db, name)),
+    catalogueRoot: () => bytesOf('root'),
+    catalogueRootSha256: async () => sha256Hex(await bytesOf('root')),
+    regionRoot: () => bytesOf('region/root'),
+    regionRootSha256: async () => sha256Hex(await bytesOf('region/root')),
+
+    publishers: () =>
+      store.tx((db) =>
+        db
+          .all(qb.selectFrom('publishers').selectAll().orderBy('namespace'))
+          .map((row) => publisherOf(files, db, row)),
+      ),
+    publisher: (namespace) =>
+      store.tx((db) => {
+        const row = read(db, namespace);
+        return row === undefined ? null : publisherOf(files, db, row);
+      }),
+
+    async delegate(namespace, keys, threshold) {
+      const distinct = [...new Set(keys.map((key) => key.toLowerCase()))].sort();
+      const checked = checkPublisherKeys(namespace, distinct, threshold);
+      if (!checked.ok) return checked;
+      return signing(`delegation ${namespace}`, (db) => delegateIn(db, namespace, distinct, threshold));
+    },
+
+    inspect: (namespace, bytes) => store.tx((db) => inspectIn(db, namespace, bytes)),
+
+    acceptPublisherMetadata: (namespace, bytes, alongside) =>
+      signing(`push ${namespace}`, (db) => {
+        const inspected = inspectIn(db, namespace, bytes);
+        if (!inspected.ok) return inspected;
+        const { signatures, threshold, version, expiresAtMs } = inspected.value;
+        if (signatures < threshold) {
+          return refuse('release-not-signed', `${signatures} of ${threshold} needed signatures are valid`);
+        }
+        const nowMs = clock.wall();
+        files.save(db, {
+          role: namespaceRole(namespace),
+          file: `${version}.${namespace}.json`,
+          version,
+          expiresAtMs,
+          bytes,
+          nowMs,
+        });
+        alongside?.(db, inspected.value);
+        files.signSnapshot(db, nowMs);
+        files.signTimestamp(db, nowMs);
+        return inspected;
+      }),
+
+    resign: (nowMs) => signing('before expiry', (db) => files.resign(db, nowMs)),
+
+    onTimestamp(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}

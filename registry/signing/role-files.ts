@@ -1,0 +1,249 @@
+// Why: makes, signs and stores the files of each role: which version is current, what lists what.
+// Trusts: the keyring. Must never: sign outside the transaction that stores what was signed.
+
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import { makeRegionRoot } from '../../shared/trust/region.ts';
+import {
+  countValidSignatures,
+  type MetaFile,
+  makeRoot,
+  makeSnapshot,
+  makeTargets,
+  makeTimestamp,
+} from '../../shared/trust/tuf/repository.ts';
+import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import type { KeyRole, Keyring } from './keys.ts';
+
+const dayMs = 86_400_000;
+
+/** How long each role's file lives, and with how much of that left it is signed again (DESIGN 3). */
+const lives = {
+  root: { lifeMs: 365 * dayMs, renewMs: 60 * dayMs },
+  targets: { lifeMs: 90 * dayMs, renewMs: 30 * dayMs },
+  snapshot: { lifeMs: 7 * dayMs, renewMs: 6 * dayMs },
+  timestamp: { lifeMs: 7 * dayMs, renewMs: 6 * dayMs },
+} as const;
+
+/** Superseded snapshots and targets that are kept for devices in mid-refresh. */
+const versionsKept = 16;
+
+export interface CurrentFile {
+  version: number;
+  file: string;
+  expiresAtMs: number;
+  bytes: Uint8Array;
+}
+
+export interface RoleFile {
+  role: string;
+  file: string;
+  version: number;
+  expiresAtMs: number;
+  bytes: Uint8Array;
+  nowMs: number;
+}
+
+export interface RoleFiles {
+  read(db: RegistryDb, name: string): Uint8Array | null;
+  /** The current file of `root`, `targets`, `snapshot`, `timestamp`, `region/root` or `ns/<namespace>`. */
+  current(db: RegistryDb, role: string): CurrentFile | null;
+  /** The same where it must be there; fault `state-corrupt`. */
+  expect(db: RegistryDb, role: string): CurrentFile;
+  save(db: RegistryDb, file: RoleFile): void;
+  countSignatures(bytes: Uint8Array, keysHex: string[]): number;
+  signTargets(db: RegistryDb, nowMs: number): void;
+  signSnapshot(db: RegistryDb, nowMs: number): void;
+  signTimestamp(db: RegistryDb, nowMs: number): void;
+  /** Signs whatever does not exist yet. */
+  createMissing(db: RegistryDb, nowMs: number): void;
+  /** Signs again what would expire soon. True where something was. */
+  resign(db: RegistryDb, nowMs: number): boolean;
+}
+
+const namespacePrefix = 'ns/';
+export const namespaceRole = (namespace: string): string => namespacePrefix + namespace;
+
+export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; region: string }): RoleFiles {
+  const { qb, keyring, region } = parts;
+  const keysOf = (...roles: KeyRole[]): Uint8Array[] => roles.map((role) => keyring.signer(role).publicKey);
+  const signersOf = (...roles: KeyRole[]) => roles.map((role) => keyring.signer(role));
+
+  const read = (db: RegistryDb, name: string): Uint8Array | null =>
+    db.first(qb.selectFrom('metadata_files').select('bytes').where('name', '=', name))?.bytes ?? null;
+
+  function current(db: RegistryDb, role: string): CurrentFile | null {
+    const row = db.first(
+      qb
+        .selectFrom('metadata_roles')
+        .innerJoin('metadata_files', 'metadata_files.name', 'metadata_roles.file')
+        .select(['version', 'file', 'expires_at_ms', 'bytes'])
+        .where('role', '=', role),
+    );
+    if (row === undefined) return null;
+    return { version: row.version, file: row.file, expiresAtMs: row.expires_at_ms, bytes: row.bytes };
+  }
+
+  function expect(db: RegistryDb, role: string): CurrentFile {
+    const file = current(db, role);
+    if (file === null) throw new FleetError('state-corrupt', `the registry has no ${role} metadata`);
+    return file;
+  }
+
+  function save(db: RegistryDb, file: RoleFile): void {
+    db.run(
+      qb
+        .insertInto('metadata_files')
+        .values({ name: file.file, bytes: file.bytes, created_at_ms: file.nowMs })
+        // Only timestamp.json has one name for every version.
+        .onConflict((conflict) =>
+          conflict.column('name').doUpdateSet({ bytes: file.bytes, created_at_ms: file.nowMs }),
+        ),
+    );
+    const row = { version: file.version, file: file.file, expires_at_ms: file.expiresAtMs };
+    db.run(
+      qb
+        .insertInto('metadata_roles')
+        .values({ role: file.role, ...row })
+        .onConflict((conflict) => conflict.column('role').doUpdateSet(row)),
+    );
+    // Roots are kept for ever: a device walks them one by one (TUF 1.0.34 §5.3.3).
+    if (file.role === 'targets' || file.role === 'snapshot' || file.role.startsWith(namespacePrefix)) {
+      const old = file.version - versionsKept;
+      const name = file.file.slice(file.file.indexOf('.') + 1);
+      if (old > 0) db.run(qb.deleteFrom('metadata_files').where('name', '=', `${old}.${name}`));
+    }
+  }
+
+  const describe = (file: CurrentFile): MetaFile => ({
+    version: file.version,
+    bytes: file.bytes.length,
+    sha256: sha256Hex(file.bytes),
+  });
+
+  /** Makes the next version of a role's file and stores it. */
+  function sign(
+    db: RegistryDb,
+    role: 'root' | 'targets' | 'snapshot' | 'timestamp' | 'region/root',
+    nowMs: number,
+    make: (head: { version: number; expiresAtMs: number }) => Uint8Array,
+  ): void {
+    const version = (current(db, role)?.version ?? 0) + 1;
+    const { lifeMs } = lives[role === 'region/root' ? 'root' : role];
+    const expiresAtMs = nowMs + lifeMs;
+    const file =
+      role === 'timestamp'
+        ? 'timestamp.json'
+        : role === 'region/root'
+          ? `region/${version}.root.json`
+          : `${version}.${role}.json`;
+    save(db, { role, file, version, expiresAtMs, bytes: make({ version, expiresAtMs }), nowMs });
+  }
+
+  const signRoot = (db: RegistryDb, nowMs: number): void =>
+    sign(db, 'root', nowMs, (head) =>
+      makeRoot({
+        ...head,
+        roles: {
+          root: { keys: keysOf('root-1', 'root-2', 'root-3'), threshold: 2 },
+          targets: { keys: keysOf('targets'), threshold: 1 },
+          snapshot: { keys: keysOf('snapshot'), threshold: 1 },
+          timestamp: { keys: keysOf('timestamp'), threshold: 1 },
+        },
+        signers: signersOf('root-1', 'root-2'),
+      }),
+    );
+
+  const signRegionRoot = (db: RegistryDb, nowMs: number): void =>
+    sign(db, 'region/root', nowMs, (head) =>
+      makeRegionRoot({
+        ...head,
+        region,
+        roles: {
+          root: { keys: keysOf('region-root-1', 'region-root-2', 'region-root-3'), threshold: 2 },
+          director: { keys: keysOf('director'), threshold: 1 },
+          time: { keys: keysOf('time'), threshold: 1 },
+          ack: { keys: keysOf('ack'), threshold: 1 },
+          command: { keys: keysOf('command'), threshold: 1 },
+        },
+        signers: signersOf('region-root-1', 'region-root-2'),
+      }),
+    );
+
+  function signTargets(db: RegistryDb, nowMs: number): void {
+    const publishers = db.all(qb.selectFrom('publishers').selectAll().orderBy('namespace'));
+    const delegations = publishers.map((row) => {
+      const keys: string[] = JSON.parse(row.keys);
+      return {
+        namespace: row.namespace,
+        keys: keys.map((key) => new Uint8Array(Buffer.from(key, 'hex'))),
+        threshold: row.threshold,
+      };
+    });
+    sign(db, 'targets', nowMs, (head) =>
+      makeTargets({ ...head, delegations, signers: signersOf('targets') }),
+    );
+  }
+
+  function signSnapshot(db: RegistryDb, nowMs: number): void {
+    const files = new Map([['targets.json', describe(expect(db, 'targets'))]]);
+    const rows = db.all(
+      qb
+        .selectFrom('metadata_roles')
+        .select('role')
+        .where('role', 'like', `${namespacePrefix}%`)
+        .orderBy('role'),
+    );
+    for (const { role } of rows) {
+      files.set(`${role.slice(namespacePrefix.length)}.json`, describe(expect(db, role)));
+    }
+    sign(db, 'snapshot', nowMs, (head) => makeSnapshot({ ...head, files, signers: signersOf('snapshot') }));
+  }
+
+  function signTimestamp(db: RegistryDb, nowMs: number): void {
+    const snapshot = describe(expect(db, 'snapshot'));
+    sign(db, 'timestamp', nowMs, (head) =>
+      makeTimestamp({ ...head, snapshot, signers: signersOf('timestamp') }),
+    );
+  }
+
+  return {
+    read,
+    current,
+    expect,
+    save,
+    countSignatures: (bytes, keysHex) =>
+      countValidSignatures(
+        bytes,
+        keysHex.map((key) => new Uint8Array(Buffer.from(key, 'hex'))),
+      ),
+    signTargets,
+    signSnapshot,
+    signTimestamp,
+
+    createMissing(db, nowMs) {
+      if (current(db, 'root') === null) signRoot(db, nowMs);
+      if (current(db, 'region/root') === null) signRegionRoot(db, nowMs);
+      if (current(db, 'targets') === null) signTargets(db, nowMs);
+      if (current(db, 'snapshot') === null) signSnapshot(db, nowMs);
+      if (current(db, 'timestamp') === null) signTimestamp(db, nowMs);
+    },
+
+    resign(db, nowMs) {
+      const due = (role: string, life: { renewMs: number }): boolean =>
+        expect(db, role).expiresAtMs - nowMs < life.renewMs;
+      const regionRoot = due('region/root', lives.root);
+      if (regionRoot) signRegionRoot(db, nowMs);
+      const root = due('root', lives.root);
+      if (root) signRoot(db, nowMs);
+      const targets = due('targets', lives.targets);
+      if (targets) signTargets(db, nowMs);
+      const snapshot = targets || due('snapshot', lives.snapshot);
+      if (snapshot) signSnapshot(db, nowMs);
+      // A device learns of new roots when it refreshes, so each of them rings the doorbell too.
+      const timestamp = snapshot || root || regionRoot || due('timestamp', lives.timestamp);
+      if (timestamp) signTimestamp(db, nowMs);
+      return timestamp;
+    },
+  };
+}

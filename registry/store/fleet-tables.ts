@@ -1,0 +1,169 @@
+// Why: the columns of migrations/002-fleet.sql as types, so that a query with a wrong name does not compile.
+// Trusts: the migration; both are changed together. Must never: hold logic.
+// Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
+
+import type { Generated, Selectable } from 'kysely';
+
+export interface ClaimsTable {
+  claim_id: string;
+  public_key: Uint8Array;
+  /** Labels. */
+  labels: string;
+  uses: number;
+  used: number;
+  created_by: string;
+  created_at_ms: number;
+  expires_at_ms: number;
+}
+
+export interface ClaimUsesTable {
+  claim_id: string;
+  device_id: string;
+  /** PEM; null between spending the use and issuing. */
+  certificate: string | null;
+  at_ms: number;
+}
+
+export interface DevicesTable {
+  device_id: string;
+  /** Raw Ed25519 public key, 32 bytes. */
+  public_key: Uint8Array;
+  status: 'active' | 'revoked' | 'quarantined';
+  claim_id: string;
+  /** Labels. */
+  labels: string;
+  timezone: string;
+  presence: 'online' | 'offline' | 'unknown';
+  /** When `presence` last changed. */
+  presence_at_ms: number;
+  last_seen_ms: number | null;
+  /** `{version, runtime, arch}`. */
+  agent: string;
+  /** OutboxState, null before the first report. */
+  outbox: string | null;
+  telemetry_epoch: number;
+  /** Counter and payload digest of the last accepted report. */
+  report_counter: number;
+  report_sha256: string | null;
+  reported_epoch: number;
+  verified_time_ms: number;
+  /** Highest refusal id taken from its reports. */
+  refusal_id_last: number;
+  enrolled_at_ms: number;
+  certificate_expires_at_ms: number;
+}
+
+export interface DeviceModelsTable {
+  device_id: string;
+  name: string;
+  /** MachineStateName. */
+  state: string;
+  active: string | null;
+  candidate: string | null;
+  last_good: string | null;
+  target: string | null;
+  rollout_id: string | null;
+  /** Reason. */
+  reason: string | null;
+  /** `{doneBytes, totalBytes}`. */
+  progress: string | null;
+  /** ProbeEvidence. */
+  probe: string | null;
+}
+
+export interface DesiredTable {
+  device_id: string;
+  as_name: string;
+  release_id: string;
+  manifest_sha256: string;
+  manifest_bytes: number;
+  counter: number;
+  rollout_id: string | null;
+  /** ActivationPolicy. */
+  policy: string;
+}
+
+export interface AssignmentsTable {
+  device_id: string;
+  epoch: number;
+  /** Digest of labels and releases: what must be the same for no new epoch to be needed. */
+  content_sha256: string;
+  /** Exact bytes of the retained message. */
+  message: Uint8Array;
+  issued_at_ms: number;
+  expires_at_ms: number;
+}
+
+export interface FleetEventsTable {
+  id: Generated<number>;
+  at_ms: number;
+  subject: string | null;
+  source: 'broker' | 'enrolment' | 'device' | 'registry';
+  code: string;
+  detail: string;
+}
+
+export interface RolloutsTable {
+  number: Generated<number>;
+  rollout_id: string;
+  name: string;
+  release_id: string;
+  as_name: string;
+  manifest_sha256: string;
+  manifest_bytes: number;
+  counter: number;
+  /** RolloutSpec. */
+  spec: string;
+  /** RolloutState. */
+  state: string;
+  reason: string | null;
+  /** `failed` or `aborted` while it is rolling back. */
+  ends_as: string | null;
+  created_by: string;
+  created_at_ms: number;
+  ended_at_ms: number | null;
+}
+
+/** A stored rollout as it is read. */
+export type RolloutRow = Selectable<RolloutsTable>;
+
+export interface RolloutWavesTable {
+  rollout_id: string;
+  wave_index: number;
+  /** WaveState. */
+  state: string;
+  reason: string | null;
+  /** GateView[] (registry/rollout/gates.ts). */
+  gates: string;
+  started_at_ms: number | null;
+  ended_at_ms: number | null;
+}
+
+export interface RolloutDevicesTable {
+  rollout_id: string;
+  device_id: string;
+  wave_index: number;
+  /** RolloutDeviceState. */
+  state: string;
+  /** Reason. */
+  reason: string | null;
+  /** What the registry has done for it; `left`: no longer counted. */
+  step: 'waiting' | 'assigned' | 'reverted' | 'left';
+  epoch: number;
+  step_at_ms: number;
+  /** DesiredRelease (registry/rollout/facts.ts). */
+  previous: string | null;
+}
+
+export interface FleetTables {
+  claims: ClaimsTable;
+  claim_uses: ClaimUsesTable;
+  devices: DevicesTable;
+  device_models: DeviceModelsTable;
+  desired: DesiredTable;
+  assignments: AssignmentsTable;
+  fleet_events: FleetEventsTable;
+  rollouts: RolloutsTable;
+  rollout_waves: RolloutWavesTable;
+  rollout_devices: RolloutDevicesTable;
+}

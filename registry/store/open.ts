@@ -1,0 +1,100 @@
+// Why: the registry's database. Kysely builds typed queries, the Store port runs them synchronously
+// inside one transaction, so that a transaction is one function and nothing runs between its queries.
+// Trusts: the migrations folder of this installation. Must never: run a query outside a transaction.
+
+import { fileURLToPath } from 'node:url';
+import {
+  type Compilable,
+  DummyDriver,
+  Kysely,
+  SqliteAdapter,
+  SqliteIntrospector,
+  SqliteQueryCompiler,
+} from 'kysely';
+import { openStore, readMigrations } from '../../shared/host/sqlite.ts';
+import { invariant } from '../../shared/kernel/errors.ts';
+import type { SqlTx, SqlValue, Store } from '../../shared/kernel/ports.ts';
+import type { Tables } from './tables.ts';
+
+export { sql } from 'kysely';
+
+/** The database inside one transaction. Everything is synchronous. */
+export interface RegistryDb {
+  /** Runs an insert, update or delete. */
+  run(query: Compilable<unknown>): { changes: number };
+  all<Row>(query: Compilable<Row>): Row[];
+  first<Row>(query: Compilable<Row>): Row | undefined;
+  /** For the rare statement that the builder cannot say. */
+  sql: SqlTx;
+}
+
+export type RegistryQueries = Kysely<Tables>;
+
+export interface RegistryStore {
+  /**
+   * Runs `work` in one transaction; resolves when the commit is durable. A throw rolls back and
+   * rejects. Transactions run one after the other.
+   */
+  tx<T>(work: (db: RegistryDb) => T): Promise<T>;
+  /** Builds queries; it cannot run them by itself. */
+  qb: RegistryQueries;
+  close(): Promise<void>;
+}
+
+/** Migrations stand in the sources and in the package, beside `dist/`. */
+export const migrationsFolder = fileURLToPath(
+  new URL('../../../registry/store/migrations/', import.meta.url),
+);
+
+function toSqlValue(value: unknown): SqlValue {
+  if (value === null || typeof value === 'string' || typeof value === 'bigint') return value;
+  if (typeof value === 'number' || value instanceof Uint8Array) return value;
+  if (typeof value === 'boolean') return value ? 1 : 0;
+  invariant(false, `a query parameter of type ${typeof value} cannot be stored`);
+}
+
+function compile(query: Compilable<unknown>): [text: string, params: SqlValue[]] {
+  const compiled = query.compile();
+  return [compiled.sql, compiled.parameters.map(toSqlValue)];
+}
+
+function registryDb(tx: SqlTx): RegistryDb {
+  return {
+    run(query) {
+      const [text, params] = compile(query);
+      return tx.run(text, ...params);
+    },
+    all<Row>(query: Compilable<Row>) {
+      const [text, params] = compile(query);
+      return tx.all<Row>(text, ...params);
+    },
+    first<Row>(query: Compilable<Row>) {
+      const [text, params] = compile(query);
+      return tx.get<Row>(text, ...params);
+    },
+    sql: tx,
+  };
+}
+
+/** Wraps any Store that has the registry's tables. */
+export function registryStore(store: Store): RegistryStore {
+  const qb = new Kysely<Tables>({
+    dialect: {
+      createAdapter: () => new SqliteAdapter(),
+      createDriver: () => new DummyDriver(),
+      createIntrospector: (db) => new SqliteIntrospector(db),
+      createQueryCompiler: () => new SqliteQueryCompiler(),
+    },
+  });
+  return {
+    tx: (work) => store.tx((tx) => work(registryDb(tx))),
+    qb,
+    close: () => store.close(),
+  };
+}
+
+/** Opens (and makes or migrates) the registry's database; `:memory:` for tests. */
+export async function openRegistryStore(path: string): Promise<RegistryStore> {
+  const migrations = readMigrations(migrationsFolder);
+  return registryStore(await openStore(path, { synchronous: 'FULL', migrations }));
+}

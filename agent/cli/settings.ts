@@ -1,0 +1,81 @@
+// Why: flags and LEPTON_* variables become the agent's options, once, with errors that name the flag.
+// Trusts: the user's own command line and files. Must never: print the content of a claim or a token.
+
+import { readFileSync } from 'node:fs';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import type { LogLevel } from '../../shared/kernel/ports.ts';
+import { type ClaimFile, claimFileSchema } from '../../shared/wire/claim.ts';
+import { describeIssues, type Labels, labelsSchema } from '../../shared/wire/messages.ts';
+
+const variables = {
+  state: 'LEPTON_STATE',
+  claim: 'LEPTON_CLAIM',
+  http: 'LEPTON_HTTP',
+  token: 'LEPTON_AGENT_TOKEN',
+  logLevel: 'LEPTON_LOG_LEVEL',
+} as const;
+
+/** The flag's value, else the variable's; an empty one counts as absent. */
+export function setting(name: keyof typeof variables, flag: string | undefined): string | undefined {
+  const value = flag ?? process.env[variables[name]];
+  return value === '' ? undefined : value;
+}
+
+export function required(name: 'state' | 'http', flag: string | undefined): string {
+  const value = setting(name, flag);
+  if (value !== undefined) return value;
+  throw new FleetError('config-invalid', `--${name} is missing (or ${variables[name]})`);
+}
+
+/** `127.0.0.1:0`, `[::1]:8080`, `localhost:8080`. */
+export function parseHostPort(text: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]/\s]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  const host = match?.[1] ?? match?.[2];
+  if (host === undefined || port > 65_535) {
+    throw new FleetError('config-invalid', `--http ${JSON.stringify(text)} is not HOST:PORT`);
+  }
+  return { host, port };
+}
+
+/** `k=v`, repeated. */
+export function parseLabels(pairs: readonly string[]): Labels {
+  const labels: Labels = {};
+  for (const pair of pairs) {
+    const cut = pair.indexOf('=');
+    if (cut < 1) throw new FleetError('config-invalid', `--label ${JSON.stringify(pair)} is not KEY=VALUE`);
+    labels[pair.slice(0, cut)] = pair.slice(cut + 1);
+  }
+  const parsed = labelsSchema.safeParse(labels);
+  if (!parsed.success) throw new FleetError('config-invalid', `--label: ${describeIssues(parsed.error)}`);
+  return parsed.data;
+}
+
+const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+
+export function parseLogLevel(text: string | undefined): LogLevel | 'silent' {
+  const level = logLevels.find((one) => one === (text ?? 'info'));
+  if (level === undefined)
+    throw new FleetError('config-invalid', `--log-level is one of ${logLevels.join(', ')}`);
+  return level;
+}
+
+/** The claim, or null where the file is gone: a device that is enrolled does not need it any more. */
+export function readClaim(path: string): ClaimFile | null {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return null;
+    throw new FleetError('claim-malformed', `cannot read ${path}`, { cause });
+  }
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch (cause) {
+    throw new FleetError('claim-malformed', `${path} is not JSON`, { cause });
+  }
+  const parsed = claimFileSchema.safeParse(body);
+  if (!parsed.success) throw new FleetError('claim-malformed', `${path}: ${describeIssues(parsed.error)}`);
+  return parsed.data;
+}

@@ -1,0 +1,79 @@
+// Why: what `lepton-agent status` shows, whether the daemon runs (GET /status) or only its folder is there.
+// Trusts: the agent's own store. Must never: hold keys, tokens or payloads.
+
+import { z } from 'zod';
+import type { Store } from '../shared/kernel/ports.ts';
+import {
+  deviceIdSchema,
+  labelsSchema,
+  reportedModelSchema,
+  reportedRefusalSchema,
+} from '../shared/wire/messages.ts';
+import { listRefusals } from './bus/refusals.ts';
+import { loadIdentity } from './trust/identity.ts';
+import { loadTrust } from './trust/trust-store.ts';
+import { readMachines } from './update/journal.ts';
+
+export const statusSchemaVersion = 1;
+
+export const agentStatusSchema = z.object({
+  schemaVersion: z.literal(statusSchemaVersion),
+  /** Null before enrolment. */
+  device: deviceIdSchema.nullable(),
+  region: z.string().nullable(),
+  broker: z.string().nullable(),
+  labels: labelsSchema,
+  agent: z.object({ version: z.string(), runtime: z.string(), arch: z.string() }),
+  startedAtMs: z.number().nullable(),
+  connected: z.boolean(),
+  /** Why the broker refuses the device at present. */
+  refusedBy: z.string().nullable(),
+  /** Epoch of the assignment in force, 0 where none. */
+  epoch: z.number(),
+  verifiedTimeMs: z.number(),
+  models: z.array(reportedModelSchema),
+  /** Oldest first. */
+  refusals: z.array(reportedRefusalSchema),
+});
+export type AgentStatus = z.infer<typeof agentStatusSchema>;
+
+/** What `agent.json` in the state folder says about the running daemon. */
+export const whereSchema = z.object({
+  schemaVersion: z.literal(statusSchemaVersion),
+  pid: z.number().int(),
+  http: z.string(),
+  startedAtMs: z.number(),
+});
+
+/** The status of a daemon that does not run, from what it left. The store may be open read-only. */
+export async function statusFromStore(store: Store, agent: AgentStatus['agent']): Promise<AgentStatus> {
+  const identity = await loadIdentity(store);
+  const trust = await loadTrust(store);
+  const machines = await store.tx(readMachines);
+  return {
+    schemaVersion: statusSchemaVersion,
+    device: identity?.deviceId ?? null,
+    region: identity?.region ?? null,
+    broker: identity?.brokerUrl ?? null,
+    labels: identity?.labels ?? {},
+    agent,
+    startedAtMs: null,
+    connected: false,
+    refusedBy: null,
+    epoch: trust?.assignment?.epoch ?? 0,
+    verifiedTimeMs: trust?.verifiedTimeMs ?? 0,
+    models: machines.map((machine) => ({
+      name: machine.as,
+      state: machine.phase,
+      active: machine.active?.releaseId ?? null,
+      candidate: machine.candidate?.releaseId ?? null,
+      lastGood: machine.lastGood?.releaseId ?? null,
+      target: machine.target?.releaseId ?? null,
+      rolloutId: machine.rolloutId,
+      reason: machine.reason,
+      progress: null,
+      probe: machine.probe,
+    })),
+    refusals: await store.tx(listRefusals),
+  };
+}

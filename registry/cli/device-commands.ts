@@ -1,0 +1,122 @@
+// Why: `lepton devices` and `lepton events`: what the fleet is and what happened to it.
+// Trusts: the registry's answers, validated. Must never: decide anything itself.
+
+import type { Command } from 'commander';
+import { z } from 'zod';
+import { type DeviceView, deviceSchema, fleetEventSchema } from '../../shared/wire/http.ts';
+import { anyAnswer, connect } from './client.ts';
+import { connected, duration, type GlobalFlags, label } from './flags.ts';
+import { print, table, when } from './output.ts';
+
+function labelText(device: DeviceView): string {
+  return Object.entries(device.labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',');
+}
+
+function describe(device: DeviceView): string {
+  const lines = [
+    `device    ${device.id}`,
+    `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
+    `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
+    `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}`,
+    '',
+    table(
+      ['MODEL', 'STATE', 'ACTIVE', 'CANDIDATE', 'LAST GOOD', 'REASON'],
+      device.models.map((model) => [
+        model.name,
+        model.progress && model.progress.totalBytes > 0
+          ? `${model.state} ${Math.floor((100 * model.progress.doneBytes) / model.progress.totalBytes)}%`
+          : model.state,
+        model.active ?? '-',
+        model.candidate ?? '-',
+        model.lastGood ?? '-',
+        model.reason ? `${model.reason.code}: ${model.reason.detail}` : '-',
+      ]),
+    ),
+  ];
+  return lines.join('\n');
+}
+
+export function addDeviceCommands(program: Command): void {
+  const devices = program.command('devices').description('the fleet');
+  const path = (id: string): string => `/api/v1/devices/${encodeURIComponent(id)}`;
+
+  connected(devices.command('list'))
+    .description('devices, their presence and what they run')
+    .action(async (flags: GlobalFlags) => {
+      const list = await connect(flags).get('/api/v1/devices', z.array(deviceSchema));
+      print({ json: flags.json === true }, list, () =>
+        table(
+          ['DEVICE', 'STATUS', 'PRESENCE', 'LAST SEEN', 'LABELS', 'RUNS'],
+          list.map((device) => [
+            device.id,
+            device.status,
+            device.presence,
+            when(device.lastSeenMs),
+            labelText(device),
+            device.models.map((model) => model.active ?? `${model.name}: ${model.state}`).join(' '),
+          ]),
+        ),
+      );
+    });
+
+  connected(devices.command('show'))
+    .description('one device: slots, states, reasons')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      const device = await connect(flags).get(path(id), deviceSchema);
+      print({ json: flags.json === true }, device, () => describe(device));
+    });
+
+  connected(devices.command('label'))
+    .description('set labels (k=v) or remove them (k=)')
+    .argument('<id>')
+    .argument('<labels...>', 'k=v; an empty value removes the label')
+    .action(async (id: string, given: string[], flags: GlobalFlags) => {
+      let pairs: Record<string, string> = {};
+      for (const text of given) pairs = label(text, pairs);
+      const labels = Object.fromEntries(
+        Object.entries(pairs).map(([key, value]) => [key, value === '' ? null : value]),
+      );
+      const device = await connect(flags).send('PATCH', `${path(id)}/labels`, { labels }, deviceSchema);
+      print(
+        { json: flags.json === true },
+        device,
+        () => `${device.id}  ${labelText(device) || '(no labels)'}`,
+      );
+    });
+
+  connected(devices.command('revoke'))
+    .description('end a device’s connection and never let it in again')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      await connect(flags).send('POST', `${path(id)}/revoke`, {}, anyAnswer);
+      print({ json: flags.json === true }, { id, status: 'revoked' }, () => `device ${id} is revoked`);
+    });
+
+  connected(devices.command('release'))
+    .description('let a quarantined device back in')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      await connect(flags).send('POST', `${path(id)}/release`, {}, anyAnswer);
+      print({ json: flags.json === true }, { id, status: 'active' }, () => `device ${id} is active again`);
+    });
+
+  connected(program.command('events'))
+    .description('what was refused, and what devices reported; newest first')
+    .option('--device <id>', 'of one device or claim')
+    .option('--since <duration>', 'not older than, e.g. 1h', duration)
+    .action(async (flags: GlobalFlags & { device?: string; since?: number }) => {
+      const query = new URLSearchParams();
+      if (flags.device !== undefined) query.set('subject', flags.device);
+      if (flags.since !== undefined) query.set('sinceMs', String(Date.now() - flags.since));
+      const list = await connect(flags).get(`/api/v1/events?${query}`, z.array(fleetEventSchema));
+      print({ json: flags.json === true }, list, () =>
+        table(
+          ['TIME', 'SOURCE', 'SUBJECT', 'CODE', 'DETAIL'],
+          list.map((one) => [when(one.atMs), one.source, one.subject ?? '-', one.code, one.detail]),
+        ),
+      );
+    });
+}

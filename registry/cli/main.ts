@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+// Why: `lepton`, the operator's and publisher's program, and the registry's own entry point.
+// Trusts: the user's flags only after they were parsed. Must never: end with 0 after a failure.
+
+import { Command, CommanderError } from 'commander';
+import { asFleetError } from '../../shared/kernel/errors.ts';
+import { formatError } from '../../shared/wire/cli-output.ts';
+import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
+import { addDeviceCommands } from './device-commands.ts';
+import { addModelCommands } from './model-commands.ts';
+import { addRolloutCommands } from './rollout-commands.ts';
+import { addServeCommand } from './serve-command.ts';
+import { programVersion } from './version.ts';
+
+/** Commander's own messages in our one-line form; help and version are no errors. */
+function fromCommander(error: CommanderError): number {
+  if (error.exitCode === 0) return 0;
+  const words = error.message.replace(/^error: /, '').replace(/\n/g, ' ');
+  // Asked for nothing: commander has printed the help already.
+  if (error.code !== 'commander.help')
+    fail('config-invalid', words, 'lepton --help lists commands and flags');
+  return 2;
+}
+
+function fail(code: string, message: string, hint: string): void {
+  if (process.argv.includes('--json'))
+    process.stdout.write(`${JSON.stringify({ error: { code, message, hint } })}\n`);
+  process.stderr.write(`lepton: ${code}: ${message}; ${hint}\n`);
+}
+
+/** Every command of a tree throws instead of ending the process, and prints no error text of its own. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => undefined });
+  for (const one of command.commands) quiet(one);
+}
+
+async function main(): Promise<number> {
+  const program = new Command('lepton')
+    .description('Machine-learning releases for fleets of edge devices: push, roll out, watch.')
+    .version(programVersion(), '-V, --version')
+    // `models push --version` is the release's: the program's own flags stand before the command.
+    .enablePositionalOptions()
+    .showHelpAfterError(false);
+  addServeCommand(program);
+  addModelCommands(program);
+  addRolloutCommands(program);
+  addDeviceCommands(program);
+  addClaimCommands(program);
+  addPublisherCommands(program);
+  addTokenCommands(program);
+  quiet(program);
+  try {
+    await program.parseAsync();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof CommanderError) return fromCommander(error);
+    const fault = formatError(asFleetError(error));
+    if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(fault.json)}\n`);
+    process.stderr.write(`${fault.line}\n`);
+    return fault.exit;
+  }
+}
+
+process.exitCode = await main();

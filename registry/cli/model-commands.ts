@@ -1,0 +1,371 @@
+// Why: `lepton models`: what publishers push and sign, and how anybody checks it.
+// Trusts: the verified catalogue (catalogue.ts). Must never: sign a file that was not verified or made here.
+
+import { createReadStream, createWriteStream, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Command } from 'commander';
+import { z } from 'zod';
+import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
+import { progress } from '../../shared/host/terminal.ts';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
+import {
+  checkPublisherStep,
+  highestCounter,
+  nextPublisherTargets,
+} from '../../shared/trust/tuf/publisher.ts';
+import { addSignature } from '../../shared/trust/tuf/repository.ts';
+import {
+  modelSchema,
+  pendingPushSchema,
+  publisherSchema,
+  type ReleasePushed,
+  registryInfoSchema,
+  releasePushedSchema,
+} from '../../shared/wire/http.ts';
+import type { Manifest } from '../../shared/wire/manifest.ts';
+import { verifiedCatalogue, verifiedChunks, verifiedRelease } from './catalogue.ts';
+import { connect, type RegistryClient } from './client.ts';
+import { connected, type GlobalFlags, modelId, releaseId } from './flags.ts';
+import { print, size, table } from './output.ts';
+import { type PublisherKey, publisherKey } from './publisher-key.ts';
+import { type BuiltRelease, buildRelease } from './release-folder.ts';
+
+const yearMs = 365 * 86_400_000;
+/** Another publisher may push between our read and our write; then the next version is made again. */
+const pushAttempts = 4;
+
+/** The namespace's key, delegated to on first use where the registry is a development one. */
+async function delegatedKey(
+  client: RegistryClient,
+  namespace: string,
+  keyFile: string | undefined,
+): Promise<PublisherKey> {
+  const path = `/api/v1/publishers/${namespace}`;
+  const known = (await client.get('/api/v1/publishers', z.array(publisherSchema))).find(
+    (one) => one.namespace === namespace,
+  );
+  if (known !== undefined) {
+    const key = publisherKey(namespace, keyFile, false);
+    if (!known.keys.includes(key.publicKeyHex)) {
+      throw new FleetError('publisher-key-unknown', `${key.file} is not one of the keys of ${namespace}`, {
+        hint: `name it first: lepton publishers add ${namespace} --key ${key.publicKeyHex} (with the other keys)`,
+      });
+    }
+    return key;
+  }
+  const info = await client.get('/api/v1/registry', registryInfoSchema);
+  if (info.keys !== 'development') {
+    throw new FleetError('namespace-unknown', `the catalogue does not know the namespace ${namespace}`);
+  }
+  const key = publisherKey(namespace, keyFile, true);
+  await client.send('PUT', path, { keys: [key.publicKeyHex], threshold: 1 }, publisherSchema);
+  if (key.created)
+    process.stderr.write(`made the key of ${namespace} in ${key.file}: keep it, it signs your releases\n`);
+  return key;
+}
+
+async function uploadFiles(client: RegistryClient, built: BuiltRelease): Promise<void> {
+  const total = built.files.reduce((sum, file) => sum + file.bytes, 0);
+  const bar = progress('upload', total);
+  try {
+    for (const file of built.files) {
+      const path = `/api/v1/blobs/${file.sha256}`;
+      if (await client.exists(path)) {
+        bar.advance(file.bytes);
+        continue;
+      }
+      const body = createReadStream(file.localPath);
+      body.on('data', (chunk) => bar.advance(chunk.length));
+      await client.upload(path, Readable.toWeb(body) as ReadableStream<Uint8Array>, file.bytes);
+    }
+  } finally {
+    bar.stop();
+  }
+}
+
+/** What the device needs, as it stands signed in the catalogue; keys without a value are left out. */
+function signedRequires(manifest: Manifest): JsonValue {
+  const { agent, opset, arch, memoryMiB } = manifest.requires;
+  return {
+    ...(agent === undefined ? {} : { agent }),
+    ...(opset === undefined ? {} : { opset }),
+    ...(arch === undefined ? {} : { arch }),
+    ...(memoryMiB === undefined ? {} : { memoryMiB }),
+  };
+}
+
+async function pushSigned(
+  client: RegistryClient,
+  release: ReleaseName,
+  built: BuiltRelease,
+  key: PublisherKey,
+): Promise<ReleasePushed> {
+  for (let attempt = 1; ; attempt += 1) {
+    const catalogue = await verifiedCatalogue(client, [release.namespace]);
+    const current = catalogue.delegated[release.namespace] ?? null;
+    const counter = unwrap(highestCounter(current, release)) + 1;
+    const metadata = unwrap(
+      nextPublisherTargets({
+        namespace: release.namespace,
+        current,
+        add: [
+          {
+            release,
+            entry: {
+              sha256: built.manifestSha256,
+              bytes: built.manifestBytes.length,
+              counter,
+              requires: signedRequires(built.manifest),
+            },
+          },
+        ],
+        expiresAtMs: Date.now() + yearMs,
+        signers: [key.signer],
+      }),
+    );
+    try {
+      return await client.send(
+        'POST',
+        '/api/v1/releases',
+        {
+          releaseId: formatReleaseId(release),
+          metadata: Buffer.from(metadata).toString('base64'),
+          manifest: Buffer.from(built.manifestBytes).toString('base64'),
+        },
+        releasePushedSchema,
+      );
+    } catch (error) {
+      const raced =
+        error instanceof FleetError &&
+        (error.code === 'metadata-version-invalid' || error.code === 'conflict');
+      if (!raced || attempt === pushAttempts) throw error;
+    }
+  }
+}
+
+function pushedText(pushed: ReleasePushed): string {
+  return pushed.status === 'accepted'
+    ? `${pushed.releaseId} is in the catalogue, counter ${pushed.counter}, manifest ${pushed.digest}`
+    : `${pushed.releaseId} has ${pushed.signatures} of ${pushed.threshold} signatures; next: another key holder runs lepton models sign ${pushed.releaseId}`;
+}
+
+interface PushFlags extends GlobalFlags {
+  name: { namespace: string; name: string };
+  version: string;
+  golden?: string;
+  profile?: string;
+  card?: string;
+  manifest?: string;
+  key?: string;
+}
+
+function addPush(models: Command): void {
+  connected(models.command('push'))
+    .description('check a model, sign it with the publisher’s key and upload it')
+    .argument('<file-or-folder>', 'an .onnx file, or a folder with exactly one')
+    .requiredOption('--name <ns/name>', 'model name', modelId)
+    .requiredOption('--version <semver>', 'version of the release')
+    .option('--golden <file>', 'golden cases that every device must reproduce')
+    .option('--profile <file>', 'reference profile for drift')
+    .option('--card <file>', 'model card (Markdown)')
+    .option('--manifest <file>', 'JSON with limits, state, excludeOutputs, session, …')
+    .option('--key <file>', 'publisher’s private key (default: one a namespace in the config folder)')
+    .action(async (path: string, flags: PushFlags) => {
+      const release = releaseId(`${flags.name.namespace}/${flags.name.name}@${flags.version}`);
+      const built = await buildRelease({
+        path,
+        release,
+        ...(flags.golden === undefined ? {} : { golden: flags.golden }),
+        ...(flags.profile === undefined ? {} : { profile: flags.profile }),
+        ...(flags.card === undefined ? {} : { card: flags.card }),
+        ...(flags.manifest === undefined ? {} : { manifest: flags.manifest }),
+      });
+      const client = connect(flags);
+      const key = await delegatedKey(client, release.namespace, flags.key);
+      await uploadFiles(client, built);
+      const pushed = await pushSigned(client, release, built, key);
+      if (built.goldenCases === 0) {
+        process.stderr.write(
+          'no golden cases: devices can only check that the model loads and answers (--golden FILE)\n',
+        );
+      }
+      print({ json: flags.json === true }, pushed, () => pushedText(pushed));
+    });
+}
+
+function addSign(models: Command): void {
+  connected(models.command('sign'))
+    .description('add a second signature to a release that waits for it')
+    .argument('<release>', 'NS/NAME@VERSION', releaseId)
+    .option('--key <file>', 'publisher’s private key')
+    .action(async (release: ReleaseName, flags: GlobalFlags & { key?: string }) => {
+      const client = connect(flags);
+      const pending = await client.get(`/api/v1/publishers/${release.namespace}/pending`, pendingPushSchema);
+      if (pending.releaseId !== formatReleaseId(release)) {
+        throw new FleetError(
+          'release-unknown',
+          `${pending.releaseId} waits for signatures, not ${formatReleaseId(release)}`,
+        );
+      }
+      const metadata = new Uint8Array(Buffer.from(pending.metadata, 'base64'));
+      const catalogue = await verifiedCatalogue(client, [release.namespace]);
+      const step = unwrap(
+        checkPublisherStep({
+          namespace: release.namespace,
+          current: catalogue.delegated[release.namespace] ?? null,
+          next: metadata,
+        }),
+      );
+      // One signs what one was asked to sign: this release and nothing beside it.
+      const [only] = step.added;
+      if (
+        step.added.length !== 1 ||
+        only === undefined ||
+        formatReleaseId(only.release) !== formatReleaseId(release)
+      ) {
+        throw new FleetError('input-invalid', 'the waiting metadata adds something else than this release');
+      }
+      const key = publisherKey(release.namespace, flags.key, false);
+      const pushed = await client.send(
+        'POST',
+        '/api/v1/releases',
+        {
+          releaseId: pending.releaseId,
+          metadata: Buffer.from(addSignature(metadata, key.signer)).toString('base64'),
+          manifest: pending.manifest,
+        },
+        releasePushedSchema,
+      );
+      print({ json: flags.json === true }, pushed, () => pushedText(pushed));
+    });
+}
+
+function addReading(models: Command): void {
+  connected(models.command('list'))
+    .description('models and their newest releases')
+    .action(async (flags: GlobalFlags) => {
+      const list = await connect(flags).get('/api/v1/models', z.array(modelSchema));
+      print({ json: flags.json === true }, list, () =>
+        table(
+          ['MODEL', 'NEWEST', 'RELEASES', 'SIZE'],
+          list.map((model) => {
+            const [newest] = model.versions;
+            return [
+              model.name,
+              newest?.version ?? '-',
+              `${model.versions.length}`,
+              newest === undefined ? '-' : size(newest.bytes),
+            ];
+          }),
+        ),
+      );
+    });
+
+  connected(models.command('show'))
+    .description('releases of one model: files, signatures, whether admitted')
+    .argument('<model>', 'NS/NAME', modelId)
+    .action(async (model: { namespace: string; name: string }, flags: GlobalFlags) => {
+      const found = await connect(flags).get(`/api/v1/models/${model.namespace}/${model.name}`, modelSchema);
+      print({ json: flags.json === true }, found, () =>
+        [
+          found.name,
+          table(
+            ['VERSION', 'COUNTER', 'SIZE', 'FILES', 'ADMITTED', 'MANIFEST', 'SIGNED BY'],
+            found.versions.map((one) => [
+              one.version,
+              `${one.counter}`,
+              size(one.bytes),
+              one.files.map((file) => file.path).join(' '),
+              one.admitted ? 'yes' : (one.reason ?? 'no'),
+              one.digest.slice(0, 16),
+              one.signedBy.map((id) => id.slice(0, 12)).join(' '),
+            ]),
+          ),
+        ].join('\n'),
+      );
+    });
+
+  connected(models.command('pull'))
+    .description('download a release, verified like a device does')
+    .argument('<release>', 'NS/NAME@VERSION', releaseId)
+    .requiredOption('--out <folder>', 'where to write it')
+    .option('--root <file>', 'trusted root metadata (default: the one pinned at first contact)')
+    .action(async (release: ReleaseName, flags: GlobalFlags & { out: string; root?: string }) => {
+      const client = connect(flags);
+      const { manifest, manifestBytes } = await verifiedRelease(client, release, flags.root);
+      const bar = progress(
+        'pull',
+        manifest.files.reduce((sum, file) => sum + file.bytes, 0),
+      );
+      const written: string[] = [];
+      try {
+        for (const file of manifest.files) {
+          const path = join(flags.out, file.path);
+          mkdirSync(dirname(path), { recursive: true });
+          await pipeline(
+            verifiedChunks(client, file),
+            async function* (chunks: AsyncIterable<Uint8Array>) {
+              for await (const chunk of chunks) {
+                bar.advance(chunk.length);
+                yield chunk;
+              }
+            },
+            createWriteStream(`${path}.unverified`),
+          );
+          renameSync(`${path}.unverified`, path);
+          written.push(path);
+        }
+        const path = join(flags.out, 'manifest.json');
+        writeFileSync(path, manifestBytes);
+        written.push(path);
+      } finally {
+        bar.stop();
+      }
+      print({ json: flags.json === true }, { release: formatReleaseId(release), files: written }, () =>
+        written.join('\n'),
+      );
+    });
+
+  connected(models.command('verify'))
+    .description('check a release from the root to the last byte, without keeping it')
+    .argument('<release>', 'NS/NAME@VERSION', releaseId)
+    .option('--root <file>', 'trusted root metadata (default: the one pinned at first contact)')
+    .action(async (release: ReleaseName, flags: GlobalFlags & { root?: string }) => {
+      const client = connect(flags);
+      const { manifest, target } = await verifiedRelease(client, release, flags.root);
+      const bar = progress(
+        'verify',
+        manifest.files.reduce((sum, file) => sum + file.bytes, 0),
+      );
+      try {
+        for (const file of manifest.files) {
+          for await (const chunk of verifiedChunks(client, file)) bar.advance(chunk.length);
+        }
+      } finally {
+        bar.stop();
+      }
+      const done = {
+        release: formatReleaseId(release),
+        verified: true,
+        manifestSha256: target.sha256,
+        counter: target.counter,
+        files: manifest.files.length,
+      };
+      print(
+        { json: flags.json === true },
+        done,
+        () =>
+          `${done.release}: signed by its publisher, ${done.files} file(s) match manifest ${done.manifestSha256}`,
+      );
+    });
+}
+
+export function addModelCommands(program: Command): void {
+  const models = program.command('models').description('releases: push, sign, look, pull, verify');
+  addPush(models);
+  addSign(models);
+  addReading(models);
+}

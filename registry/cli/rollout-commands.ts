@@ -1,0 +1,192 @@
+// Why: `lepton rollout`: start one from a file, look at it, watch it to its end.
+// Trusts: the registry's answers, validated. Must never: send a file that it could not read itself.
+
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { z } from 'zod';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { type RolloutStatus, rolloutStartedSchema, rolloutStatusSchema } from '../../shared/wire/http.ts';
+import { parseRolloutFile } from '../rollout/file.ts';
+import { anyAnswer, connect, type RegistryClient } from './client.ts';
+import { connected, type GlobalFlags } from './flags.ts';
+import { print, table } from './output.ts';
+
+/** States after which nothing more happens by itself. */
+const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
+const watchEveryMs = 500;
+const unreachableFor = 120;
+
+function text(status: RolloutStatus): string {
+  const waves = status.waves.map((wave) => {
+    const states = Object.entries(wave.devices)
+      .filter(([state, count]) => state !== 'total' && count > 0)
+      .map(([state, count]) => `${count} ${state}`)
+      .join(', ');
+    return [`${wave.index}`, wave.state, `${wave.devices['total'] ?? 0}`, states || '-', wave.reason ?? '-'];
+  });
+  const lines = [
+    `rollout ${status.id} (${status.name}): ${status.release} is ${status.state}${status.reason ? `: ${status.reason}` : ''}`,
+    table(['WAVE', 'STATE', 'DEVICES', 'NOW', 'REASON'], waves),
+  ];
+  if (status.gates.length > 0) {
+    lines.push(
+      '',
+      table(
+        ['GATE', 'WAVE', 'LIMIT', 'VALUE', 'DEVICES', 'VERDICT'],
+        status.gates.map((gate) => [
+          gate.gate,
+          `${gate.wave}`,
+          `${gate.limit}`,
+          gate.value === null ? '-' : `${Number(gate.value.toPrecision(4))}`,
+          `${gate.devices}`,
+          gate.verdict,
+        ]),
+      ),
+    );
+  }
+  if (status.devices.length > 0) {
+    lines.push(
+      '',
+      table(
+        ['DEVICE', 'WAVE', 'STATE', 'RUNS', 'REASON'],
+        status.devices.map((one) => [
+          one.id,
+          `${one.wave}`,
+          one.state,
+          one.release ?? '-',
+          one.reason ?? '-',
+        ]),
+      ),
+    );
+  }
+  return lines.join('\n');
+}
+
+function readStatus(client: RegistryClient, id: string): Promise<RolloutStatus> {
+  return client.get(`/api/v1/rollouts/${encodeURIComponent(id)}`, rolloutStatusSchema);
+}
+
+/** Shows every change until the rollout ends. A registry that restarts meanwhile is waited for. */
+async function watch(client: RegistryClient, id: string, json: boolean): Promise<RolloutStatus> {
+  let shown = '';
+  let failures = 0;
+  for (;;) {
+    let status: RolloutStatus | undefined;
+    try {
+      status = await readStatus(client, id);
+      failures = 0;
+    } catch (error) {
+      failures += 1;
+      const passing =
+        error instanceof FleetError &&
+        (error.code === 'registry-unreachable' || error.code === 'registry-not-ready');
+      if (!passing || failures > unreachableFor) throw error;
+    }
+    if (status !== undefined) {
+      const now = JSON.stringify(status);
+      if (now !== shown) {
+        if (json) process.stdout.write(`${now}\n`);
+        else if (process.stdout.isTTY) process.stdout.write(`\u001b[2J\u001b[H${text(status)}\n`);
+        else process.stdout.write(`${text(status)}\n\n`);
+        shown = now;
+      }
+      if (ended.has(status.state)) return status;
+    }
+    await new Promise((resolve) => setTimeout(resolve, watchEveryMs));
+  }
+}
+
+export function addRolloutCommands(program: Command): void {
+  const rollout = program.command('rollout').description('bring a release to devices');
+
+  connected(rollout.command('start'))
+    .description('start a rollout from a file')
+    .requiredOption('-f, --file <file>', 'rollout file (YAML or JSON), - for standard input')
+    .option('--watch', 'stay and show its progress; exit 0 when it succeeded')
+    .action(async (flags: GlobalFlags & { file: string; watch?: boolean }) => {
+      let content: string;
+      try {
+        content = readFileSync(flags.file === '-' ? 0 : flags.file, 'utf8');
+      } catch (cause) {
+        throw new FleetError('rollout-file-invalid', `cannot read ${flags.file}: ${String(cause)}`, {
+          cause,
+        });
+      }
+      const checked = parseRolloutFile(content);
+      if (!checked.ok) throw new FleetError(checked.refusal.code, `${flags.file}: ${checked.refusal.detail}`);
+      const client = connect(flags);
+      const started = await client.send('POST', '/api/v1/rollouts', { file: content }, rolloutStartedSchema);
+      if (flags.watch !== true) {
+        print({ json: flags.json === true }, started, () =>
+          [`rollout ${started.id} started`, `next: lepton rollout watch ${started.id}`].join('\n'),
+        );
+        return;
+      }
+      if (flags.json === true) process.stdout.write(`${JSON.stringify(started)}\n`);
+      const status = await watch(client, started.id, flags.json === true);
+      if (status.state !== 'succeeded') process.exitCode = 1;
+    });
+
+  connected(rollout.command('list'))
+    .description('rollouts, newest first')
+    .action(async (flags: GlobalFlags) => {
+      const list = await connect(flags).get('/api/v1/rollouts', z.array(rolloutStatusSchema));
+      print({ json: flags.json === true }, list, () =>
+        table(
+          ['ID', 'NAME', 'RELEASE', 'STATE', 'DEVICES', 'REASON'],
+          list.map((one) => [
+            one.id,
+            one.name,
+            one.release,
+            one.state,
+            `${one.devices.length}`,
+            one.reason ?? '-',
+          ]),
+        ),
+      );
+    });
+
+  connected(rollout.command('status'))
+    .description('waves, gates and every device’s state and reason')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      const status = await readStatus(connect(flags), id);
+      print({ json: flags.json === true }, status, () => text(status));
+    });
+
+  connected(rollout.command('watch'))
+    .description('show progress until the rollout ends; exit 0 when it succeeded, 1 when it did not')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      const status = await watch(connect(flags), id, flags.json === true);
+      if (status.state !== 'succeeded') process.exitCode = 1;
+    });
+
+  connected(rollout.command('abort'))
+    .description('stop a rollout; devices keep what they have, or with --revert go back to what they had')
+    .argument('<id>')
+    .option('--revert', 'go back to what each device ran before')
+    .action(async (id: string, flags: GlobalFlags & { revert?: boolean }) => {
+      const client = connect(flags);
+      const body = flags.revert === undefined ? {} : { revert: flags.revert };
+      await client.send('POST', `/api/v1/rollouts/${encodeURIComponent(id)}/abort`, body, anyAnswer);
+      const status = await readStatus(client, id);
+      print({ json: flags.json === true }, status, () => text(status));
+    });
+
+  connected(rollout.command('check'))
+    .description('check a rollout file without sending it')
+    .requiredOption('-f, --file <file>', 'rollout file (YAML or JSON)')
+    .action((flags: GlobalFlags & { file: string }) => {
+      let content: string;
+      try {
+        content = readFileSync(flags.file, 'utf8');
+      } catch (cause) {
+        throw new FleetError('rollout-file-invalid', `cannot read ${flags.file}: ${String(cause)}`, {
+          cause,
+        });
+      }
+      const file = unwrap(parseRolloutFile(content));
+      print({ json: flags.json === true }, file, () => `${flags.file} is a valid rollout file`);
+    });
+}

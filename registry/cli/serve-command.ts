@@ -1,0 +1,64 @@
+// Why: the flags of `lepton serve`. The work is in serve.ts.
+// Trusts: nothing that was typed. Must never: load the registry for any other command.
+
+import { type Command, Option } from 'commander';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import type { LogLevel } from '../../shared/kernel/ports.ts';
+import { setting } from './settings.ts';
+import { programVersion } from './version.ts';
+
+const levels = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
+
+interface ServeFlags {
+  data: string;
+  region: string;
+  http: string;
+  mqtt: string;
+  advertiseHttp?: string;
+  advertiseMqtt?: string;
+  httpCert?: string;
+  httpKey?: string;
+  logLevel?: string;
+}
+
+export function addServeCommand(program: Command): void {
+  program
+    .command('serve')
+    .description('run a region’s registry: web API, MQTT broker, catalogue, rollouts')
+    .addOption(
+      new Option('--data <folder>', 'everything it keeps').env('LEPTON_DATA_FOLDER').makeOptionMandatory(),
+    )
+    .addOption(new Option('--region <name>', 'name of the region').env('LEPTON_REGION').makeOptionMandatory())
+    .addOption(new Option('--http <host:port>', 'web API').env('LEPTON_HTTP').default('127.0.0.1:8080'))
+    .addOption(
+      new Option('--mqtt <host:port>', 'broker for devices (TLS)')
+        .env('LEPTON_MQTT')
+        .default('127.0.0.1:8883'),
+    )
+    .addOption(
+      new Option('--advertise-http <url>', 'URL people use, where it differs').env('LEPTON_ADVERTISE_HTTP'),
+    )
+    .addOption(
+      new Option('--advertise-mqtt <url>', 'mqtts URL devices use, where it differs').env(
+        'LEPTON_ADVERTISE_MQTT',
+      ),
+    )
+    .addOption(new Option('--http-cert <file>', 'certificate of the web API (PEM)').env('LEPTON_HTTP_CERT'))
+    .addOption(new Option('--http-key <file>', 'its private key (PEM)').env('LEPTON_HTTP_KEY'))
+    .addOption(new Option('--log-level <level>', 'debug, info, warn or error (or LEPTON_LOG_LEVEL)'))
+    .option('--json', 'for symmetry: the ready line is JSON anyway')
+    .addHelpText(
+      'after',
+      '\nPort 0 picks a free port at the first start and keeps it. The first admin token is DATA/admin.token.',
+    )
+    .action(async (flags: ServeFlags) => {
+      const named = setting('logLevel', flags.logLevel) ?? 'info';
+      const logLevel = levels.find((level) => level === named);
+      if (logLevel === undefined) {
+        throw new FleetError('config-invalid', `--log-level ${named}: expected ${levels.join(', ')}`);
+      }
+      const { runServe } = await import('./serve.ts');
+      const { logLevel: _, ...rest } = flags;
+      await runServe({ ...rest, logLevel, version: programVersion() });
+    });
+}

@@ -1,0 +1,125 @@
+// Why: `lepton serve`: a registry as a process, with signals and the one line that says it is ready.
+// Trusts: flags that were parsed. Must never: print anything else on stdout.
+
+import { readFileSync } from 'node:fs';
+import { systemClock } from '../../shared/host/clock.ts';
+import { systemEntropy } from '../../shared/host/entropy.ts';
+import { openLog } from '../../shared/host/log.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import type { LogLevel } from '../../shared/kernel/ports.ts';
+import { namePattern } from '../../shared/kernel/releases.ts';
+import { type ListenAddress, startRegistry } from '../registry.ts';
+
+export interface ServeOptions {
+  /** Data folder. */
+  data: string;
+  region: string;
+  /** `HOST:PORT`. */
+  http: string;
+  mqtt: string;
+  /** URLs under which devices and people reach this registry, where they differ from what is bound. */
+  advertiseHttp?: string;
+  advertiseMqtt?: string;
+  /** Files, PEM. Both or none. */
+  httpCert?: string;
+  httpKey?: string;
+  logLevel: LogLevel;
+  version: string;
+}
+
+/** `HOST:PORT`, an IPv6 host in brackets. Fault: `config-invalid`. */
+export function parseListenAddress(text: string, flag: string): ListenAddress {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3] ?? Number.NaN);
+  const bracketed = match?.[1] !== undefined;
+  if (match === null || port > 65_535 || (bracketed && !/^[0-9a-fA-F:.%]*:[0-9a-fA-F:.%]*$/.test(host))) {
+    throw new FleetError(
+      'config-invalid',
+      `${flag} ${text}: expected HOST:PORT, such as 127.0.0.1:8443 or [::1]:8443`,
+    );
+  }
+  return { host, port };
+}
+
+function advertised(text: string | undefined, flag: string, protocols: string[]): string | undefined {
+  if (text === undefined) return undefined;
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url === null || !protocols.includes(url.protocol) || url.hostname === '') {
+    throw new FleetError(
+      'config-invalid',
+      `${flag} ${text}: expected a URL with ${protocols.join(' or ')}//`,
+    );
+  }
+  return text.replace(/\/+$/, '');
+}
+
+function readPem(path: string, flag: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new FleetError('config-invalid', `${flag} ${path} cannot be read`, { cause: error });
+  }
+}
+
+function tlsFiles(options: ServeOptions): { cert: string; key: string } | undefined {
+  const { httpCert, httpKey } = options;
+  if (httpCert === undefined && httpKey === undefined) return undefined;
+  if (httpCert === undefined || httpKey === undefined) {
+    throw new FleetError('config-invalid', 'give both --http-cert and --http-key');
+  }
+  return { cert: readPem(httpCert, '--http-cert'), key: readPem(httpKey, '--http-key') };
+}
+
+/**
+ * Runs a registry until SIGTERM or SIGINT, which drain it. Prints
+ * `{"event":"registry.ready","http":URL,"mqtt":URL}` on stdout when it is ready.
+ */
+export async function runServe(options: ServeOptions): Promise<void> {
+  if (!namePattern.test(options.region)) {
+    throw new FleetError('config-invalid', `--region ${options.region}: expected a name of a-z, 0-9 and -`);
+  }
+  const httpTls = tlsFiles(options);
+  const advertiseHttp = advertised(options.advertiseHttp, '--advertise-http', ['http:', 'https:']);
+  const advertiseMqtt = advertised(options.advertiseMqtt, '--advertise-mqtt', ['mqtts:']);
+  const log = openLog({ level: options.logLevel });
+
+  // Heard from the first moment: a signal during the start ends it as soon as it can be undone.
+  let stopping = false;
+  let wake: () => void = () => undefined;
+  const asked = new Promise<void>((resolve) => {
+    wake = resolve;
+  });
+  const onSignal = (): void => {
+    // A second signal does not wait for what the first one drains.
+    if (stopping) process.exit(1);
+    stopping = true;
+    wake();
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  try {
+    const registry = await startRegistry({
+      dataFolder: options.data,
+      region: options.region,
+      http: parseListenAddress(options.http, '--http'),
+      mqtt: parseListenAddress(options.mqtt, '--mqtt'),
+      ...(advertiseHttp === undefined ? {} : { advertiseHttp }),
+      ...(advertiseMqtt === undefined ? {} : { advertiseMqtt }),
+      ...(httpTls === undefined ? {} : { httpTls }),
+      version: options.version,
+      clock: systemClock,
+      entropy: systemEntropy,
+      log,
+    });
+    if (!stopping) {
+      const line = { event: 'registry.ready', http: registry.httpUrl, mqtt: registry.mqttUrl };
+      process.stdout.write(`${JSON.stringify(line)}\n`);
+    }
+    await asked;
+    await registry.stop();
+  } finally {
+    process.off('SIGTERM', onSignal);
+    process.off('SIGINT', onSignal);
+  }
+}

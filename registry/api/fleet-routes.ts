@@ -73,6 +73,8 @@ const listEvents = createRoute({
       code: z.string().max(64).optional(),
       /** Go on with events older than this id. */
       before: z.coerce.number().int().positive().optional(),
+      /** Not older than this, Unix time in milliseconds. */
+      sinceMs: z.coerce.number().int().nonnegative().optional(),
       limit: z.coerce.number().int().positive().max(1_000).default(100),
     }),
   },

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 import { type DeviceView, deviceSchema, fleetEventSchema } from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
-import { connected, duration, type GlobalFlags, label } from './flags.ts';
+import { connected, duration, type GlobalFlags, label, positive } from './flags.ts';
 import { print, table, when } from './output.ts';
 
 function labelText(device: DeviceView): string {
@@ -106,17 +106,22 @@ export function addDeviceCommands(program: Command): void {
   connected(program.command('events'))
     .description('what was refused, and what devices reported; newest first')
     .option('--device <id>', 'of one device or claim')
+    .option('--code <code>', 'of one kind')
     .option('--since <duration>', 'not older than, e.g. 1h', duration)
-    .action(async (flags: GlobalFlags & { device?: string; since?: number }) => {
-      const query = new URLSearchParams();
-      if (flags.device !== undefined) query.set('subject', flags.device);
-      if (flags.since !== undefined) query.set('sinceMs', String(Date.now() - flags.since));
-      const list = await connect(flags).get(`/api/v1/events?${query}`, z.array(fleetEventSchema));
-      print({ json: flags.json === true }, list, () =>
-        table(
-          ['TIME', 'SOURCE', 'SUBJECT', 'CODE', 'DETAIL'],
-          list.map((one) => [when(one.atMs), one.source, one.subject ?? '-', one.code, one.detail]),
-        ),
-      );
-    });
+    .option('--limit <n>', 'how many at the most', positive, 100)
+    .action(
+      async (flags: GlobalFlags & { device?: string; code?: string; since?: number; limit: number }) => {
+        const query = new URLSearchParams({ limit: String(Math.min(flags.limit, 1_000)) });
+        if (flags.code !== undefined) query.set('code', flags.code);
+        if (flags.device !== undefined) query.set('subject', flags.device);
+        if (flags.since !== undefined) query.set('sinceMs', String(Date.now() - flags.since));
+        const list = await connect(flags).get(`/api/v1/events?${query}`, z.array(fleetEventSchema));
+        print({ json: flags.json === true }, list, () =>
+          table(
+            ['TIME', 'SOURCE', 'SUBJECT', 'CODE', 'DETAIL'],
+            list.map((one) => [when(one.atMs), one.source, one.subject ?? '-', one.code, one.detail]),
+          ),
+        );
+      },
+    );
 }

@@ -5,11 +5,16 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import { type RolloutStatus, rolloutStartedSchema, rolloutStatusSchema } from '../../shared/wire/http.ts';
+import {
+  type RolloutStatus,
+  rolloutStartedSchema,
+  rolloutStatusSchema,
+  rolloutSummarySchema,
+} from '../../shared/wire/http.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
-import { print, table } from './output.ts';
+import { print, table, when } from './output.ts';
 
 /** States after which nothing more happens by itself. */
 const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
@@ -130,16 +135,16 @@ export function addRolloutCommands(program: Command): void {
   connected(rollout.command('list'))
     .description('rollouts, newest first')
     .action(async (flags: GlobalFlags) => {
-      const list = await connect(flags).get('/api/v1/rollouts', z.array(rolloutStatusSchema));
+      const list = await connect(flags).get('/api/v1/rollouts', z.array(rolloutSummarySchema));
       print({ json: flags.json === true }, list, () =>
         table(
-          ['ID', 'NAME', 'RELEASE', 'STATE', 'DEVICES', 'REASON'],
+          ['ID', 'NAME', 'RELEASE', 'STARTED', 'STATE', 'REASON'],
           list.map((one) => [
             one.id,
             one.name,
             one.release,
+            when(one.createdAtMs),
             one.state,
-            `${one.devices.length}`,
             one.reason ?? '-',
           ]),
         ),

@@ -1,0 +1,216 @@
+// Why: signs what each device should run (DESIGN 3) and keeps it retained on the device's topic.
+// Trusts: the table `desired`, which rollouts and operators write. Must never: reuse an epoch, or publish
+// an assignment before it is durable: a device that holds a newer one than its registry is locked out.
+
+import { canonicalJson } from '../../shared/crypto/canonical-json.ts';
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
+import type { RegistryBus, Timer } from '../../shared/kernel/ports.ts';
+import { signAssignment } from '../../shared/trust/assignment.ts';
+import {
+  type ActivationPolicy,
+  type AssignedRelease,
+  encodeMessage,
+  type Labels,
+  schemaVersion,
+} from '../../shared/wire/messages.ts';
+import { deviceTopic } from '../../shared/wire/topics.ts';
+import type { RegistryCore } from '../core.ts';
+import type { RegistryDb } from '../store/open.ts';
+import { fromColumn } from './columns.ts';
+import { fleetLimits } from './limits.ts';
+import { messageId } from './message-id.ts';
+import type { Tasks } from './tasks.ts';
+
+export interface Director {
+  /**
+   * Signs and stores the device's next assignment where its labels or its desired releases differ
+   * from the one in force, inside the transaction that changed them. Returns the epoch in force, 0
+   * where there is none. `renew` signs in any case. Call `publish` after the commit.
+   */
+  issueIn(db: RegistryDb, deviceId: string, options?: { renew: boolean }): number;
+  /** Publishes the stored assignments retained; of a device that may not connect, clears the topic. */
+  publish(deviceIds: Iterable<string>): Promise<void>;
+  /** Publishes every assignment again and renews from now on. */
+  start(bus: RegistryBus): Promise<void>;
+  stop(): void;
+}
+
+/** Devices in one transaction: signing 200 takes about 10 ms, and nobody else waits longer than that. */
+const batchDevices = 200;
+
+export function createDirector(core: RegistryCore, tasks: Tasks): Director {
+  const { store, keyring, clock, entropy, log, region } = core;
+  const { qb } = store;
+  let bus: RegistryBus | null = null;
+  let timer: Timer | null = null;
+  /** Devices whose topic is not what the store says. One loop empties it, so an older message never comes last. */
+  const unpublished = new Set<string>();
+  let publishing: Promise<void> | null = null;
+
+  function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
+    const device = db.first(
+      qb.selectFrom('devices').select(['labels', 'status']).where('device_id', '=', deviceId),
+    );
+    const present = db.first(
+      qb.selectFrom('assignments').select(['epoch', 'content_sha256']).where('device_id', '=', deviceId),
+    );
+    if (device === undefined || device.status === 'revoked') return present?.epoch ?? 0;
+    const desired = db.all(
+      qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name'),
+    );
+    // A device that was never given anything needs no assignment that says so.
+    if (present === undefined && desired.length === 0) return 0;
+    const labels = fromColumn<Labels>(device.labels);
+    const releases = desired.map(
+      (row): AssignedRelease => ({
+        as: row.as_name,
+        releaseId: row.release_id,
+        manifestSha256: row.manifest_sha256,
+        manifestBytes: row.manifest_bytes,
+        counter: row.counter,
+        rolloutId: row.rollout_id,
+        policy: fromColumn<ActivationPolicy>(row.policy),
+      }),
+    );
+    const contentSha256 = sha256Hex(
+      canonicalJson({ labels, releases: releases.map((release) => ({ ...release })) }),
+    );
+    if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
+    const nowMs = clock.wall();
+    const epoch = (present?.epoch ?? 0) + 1;
+    const expiresAtMs = nowMs + fleetLimits.assignmentMs;
+    const envelope = signAssignment(
+      { schemaVersion, deviceId, region, epoch, issuedAtMs: nowMs, expiresAtMs, labels, releases },
+      keyring.signer('director'),
+    );
+    const row = {
+      epoch,
+      content_sha256: contentSha256,
+      message: encodeMessage({ schemaVersion, messageId: messageId(entropy), sentAtMs: nowMs, envelope }),
+      issued_at_ms: nowMs,
+      expires_at_ms: expiresAtMs,
+    };
+    db.run(
+      qb
+        .insertInto('assignments')
+        .values({ device_id: deviceId, ...row })
+        .onConflict((conflict) => conflict.column('device_id').doUpdateSet(row)),
+    );
+    log.emit('info', 'assignment.issued', {
+      deviceId,
+      epoch,
+      releases: releases.map((release) => release.releaseId),
+    });
+    return epoch;
+  }
+
+  /** The retained bytes of each device; empty where the topic is to be cleared. */
+  function retainedIn(db: RegistryDb, deviceIds: string[]): { deviceId: string; message: Uint8Array }[] {
+    const rows = db.all(
+      qb
+        .selectFrom('devices')
+        .leftJoin('assignments', 'assignments.device_id', 'devices.device_id')
+        .select([
+          'devices.device_id as deviceId',
+          'devices.status as status',
+          'assignments.message as message',
+        ])
+        .where('devices.device_id', 'in', deviceIds),
+    );
+    return rows.flatMap(({ deviceId, status, message }) => {
+      if (status !== 'active') return [{ deviceId, message: new Uint8Array(0) }];
+      return message === null ? [] : [{ deviceId, message }];
+    });
+  }
+
+  async function publishAll(to: RegistryBus): Promise<void> {
+    while (unpublished.size > 0) {
+      const deviceIds = [...unpublished].slice(0, batchDevices);
+      const batch = await store.tx((db) => retainedIn(db, deviceIds));
+      for (const deviceId of deviceIds) unpublished.delete(deviceId);
+      for (const { deviceId, message } of batch) {
+        try {
+          await to.publish(deviceTopic(region, deviceId, 'desired'), message, { qos: 1, retain: true });
+        } catch (thrown) {
+          const error = asFleetError(thrown);
+          log.emit('error', 'assignment.publish.failed', {
+            deviceId,
+            code: error.code,
+            detail: error.message,
+          });
+          unpublished.add(deviceId);
+        }
+      }
+      if (batch.length > 0 && batch.every(({ deviceId }) => unpublished.has(deviceId))) {
+        // The bus takes nothing: stored is stored, and offered again later.
+        retryLater();
+        return;
+      }
+    }
+  }
+
+  function retryLater(): void {
+    const retry = clock.timer(fleetLimits.publishRetryMs);
+    void retry.done.then(() => tasks.run('publish again', () => publish([])));
+  }
+
+  function publish(deviceIds: Iterable<string>): Promise<void> {
+    for (const deviceId of deviceIds) unpublished.add(deviceId);
+    const to = bus;
+    if (to === null) return Promise.resolve(); // `start` publishes everything
+    publishing ??= publishAll(to).finally(() => {
+      publishing = null;
+    });
+    return publishing;
+  }
+
+  /** Issues where `desired` and the assignment differ after a crash, and what would expire soon. */
+  async function renewDue(): Promise<void> {
+    const before = clock.wall() + fleetLimits.assignmentRenewBeforeMs;
+    for (;;) {
+      const renewed = await store.tx((db) => {
+        const due = db.all(
+          qb
+            .selectFrom('assignments')
+            .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
+            .select('assignments.device_id as deviceId')
+            .where('assignments.expires_at_ms', '<', before)
+            .where('devices.status', '!=', 'revoked')
+            .limit(batchDevices),
+        );
+        for (const { deviceId } of due) issueIn(db, deviceId, { renew: true });
+        return due.map(({ deviceId }) => deviceId);
+      });
+      if (renewed.length === 0) return;
+      await publish(renewed);
+    }
+  }
+
+  function renewOnTimer(): void {
+    timer = clock.timer(fleetLimits.renewEveryMs);
+    void timer.done.then(() => {
+      tasks.run('renew assignments', renewDue);
+      renewOnTimer();
+    });
+  }
+
+  return {
+    issueIn,
+    publish,
+
+    async start(on) {
+      if (bus !== null) throw new FleetError('internal', 'the director was started twice');
+      bus = on;
+      const all = await store.tx((db) => db.all(qb.selectFrom('assignments').select('device_id')));
+      await publish(all.map((row) => row.device_id));
+      await renewDue();
+      renewOnTimer();
+    },
+
+    stop() {
+      timer?.cancel();
+      bus = null;
+    },
+  };
+}

@@ -1,0 +1,211 @@
+// Why: answers a device that shows a claim: checks the claim and the device's key, issues its certificate.
+// Trusts: the broker, which let only the claim's own certificate publish on this topic.
+// Must never: spend a use twice for one key, or issue for a key that did not sign its request.
+
+import { issueDeviceCertificate, readDeviceRequest } from '../../shared/host/certificates.ts';
+import { asFleetError, unwrap } from '../../shared/kernel/errors.ts';
+import type { RegistryBus } from '../../shared/kernel/ports.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import {
+  type EnrolReply,
+  type EnrolRequest,
+  encodeMessage,
+  enrolRequestSchema,
+  type Labels,
+  parseMessage,
+  schemaVersion,
+} from '../../shared/wire/messages.ts';
+import { enrolReplyTopic } from '../../shared/wire/topics.ts';
+import type { RegistryCore } from '../core.ts';
+import type { RegistryDb } from '../store/open.ts';
+import { fromColumn, toColumn } from './columns.ts';
+import type { FleetEvents } from './events.ts';
+import type { FleetChange } from './fleet.ts';
+import { fleetLimits } from './limits.ts';
+import { messageId } from './message-id.ts';
+
+export interface Enrolment {
+  /** One request; always answered on the attempt's reply topic. */
+  handle(bus: RegistryBus, from: { claimId: string; attempt: string }, payload: Uint8Array): Promise<void>;
+}
+
+interface Requested {
+  claimId: string;
+  deviceId: string;
+  publicKey: Uint8Array;
+  request: EnrolRequest;
+}
+
+export function createEnrolment(
+  core: RegistryCore,
+  parts: { events: FleetEvents; changed: (change: FleetChange) => void },
+): Enrolment {
+  const { store, keyring, repository, clock, entropy, log, region } = core;
+  const { qb } = store;
+
+  /** Spends a use, unless this key has spent one of this claim before. The certificate issued then, or null. */
+  function spend(
+    db: RegistryDb,
+    { claimId, deviceId }: Requested,
+  ): Result<{ labels: Labels; certificate: string | null }> {
+    const nowMs = clock.wall();
+    const claim = db.first(qb.selectFrom('claims').selectAll().where('claim_id', '=', claimId));
+    if (claim === undefined) return refuse('claim-unknown', `no claim ${claimId} was made here`);
+    const device = db.first(qb.selectFrom('devices').select('status').where('device_id', '=', deviceId));
+    if (device?.status === 'revoked') {
+      return refuse('device-revoked', `the key of ${deviceId} was revoked; enrol with a new key`);
+    }
+    const labels = fromColumn<Labels>(claim.labels);
+    const use = db.first(
+      qb
+        .selectFrom('claim_uses')
+        .select('certificate')
+        .where('claim_id', '=', claimId)
+        .where('device_id', '=', deviceId),
+    );
+    // A crash after the answer was sent burns nothing, even where the claim has ended since.
+    if (use !== undefined) return ok({ labels, certificate: use.certificate });
+    if (nowMs >= claim.expires_at_ms) {
+      return refuse('claim-expired', `the claim ended at ${claim.expires_at_ms} (Unix ms)`);
+    }
+    if (claim.used >= claim.uses) return refuse('claim-used-up', `all ${claim.uses} uses are spent`);
+    db.run(
+      qb
+        .updateTable('claims')
+        .set({ used: claim.used + 1 })
+        .where('claim_id', '=', claimId),
+    );
+    db.run(
+      qb
+        .insertInto('claim_uses')
+        .values({ claim_id: claimId, device_id: deviceId, certificate: null, at_ms: nowMs }),
+    );
+    return ok({ labels, certificate: null });
+  }
+
+  /** The device and its certificate, stored together; what is there of an earlier enrolment stays. */
+  function admit(
+    db: RegistryDb,
+    by: Requested,
+    issued: { labels: Labels; certificate: string; expiresAtMs: number },
+  ): void {
+    const nowMs = clock.wall();
+    db.run(
+      qb
+        .updateTable('claim_uses')
+        .set({ certificate: issued.certificate })
+        .where('claim_id', '=', by.claimId)
+        .where('device_id', '=', by.deviceId),
+    );
+    const standing = {
+      status: 'active' as const,
+      claim_id: by.claimId,
+      labels: toColumn(issued.labels),
+      timezone: by.request.timezone,
+      agent: toColumn(by.request.agent),
+      enrolled_at_ms: nowMs,
+      certificate_expires_at_ms: issued.expiresAtMs,
+    };
+    db.run(
+      qb
+        .insertInto('devices')
+        .values({
+          ...standing,
+          device_id: by.deviceId,
+          public_key: by.publicKey,
+          presence: 'unknown',
+          presence_at_ms: nowMs,
+          last_seen_ms: nowMs,
+          outbox: null,
+          telemetry_epoch: 0,
+          report_counter: 0,
+          report_sha256: null,
+          reported_epoch: 0,
+          verified_time_ms: 0,
+          refusal_id_last: 0,
+        })
+        .onConflict((conflict) => conflict.column('device_id').doUpdateSet(standing)),
+    );
+    parts.events.recordIn(db, {
+      source: 'enrolment',
+      subject: by.deviceId,
+      code: 'enrolled',
+      detail: `with claim ${by.claimId}`,
+    });
+  }
+
+  async function enrol(claimId: string, payload: Uint8Array): Promise<Result<EnrolReply['result']>> {
+    const parsed = parseMessage(enrolRequestSchema, payload);
+    if (!parsed.ok) return refuse('enrolment-request-invalid', parsed.refusal.detail);
+    const key = await readDeviceRequest(parsed.value.csr);
+    if (!key.ok) return key;
+    const by: Requested = { claimId, request: parsed.value, ...key.value };
+    const spent = await store.tx((db) => spend(db, by));
+    if (!spent.ok) return spent;
+    // What the operator wrote into the claim wins over what the device says of itself.
+    const labels = { ...parsed.value.labels, ...spent.value.labels };
+    if (Object.keys(labels).length > fleetLimits.labelsMax) {
+      return refuse('enrolment-request-invalid', `more than ${fleetLimits.labelsMax} labels`);
+    }
+    let { certificate } = spent.value;
+    if (certificate === null) {
+      const nowMs = clock.wall();
+      const expiresAtMs = nowMs + fleetLimits.deviceCertificateMs;
+      certificate = await issueDeviceCertificate({
+        ca: keyring.fleetCa,
+        deviceId: by.deviceId,
+        publicKey: by.publicKey,
+        notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
+        notAfterMs: expiresAtMs,
+      });
+      const issued = { labels, certificate, expiresAtMs };
+      await store.tx((db) => admit(db, by, issued));
+      log.emit('info', 'enrolment.accepted', { deviceId: by.deviceId, claimId });
+      parts.changed({ kind: 'member', deviceId: by.deviceId });
+    }
+    const device = await store.tx((db) =>
+      db.first(qb.selectFrom('devices').selectAll().where('device_id', '=', by.deviceId)),
+    );
+    return ok({
+      status: 'accepted',
+      deviceId: by.deviceId,
+      certificate,
+      labels: device === undefined ? labels : fromColumn<Labels>(device.labels),
+      catalogueRoot: Buffer.from(await repository.catalogueRoot()).toString('base64'),
+      regionRoot: Buffer.from(await repository.regionRoot()).toString('base64'),
+      telemetryEpoch: device?.telemetry_epoch ?? 0,
+    });
+  }
+
+  async function refused(claimId: string, refusal: Refusal): Promise<void> {
+    log.emit('warn', 'enrolment.refused', { claimId, code: refusal.code, detail: refusal.detail });
+    await parts.events.recordStranger({ source: 'enrolment', subject: claimId, ...refusal });
+  }
+
+  return {
+    async handle(bus, { claimId, attempt }, payload) {
+      const reply = async (result: EnrolReply['result']): Promise<void> => {
+        const message: EnrolReply = {
+          schemaVersion,
+          messageId: messageId(entropy),
+          sentAtMs: clock.wall(),
+          result,
+        };
+        await bus.publish(enrolReplyTopic(region, claimId, attempt), encodeMessage(message), {
+          qos: 1,
+          retain: false,
+        });
+      };
+      try {
+        const result = await enrol(claimId, payload);
+        if (!result.ok) await refused(claimId, result.refusal);
+        await reply(result.ok ? result.value : { status: 'refused', ...result.refusal });
+      } catch (thrown) {
+        // The device tries again on `internal`; without an answer it would only run into its timeout.
+        const error = asFleetError(thrown);
+        await reply({ status: 'refused', code: error.code, detail: 'the registry could not enrol it now' });
+        unwrap(refuse(error.code, error.message));
+      }
+    },
+  };
+}

@@ -1,0 +1,171 @@
+// Why: the fleet as one part of the registry: who enrolled, what each device runs, should run and may fetch.
+// Trusts: the broker for who published on a device's topic; reports prove themselves by signature.
+// Must never: decide what a release is worth; that is rollout/.
+
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import type { RegistryBus, Subscription } from '../../shared/kernel/ports.ts';
+import {
+  type BusIdentity,
+  type DevicePublishChannel,
+  everyDeviceFilter,
+  everyEnrolRequestFilter,
+  parseTopic,
+  tufTimestampTopic,
+} from '../../shared/wire/topics.ts';
+import type { RegistryCore } from '../core.ts';
+import { type Claims, createClaims } from './claims.ts';
+import { createDevices, type Devices } from './devices.ts';
+import { createDirector, type Director } from './director.ts';
+import { createEnrolment } from './enrolment.ts';
+import { createFleetEvents, type FleetEvents } from './events.ts';
+import { createFetches, type FetchCounters } from './fetches.ts';
+import { createPresence } from './presence.ts';
+import { createReports } from './reports.ts';
+import { createTasks } from './tasks.ts';
+
+/** `member`: a device joined, left, or changed its labels or standing. */
+export interface FleetChange {
+  kind: 'report' | 'presence' | 'member';
+  deviceId: string;
+}
+
+export interface Fleet {
+  claims: Claims;
+  devices: Devices;
+  events: FleetEvents;
+  director: Director;
+  /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
+  mayConnect(identity: BusIdentity): Promise<boolean>;
+  /** For the broker: counted as a fleet event, within bounds. */
+  onRefused(refusal: { code: ErrorCode; subject: string | null; detail: string }): void;
+  onConnected(identity: BusIdentity): void;
+  onDisconnected(identity: BusIdentity): void;
+  /** Called after the change is durable. Returns how to stop. */
+  onChange(listener: (change: FleetChange) => void): () => void;
+  /**
+   * Listens to the devices, publishes every retained topic again (`desired` of each device and
+   * `tuf/timestamp`, the latter also whenever the repository signs a new one), renews assignments.
+   */
+  start(bus: RegistryBus): Promise<void>;
+  /** Stops listening and waits for what is under way. Idempotent. */
+  stop(): Promise<void>;
+  counters(): { fetches: FetchCounters; eventsDropped: number };
+}
+
+export function createFleet(core: RegistryCore): Fleet {
+  const { region, store, repository, clock, log } = core;
+  const tasks = createTasks(log);
+  const listeners = new Set<(change: FleetChange) => void>();
+  const changed = (change: FleetChange): void => {
+    for (const listener of listeners) listener(change);
+  };
+
+  let bus: RegistryBus | null = null;
+  let stopping: Promise<void> | null = null;
+  const subscriptions: Subscription[] = [];
+  const ends: (() => void)[] = [];
+
+  const events = createFleetEvents({ store, clock });
+  const director = createDirector(core, tasks);
+  const devices = createDevices(core, {
+    events,
+    director,
+    changed,
+    disconnect: async (deviceId) => bus?.disconnect(deviceId),
+  });
+  const claims = createClaims(core);
+  const presence = createPresence(core, { changed });
+  const reports = createReports(core, { events, changed });
+  const enrolment = createEnrolment(core, { events, changed });
+  const fetches = createFetches(core, { events });
+
+  async function listen(
+    on: RegistryBus,
+    channel: DevicePublishChannel,
+    handler: (deviceId: string, payload: Uint8Array) => Promise<void>,
+  ): Promise<void> {
+    const subscription = await on.subscribe(everyDeviceFilter(region, channel), ({ topic, payload }) => {
+      const parsed = parseTopic(topic);
+      if (parsed?.kind !== 'device') return;
+      tasks.run(channel, () => handler(parsed.deviceId, payload));
+    });
+    subscriptions.push(subscription);
+  }
+
+  function publishTimestamp(on: RegistryBus, bytes: Uint8Array): void {
+    tasks.run('tuf/timestamp', () => on.publish(tufTimestampTopic(region), bytes, { qos: 1, retain: true }));
+  }
+
+  /** MQTT has one return code for everybody who is not let in; the operator wants to know which it was. */
+  async function whyBarred(deviceId: string): Promise<ErrorCode> {
+    const standing = await devices.standing(deviceId);
+    if (standing === null) return 'device-unknown';
+    return standing === 'active' ? 'broker-not-authorized' : `device-${standing}`;
+  }
+
+  async function stop(): Promise<void> {
+    for (const end of ends.splice(0)) end();
+    director.stop();
+    fetches.stop();
+    await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));
+    await tasks.idle();
+  }
+
+  return {
+    claims,
+    devices,
+    events,
+    director,
+
+    async mayConnect(identity) {
+      // Whether a claim still holds is answered on its own topic, with a code that says why.
+      return identity.kind === 'claim' || (await devices.standing(identity.deviceId)) === 'active';
+    },
+    onRefused({ code, subject, detail }) {
+      if (stopping !== null) return;
+      tasks.run('broker event', async () => {
+        const named = code === 'broker-not-authorized' && subject !== null ? await whyBarred(subject) : code;
+        await events.recordStranger({ source: 'broker', subject, code: named, detail });
+      });
+    },
+    onConnected(identity) {
+      if (stopping !== null) return;
+      if (identity.kind === 'device') tasks.run('connected', () => presence.connected(identity.deviceId));
+    },
+    onDisconnected(identity) {
+      // The broker closes after the fleet: at the next start nobody is known to be there anyway.
+      if (stopping !== null) return;
+      if (identity.kind === 'device')
+        tasks.run('disconnected', () => presence.disconnected(identity.deviceId));
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+
+    async start(on) {
+      bus = on;
+      await presence.forgetAll();
+      ends.push(repository.onTimestamp((bytes) => publishTimestamp(on, bytes)));
+      const timestamp = await repository.file('timestamp.json');
+      if (timestamp !== null)
+        await on.publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });
+      await director.start(on);
+      await listen(on, 'reported', reports.handle);
+      await listen(on, 'presence', presence.handle);
+      await listen(on, 'fetch', (deviceId, payload) => fetches.handle(on, deviceId, payload));
+      subscriptions.push(
+        await on.subscribe(everyEnrolRequestFilter(region), ({ topic, payload }) => {
+          const parsed = parseTopic(topic);
+          if (parsed?.kind !== 'enrol' || parsed.direction !== 'request') return;
+          tasks.run('enrolment', () => enrolment.handle(on, parsed, payload));
+        }),
+      );
+    },
+    stop() {
+      stopping ??= stop();
+      return stopping;
+    },
+    counters: () => ({ fetches: fetches.counters(), eventsDropped: events.dropped() }),
+  };
+}

@@ -1,0 +1,301 @@
+// Why: one step of a rollout: from stored facts to the next state, who gets the release and who goes back.
+// Trusts: the facts. Must never: touch a clock, a database or the bus; a restarted registry steps on from
+// the same facts to the same end.
+//
+//   running → (paused) → succeeded | rolling-back → failed | aborted
+//
+// A rollout that has ended is still observed: devices that come late report into it, and a succeeded one
+// goes on applying to devices that match later.
+
+import type {
+  DesiredRelease,
+  DeviceFact,
+  Member,
+  RolloutDecision,
+  RolloutFact,
+  RolloutFacts,
+  WaveFact,
+} from './facts.ts';
+import { judgeWave } from './gates.ts';
+import { isRestored, type Outcome, outcomeOf, policyOf } from './members.ts';
+import { placeDevices } from './waves.ts';
+
+/** A step under construction: the facts, and what was decided so far. */
+interface Draft {
+  facts: RolloutFacts;
+  rollout: RolloutFact;
+  waves: WaveFact[];
+  members: Map<string, Member>;
+  devices: Map<string, DeviceFact>;
+  desired: Map<string, DesiredRelease | null>;
+  wakeAtMs: number | null;
+}
+
+/** The next step of a rollout. Stepping again without new facts changes nothing. */
+export function step(facts: RolloutFacts): RolloutDecision {
+  const draft: Draft = {
+    facts,
+    rollout: { ...facts.rollout },
+    waves: facts.waves.map((wave) => ({ ...wave })),
+    members: new Map(
+      facts.devices.flatMap(({ id, member }) => (member === null ? [] : [[id, { ...member }]])),
+    ),
+    devices: new Map(facts.devices.map((device) => [device.id, device])),
+    desired: new Map(),
+    wakeAtMs: null,
+  };
+  observe(draft);
+  if (draft.rollout.state === 'running') run(draft);
+  else if (draft.rollout.state === 'succeeded') applyToLateDevices(draft);
+  // Not `else`: a gate that fails in this step starts the way back in the same step.
+  if (draft.rollout.state === 'rolling-back') rollBack(draft);
+  const { rollout, waves, members, desired, wakeAtMs } = draft;
+  return { rollout, waves, members, desired, wakeAtMs };
+}
+
+/**
+ * An operator ends it: what is assigned stays, or with `revert` goes back.
+ * Returns null where the rollout has ended already.
+ */
+export function abort(rollout: RolloutFact, by: string, revert: boolean, nowMs: number): RolloutFact | null {
+  if (rollout.state !== 'running' && rollout.state !== 'paused') return null;
+  const reason = `aborted by ${by}`;
+  if (revert) return { ...rollout, state: 'rolling-back', endsAs: 'aborted', reason };
+  return { ...rollout, state: 'aborted', reason, endedAtMs: nowMs };
+}
+
+/** Brings every member's state in line with what its device reported. */
+function observe(draft: Draft): void {
+  for (const [id, member] of draft.members) {
+    const device = draft.devices.get(id);
+    if (device === undefined) continue;
+    const present = returned(draft, device, member);
+    if (present.step === 'reverted') {
+      draft.members.set(id, observeReverted(draft, device, present));
+      continue;
+    }
+    const outcome = outcomeOf(draft.rollout, device, present, draft.facts.nowMs);
+    wakeAt(draft, outcome.untilMs);
+    const left = outcome.kind === 'left';
+    const next: Member = {
+      ...present,
+      state: outcome.state,
+      reason: outcome.reason,
+      step: left ? 'left' : present.step,
+    };
+    draft.members.set(id, next);
+  }
+}
+
+/** One that had left is counted again when it is back: taken back from a later rollout, or out of quarantine. */
+function returned(draft: Draft, device: DeviceFact, member: Member): Member {
+  if (member.step !== 'left' || !device.active) return member;
+  if (device.desired?.rolloutId === draft.rollout.id) return { ...member, step: 'assigned', reason: null };
+  const neverAssigned = member.epoch === 0 && member.reason?.code === 'device-revoked';
+  return neverAssigned ? { ...member, step: 'waiting', reason: null } : member;
+}
+
+/** A device that failed keeps what it failed on; another shows how it goes back. */
+function observeReverted(draft: Draft, device: DeviceFact, member: Member): Member {
+  if (member.reason !== null) return member;
+  const { restored } = isRestored(draft.rollout, device, member, draft.facts.nowMs);
+  return { ...member, state: restored ? 'idle' : 'rolling-back' };
+}
+
+function wakeAt(draft: Draft, atMs: number | null): void {
+  if (atMs !== null && (draft.wakeAtMs === null || atMs < draft.wakeAtMs)) draft.wakeAtMs = atMs;
+}
+
+/** Goes through the waves in order, as far as they let it. */
+function run(draft: Draft): void {
+  const { facts, rollout } = draft;
+  const current = draft.waves.findIndex((wave) => wave.state !== 'passed');
+  admitNewcomers(draft, Math.max(current, 0));
+  if (draft.members.size === 0) {
+    rollout.reason = 'waiting for a device that the selector matches';
+    return;
+  }
+  rollout.reason = null;
+  if (supersededWhole(draft)) return;
+  for (const wave of draft.waves) {
+    if (wave.state === 'passed') {
+      assignWave(draft, wave.index);
+      continue;
+    }
+    if (wave.state === 'pending') {
+      wave.state = 'running';
+      wave.startedAtMs = facts.nowMs;
+    }
+    assignWave(draft, wave.index);
+    const outcomes = outcomesOf(draft, wave.index);
+    const judgement = judgeWave(rollout.spec, wave.index, outcomes);
+    wave.gates = judgement.gates;
+    wave.reason = judgement.reason ?? waitingFor(outcomes);
+    if (judgement.verdict === 'fail') {
+      failWave(draft, wave, judgement.reason ?? 'a gate failed');
+      return;
+    }
+    if (judgement.verdict === 'waiting') {
+      wave.state = isSoaking(outcomes) ? 'soaking' : 'running';
+      rollout.reason = wave.reason;
+      return;
+    }
+    wave.state = 'passed';
+    wave.reason = null;
+    wave.endedAtMs = facts.nowMs;
+  }
+  rollout.state = 'succeeded';
+  rollout.endedAtMs = facts.nowMs;
+}
+
+/** Gives a wave to the devices that match and have none. */
+function admitNewcomers(draft: Draft, from: number): void {
+  const newcomers = draft.facts.devices
+    .filter(({ member, active }) => member === null && active)
+    .map(({ id }) => id);
+  if (newcomers.length === 0) return;
+  const members = new Map([...draft.members].map(([id, member]) => [id, member.wave]));
+  const { name, waves } = draft.rollout;
+  for (const [id, wave] of placeDevices({ name, waves, from, members, newcomers })) {
+    draft.members.set(id, {
+      wave,
+      state: 'pending',
+      reason: null,
+      step: 'waiting',
+      epoch: 0,
+      stepAtMs: draft.facts.nowMs,
+      previous: null,
+    });
+  }
+}
+
+/** Ends a rollout all of whose devices a later one has taken. */
+function supersededWhole(draft: Draft): boolean {
+  const superseded = [...draft.members.values()].every(
+    ({ step: done, reason }) => done === 'left' && reason?.code === 'update-superseded',
+  );
+  if (!superseded) return false;
+  draft.rollout.state = 'aborted';
+  draft.rollout.reason = 'a later rollout took over all of its devices';
+  draft.rollout.endedAtMs = draft.facts.nowMs;
+  return true;
+}
+
+/** Assigns the release to the waiting devices of one wave, within the step's bound. */
+function assignWave(draft: Draft, wave: number): void {
+  const { facts, rollout } = draft;
+  for (const [id, member] of draft.members) {
+    const device = draft.devices.get(id);
+    if (member.step !== 'waiting' || member.wave !== wave || device === undefined || !device.active) continue;
+    if (device.desiredNumber > rollout.number) {
+      const reason = { code: 'update-superseded', detail: 'a later rollout took this device over' };
+      draft.members.set(id, { ...member, step: 'left', reason });
+      continue;
+    }
+    if (draft.desired.size >= facts.changesMax) {
+      return;
+    }
+    draft.desired.set(id, {
+      ...rollout.release,
+      rolloutId: rollout.id,
+      policy: policyOf(rollout.spec, rollout.waves[wave]),
+    });
+    draft.members.set(id, { ...member, step: 'assigned', stepAtMs: facts.nowMs, previous: device.proven });
+  }
+}
+
+function outcomesOf(draft: Draft, wave: number): Outcome[] {
+  const outcomes: Outcome[] = [];
+  for (const [id, member] of draft.members) {
+    const device = draft.devices.get(id);
+    if (member.wave !== wave || device === undefined) continue;
+    // Assigned in this very step: nothing that was reported before can be about it.
+    if (draft.desired.has(id))
+      outcomes.push({ kind: 'working', state: 'pending', reason: null, untilMs: null });
+    else outcomes.push(outcomeOf(draft.rollout, device, member, draft.facts.nowMs));
+  }
+  return outcomes;
+}
+
+/** All that is not done yet soaks. */
+function isSoaking(outcomes: readonly Outcome[]): boolean {
+  const open = outcomes.filter(
+    ({ kind }) => kind === 'working' || kind === 'waiting' || kind === 'unreachable',
+  );
+  return open.length > 0 && open.every(({ state }) => state === 'soaking');
+}
+
+function waitingFor(outcomes: readonly Outcome[]): string | null {
+  const away = outcomes.filter(({ kind }) => kind === 'unreachable').length;
+  return away === 0 ? null : `waiting for ${away} unreachable ${away === 1 ? 'device' : 'devices'}`;
+}
+
+function failWave(draft: Draft, wave: WaveFact, reason: string): void {
+  const { rollout, facts } = draft;
+  wave.state = 'failed';
+  wave.reason = reason;
+  wave.endedAtMs = facts.nowMs;
+  rollout.reason = reason;
+  if (rollout.spec.onGateFailure === 'pause') {
+    rollout.state = 'paused';
+    return;
+  }
+  rollout.state = 'rolling-back';
+  rollout.endsAs = 'failed';
+}
+
+/** Takes back what was assigned and waits until the devices that are there run what they ran before. */
+function rollBack(draft: Draft): void {
+  const { facts, rollout } = draft;
+  let open = 0;
+  for (const [id, member] of draft.members) {
+    const device = draft.devices.get(id);
+    if (device === undefined) continue;
+    if (member.step === 'assigned') {
+      if (draft.desired.size >= facts.changesMax) {
+        return;
+      }
+      draft.desired.set(id, member.previous);
+      draft.members.set(id, revertedMember(draft, device, member));
+      open += 1;
+    } else if (member.step === 'reverted') {
+      const { restored, untilMs } = isRestored(rollout, device, member, facts.nowMs);
+      if (restored) continue;
+      open += 1;
+      wakeAt(draft, untilMs);
+    }
+  }
+  if (open > 0) return;
+  for (const wave of draft.waves) {
+    if (wave.state === 'pending' || wave.state === 'failed') continue;
+    wave.state = 'rolled-back';
+    wave.endedAtMs = facts.nowMs;
+  }
+  rollout.state = rollout.endsAs ?? 'failed';
+  rollout.endsAs = null;
+  rollout.endedAtMs = facts.nowMs;
+}
+
+function revertedMember(draft: Draft, device: DeviceFact, member: Member): Member {
+  const outcome = outcomeOf(draft.rollout, device, member, draft.facts.nowMs);
+  const failed = outcome.kind === 'failed';
+  return {
+    ...member,
+    step: 'reverted',
+    stepAtMs: draft.facts.nowMs,
+    state: failed ? outcome.state : 'rolling-back',
+    reason: failed ? outcome.reason : null,
+  };
+}
+
+/** A succeeded rollout goes on applying, until another one has given the device something later. */
+function applyToLateDevices(draft: Draft): void {
+  const known = new Set(draft.members.keys());
+  admitNewcomers(draft, 0);
+  for (const [id] of draft.members) {
+    const device = draft.devices.get(id);
+    if (!known.has(id) && device !== undefined && device.desiredNumber > draft.rollout.number)
+      draft.members.delete(id);
+  }
+  for (const wave of draft.waves) assignWave(draft, wave.index);
+}

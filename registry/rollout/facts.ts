@@ -1,0 +1,108 @@
+// Why: all that a rollout's next step depends on, as plain values: what was decided and what devices reported.
+// Trusts: records.ts, which reads them in one transaction. Must never: hold anything that is not stored.
+
+import type { RolloutDeviceState, RolloutState, RolloutStatus, WaveState } from '../../shared/wire/http.ts';
+import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
+import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+
+/** A release as the director assigns it. */
+export interface DesiredRelease {
+  releaseId: string;
+  manifestSha256: string;
+  manifestBytes: number;
+  counter: number;
+  rolloutId: string | null;
+  policy: ActivationPolicy;
+}
+
+export interface RolloutFact {
+  id: string;
+  /** Grows with every rollout: the later of two wins. */
+  number: number;
+  name: string;
+  /** Name under which the devices serve it. */
+  as: string;
+  release: Omit<DesiredRelease, 'rolloutId' | 'policy'>;
+  spec: RolloutSpec;
+  /** `spec.waves`, or the one wave of everything where the file has none. */
+  waves: readonly Wave[];
+  state: RolloutState;
+  reason: string | null;
+  /** How it ends once everything is taken back; null unless rolling back. */
+  endsAs: 'failed' | 'aborted' | null;
+  endedAtMs: number | null;
+}
+
+export type GateView = RolloutStatus['gates'][number];
+
+export interface WaveFact {
+  index: number;
+  state: WaveState;
+  reason: string | null;
+  /** As last judged; what a wave ended on stays, whatever its devices do afterwards. */
+  gates: GateView[];
+  startedAtMs: number | null;
+  endedAtMs: number | null;
+}
+
+/** What the registry has done for a device in this rollout; `left`: no longer counted. */
+export type MemberStep = 'waiting' | 'assigned' | 'reverted' | 'left';
+
+export interface Member {
+  wave: number;
+  state: RolloutDeviceState;
+  reason: Reason | null;
+  step: MemberStep;
+  /** Epoch of the assignment that carried the last step: a report of an older one says nothing about it. */
+  epoch: number;
+  stepAtMs: number;
+  /** What to go back to, null where the device had nothing proven under this name. */
+  previous: DesiredRelease | null;
+}
+
+/** What the device reported under the rollout's name. */
+export interface ModelFact {
+  state: MachineStateName;
+  active: string | null;
+  candidate: string | null;
+  lastGood: string | null;
+  target: string | null;
+  rolloutId: string | null;
+  reason: Reason | null;
+}
+
+export interface DeviceFact {
+  id: string;
+  active: boolean;
+  online: boolean;
+  presenceAtMs: number;
+  reportedEpoch: number;
+  model: ModelFact | null;
+  /** What it should run under this name now, and the number of the rollout that said so (0: none). */
+  desired: DesiredRelease | null;
+  desiredNumber: number;
+  /** What it should go back to if this rollout took over now: the last release proven on it. */
+  proven: DesiredRelease | null;
+  /** Null for a device that matches the selector and has no wave yet. */
+  member: Member | null;
+}
+
+export interface RolloutFacts {
+  rollout: RolloutFact;
+  waves: readonly WaveFact[];
+  devices: readonly DeviceFact[];
+  nowMs: number;
+  /** Assignments that one step may change: signing many at once would hold everybody up. */
+  changesMax: number;
+}
+
+/** What a step decided. Members, waves and rollout are whole; the shell stores what differs. */
+export interface RolloutDecision {
+  rollout: RolloutFact;
+  waves: WaveFact[];
+  members: Map<string, Member>;
+  /** Devices whose desired release under the rollout's name changes (step again then); null removes it. */
+  desired: Map<string, DesiredRelease | null>;
+  /** When time alone changes something again. */
+  wakeAtMs: number | null;
+}

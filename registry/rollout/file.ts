@@ -1,0 +1,109 @@
+// Why: reads the file in which an operator says what goes out to whom, and says where it is wrong.
+// Trusts: nothing in the text. Must never: ignore a section silently; what is not applied is refused by name.
+
+import { isMap, isNode, LineCounter, type Node, parseDocument } from 'yaml';
+import type { z } from 'zod';
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { type RolloutFile, type RolloutSpec, rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
+
+type Path = readonly PropertyKey[];
+
+/** Sections of the contract that this version does not apply: where they stand and why they are refused. */
+const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean; why: string }[] = [
+  {
+    path: ['releases'],
+    given: (spec) => spec.releases !== undefined,
+    why: 'switching several releases together',
+  },
+  { path: ['remove'], given: (spec) => spec.remove !== undefined, why: 'removing a model' },
+  { path: ['shadow'], given: (spec) => spec.shadow !== undefined, why: 'shadowing' },
+  { path: ['disruption'], given: (spec) => spec.disruption !== undefined, why: 'a bound on disruption' },
+  { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
+  { path: ['approvals'], given: (spec) => spec.approvals !== undefined, why: 'approvals' },
+  ...(['agreement', 'latencyP95Ms', 'memoryMiB', 'errorRate', 'driftPsi'] as const).map((gate) => ({
+    path: ['gates', gate],
+    given: (spec: RolloutSpec) => spec.gates[gate] !== undefined,
+    why: 'this gate',
+  })),
+];
+
+/**
+ * Reads YAML (or JSON, which is YAML). The detail names line and column:
+ * `line 7, column 5: spec.waves.0: give either count or percent`.
+ * Refusals: `rollout-file-invalid`, `rollout-unsupported`.
+ */
+export function parseRolloutFile(text: string): Result<RolloutFile> {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
+  const at = (code: ErrorCode, offset: number, what: string) => {
+    const { line, col } = lines.linePos(offset);
+    return refuse(code, `line ${Math.max(line, 1)}, column ${Math.max(col, 1)}: ${what}`);
+  };
+  const [syntax] = document.errors;
+  if (syntax !== undefined) return at('rollout-file-invalid', syntax.pos[0], syntax.message);
+
+  let body: unknown;
+  try {
+    body = document.toJS();
+  } catch (error) {
+    // Too many aliases, or one without its anchor: the library throws plain errors here.
+    return at('rollout-file-invalid', 0, error instanceof Error ? error.message : 'it cannot be resolved');
+  }
+  const parsed = rolloutFileSchema.safeParse(body);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    if (issue === undefined) return at('rollout-file-invalid', 0, 'invalid');
+    const path = pathOf(issue);
+    const name = path.map(String).join('.');
+    return at(
+      'rollout-file-invalid',
+      offsetOf(document.contents, path),
+      name === '' ? issue.message : `${name}: ${issue.message}`,
+    );
+  }
+  const { spec } = parsed.data;
+  for (const { path, given, why } of unsupported) {
+    if (!given(spec)) continue;
+    const full = ['spec', ...path];
+    const what = `${full.map(String).join('.')}: ${why} is not supported by this version`;
+    return at('rollout-unsupported', offsetOf(document.contents, full), what);
+  }
+  if (spec.release === undefined || parseReleaseId(spec.release) === null) {
+    const path = ['spec', 'release'];
+    return at(
+      'rollout-file-invalid',
+      offsetOf(document.contents, path),
+      'spec.release: expected NS/NAME@VERSION',
+    );
+  }
+  return ok(parsed.data);
+}
+
+/** Where the issue points; for an unknown key at the key itself. */
+function pathOf(issue: z.core.$ZodIssue): Path {
+  if (issue.code !== 'unrecognized_keys') return issue.path;
+  return [...issue.path, ...issue.keys.slice(0, 1)];
+}
+
+/** Offset of the key (in a map) or item that the path names, as far as the document goes along with it. */
+function offsetOf(root: Node | null, path: Path): number {
+  let offset = root?.range?.[0] ?? 0;
+  let node: unknown = root;
+  for (const part of path) {
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => isNode(key) && String(key) === String(part));
+      if (pair === undefined) return offset;
+      if (isNode(pair.key)) offset = pair.key.range?.[0] ?? offset;
+      node = pair.value;
+    } else if (isNode(node) && 'items' in node && Array.isArray(node.items) && typeof part === 'number') {
+      node = node.items[part];
+      if (!isNode(node)) return offset;
+      offset = node.range?.[0] ?? offset;
+    } else {
+      return offset;
+    }
+  }
+  return offset;
+}

@@ -1,0 +1,135 @@
+// Why: the gates that decide whether a wave may go on, from the devices' own evidence.
+// Trusts: outcomes made from signed reports. Must never: let a wave pass that nobody has tried.
+//
+// `probe` always is. A file that gives `success` says how many failing devices it bears; that holds for
+// the probe too, otherwise one bad flash chip among a thousand devices would take the release from all.
+
+import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
+import type { GateView } from './facts.ts';
+import { type Outcome, probeVerdict } from './members.ts';
+
+export interface WaveJudgement {
+  gates: GateView[];
+  /** `pass` only when every device is settled; `fail` as soon as a gate cannot be met any more. */
+  verdict: 'pass' | 'fail' | 'waiting';
+  /** Which gate failed and on what evidence. */
+  reason: string | null;
+}
+
+/** The gates of a wave that has not begun. */
+export function pendingGates(spec: RolloutSpec, wave: number): GateView[] {
+  const gates = spec.gates.success === undefined ? (['probe'] as const) : (['probe', 'success'] as const);
+  const limit = spec.gates.success ?? 1;
+  return gates.map((gate) => ({ wave, gate, limit, value: null, devices: 0, verdict: 'waiting' }));
+}
+
+/** Fractions of whole devices: 0.9 of ten devices is nine of them, whatever the rounding. */
+const tolerance = 1e-9;
+
+interface Tally {
+  counted: number;
+  committed: number;
+  failed: number;
+  open: number;
+  probePassed: number;
+  probeFailed: number;
+  firstFailure: Outcome | null;
+  firstProbeFailure: Outcome | null;
+}
+
+function tallyOf(outcomes: readonly Outcome[]): Tally {
+  const tally: Tally = {
+    counted: 0,
+    committed: 0,
+    failed: 0,
+    open: 0,
+    probePassed: 0,
+    probeFailed: 0,
+    firstFailure: null,
+    firstProbeFailure: null,
+  };
+  for (const outcome of outcomes) {
+    if (outcome.kind === 'left' || outcome.kind === 'ignored') continue;
+    tally.counted += 1;
+    const probe = probeVerdict(outcome);
+    if (probe === 'pass') tally.probePassed += 1;
+    if (probe === 'fail') {
+      tally.probeFailed += 1;
+      tally.firstProbeFailure ??= outcome;
+    }
+    if (outcome.kind === 'committed') tally.committed += 1;
+    else if (outcome.kind === 'failed') {
+      tally.failed += 1;
+      tally.firstFailure ??= outcome;
+    } else tally.open += 1;
+  }
+  return tally;
+}
+
+const because = (outcome: Outcome | null): string =>
+  outcome?.reason ? ` (${outcome.reason.code}: ${outcome.reason.detail})` : '';
+
+/** Judges one wave by the outcomes of its devices. */
+export function judgeWave(spec: RolloutSpec, index: number, outcomes: readonly Outcome[]): WaveJudgement {
+  const tally = tallyOf(outcomes);
+  const judged = [probeGate(spec, index, tally), ...successGate(spec, index, tally)];
+  const gates = judged.map(({ gate }) => gate);
+  const failed = judged.find(({ gate }) => gate.verdict === 'fail');
+  if (failed !== undefined) return { gates, verdict: 'fail', reason: failed.reason };
+  if (tally.open > 0) return { gates, verdict: 'waiting', reason: null };
+  // The first wave is the proof for all others; a later one whose devices are all away or gone may pass.
+  if (tally.counted === 0 && index === 0 && outcomes.some((outcome) => outcome.kind === 'ignored')) {
+    return {
+      gates,
+      verdict: 'fail',
+      reason: `gate probe of wave ${index}: none of its devices could be reached`,
+    };
+  }
+  return { gates, verdict: 'pass', reason: null };
+}
+
+interface JudgedGate {
+  gate: GateView;
+  reason: string;
+}
+
+/** Fraction of the probed devices on which the release gave its golden answers within its limits. */
+function probeGate(spec: RolloutSpec, wave: number, tally: Tally): JudgedGate {
+  const limit = spec.gates.success ?? 1;
+  const devices = tally.probePassed + tally.probeFailed;
+  const value = devices === 0 ? null : tally.probePassed / devices;
+  const best = tally.counted === 0 ? 1 : (tally.counted - tally.probeFailed) / tally.counted;
+  const needed = Math.min(spec.gates.minDevices ?? 1, tally.counted);
+  const reached = tally.probePassed + tally.probeFailed + tally.open;
+  const where = `gate probe of wave ${wave}`;
+  const gate = { wave, gate: 'probe' as const, limit, value, devices };
+  if (best < limit - tolerance) {
+    const reason = `${where}: ${tally.probeFailed} of ${devices} devices failed their probe${because(tally.firstProbeFailure)}`;
+    return { gate: { ...gate, verdict: 'fail' }, reason };
+  }
+  if (reached < needed) {
+    const reason = `${where}: only ${devices} of ${needed} devices needed got as far as the probe${because(tally.firstFailure)}`;
+    return { gate: { ...gate, verdict: 'fail' }, reason };
+  }
+  const enough = tally.open === 0 && (value ?? 1) >= limit - tolerance;
+  // Too few good probes among those that were reached, though those that never got there might have been good.
+  if (tally.open === 0 && !enough) {
+    const reason = `${where}: ${tally.probeFailed} of ${devices} devices failed their probe${because(tally.firstProbeFailure)}`;
+    return { gate: { ...gate, verdict: 'fail' }, reason };
+  }
+  return { gate: { ...gate, verdict: enough ? 'pass' : 'waiting' }, reason: '' };
+}
+
+/** Fraction of the counted devices that committed the release; only where the file asks for it. */
+function successGate(spec: RolloutSpec, wave: number, tally: Tally): JudgedGate[] {
+  const limit = spec.gates.success;
+  if (limit === undefined) return [];
+  const value = tally.counted === 0 ? null : tally.committed / tally.counted;
+  const best = tally.counted === 0 ? 1 : (tally.counted - tally.failed) / tally.counted;
+  const gate = { wave, gate: 'success' as const, limit, value, devices: tally.committed + tally.failed };
+  if (best < limit - tolerance) {
+    const reason = `gate success of wave ${wave}: ${tally.failed} of ${tally.counted} devices failed${because(tally.firstFailure)}`;
+    return [{ gate: { ...gate, verdict: 'fail' }, reason }];
+  }
+  return [{ gate: { ...gate, verdict: tally.open === 0 ? 'pass' : 'waiting' }, reason: '' }];
+}

@@ -1,0 +1,163 @@
+// Why: what one device's reports mean for a rollout: done, failed, under way, out of reach.
+// Trusts: facts that were stored. Must never: take a report about an older assignment for news.
+
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import type { ActivationPolicy, Reason } from '../../shared/wire/messages.ts';
+import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import type { DeviceFact, Member, RolloutFact } from './facts.ts';
+
+/**
+ * `ignored` and `left` are not counted; `unreachable` is waited for. `until`: when time alone will
+ * change the outcome, null where it will not.
+ */
+export interface Outcome {
+  kind: 'waiting' | 'working' | 'committed' | 'failed' | 'unreachable' | 'ignored' | 'left';
+  state: Member['state'];
+  reason: Reason | null;
+  untilMs: number | null;
+}
+
+/**
+ * A device keeps its own deadlines and reports when it misses one; those of the states that no file
+ * sets (agreeing, verifying, staging, switching, rolling back) are 31 minutes together. Only one that
+ * is there and says nothing for longer than all of them is given up here.
+ */
+const overdueGraceMs = 2_000_000;
+
+/** Deadlines and soak of the wave, as the device keeps them. */
+export function policyOf(spec: RolloutSpec, wave: Wave | undefined): ActivationPolicy {
+  const { fetching, probing, soaking } = spec.deadlines;
+  return { deadlinesMs: { fetching, probing, soaking }, soakMs: wave?.soak ?? 0 };
+}
+
+function allowedMs(rollout: RolloutFact, member: Member): number {
+  const { deadlinesMs, soakMs } = policyOf(rollout.spec, rollout.waves[member.wave]);
+  return deadlinesMs.fetching + deadlinesMs.probing + deadlinesMs.soaking + soakMs + overdueGraceMs;
+}
+
+const reason = (code: ErrorCode, detail: string): Reason => ({ code, detail });
+
+/** What became of a member so far. Depends on nothing but the facts and the time. */
+export function outcomeOf(rollout: RolloutFact, device: DeviceFact, member: Member, nowMs: number): Outcome {
+  const settled = (kind: Outcome['kind'], state: Member['state'], why: Reason | null): Outcome => ({
+    kind,
+    state,
+    reason: why,
+    untilMs: null,
+  });
+  if (member.step === 'reverted')
+    return settled(member.reason === null ? 'left' : 'failed', member.state, member.reason);
+  if (!device.active)
+    return settled('left', member.state, reason('device-revoked', 'the device was revoked or quarantined'));
+  if (member.step === 'left') return settled('left', member.state, member.reason);
+  if (member.step === 'waiting') return settled('waiting', 'pending', null);
+  if (device.desired?.rolloutId !== rollout.id) {
+    return settled(
+      'left',
+      member.state,
+      reason('update-superseded', 'another rollout took this device over'),
+    );
+  }
+  const reported = reportedOutcome(rollout, device, member);
+  if (reported.kind !== 'working') return reported;
+  return device.online
+    ? overdue(rollout, device, member, reported, nowMs)
+    : away(rollout, device, member, reported, nowMs);
+}
+
+/** What the device's last report says, if it is about this assignment. */
+function reportedOutcome(rollout: RolloutFact, device: DeviceFact, member: Member): Outcome {
+  const { model } = device;
+  const outcome = (kind: Outcome['kind'], state: Member['state'], why: Reason | null): Outcome => ({
+    kind,
+    state,
+    reason: why,
+    untilMs: null,
+  });
+  if (model === null || device.reportedEpoch < member.epoch) return outcome('working', 'pending', null);
+  const { releaseId } = rollout.release;
+  const resting = model.state === 'idle' || model.state === 'committed';
+  // Also a device that ran it before, for another rollout, is where this one wants it.
+  if (resting && model.active === releaseId && model.lastGood === releaseId && model.candidate === null) {
+    return outcome('committed', 'committed', null);
+  }
+  const aboutThis = model.target === releaseId && model.rolloutId === rollout.id;
+  if (!aboutThis) return outcome('working', 'pending', null);
+  if (model.state === 'idle' && model.reason !== null) {
+    const state = model.reason.code === 'release-incompatible' ? 'incompatible' : 'idle';
+    return outcome('failed', state, model.reason);
+  }
+  return outcome('working', model.state, model.reason);
+}
+
+/** A device that is away longer than the file allows. */
+function away(
+  rollout: RolloutFact,
+  device: DeviceFact,
+  member: Member,
+  reported: Outcome,
+  nowMs: number,
+): Outcome {
+  const { unreachable } = rollout.spec.deadlines;
+  if (unreachable === undefined) return reported;
+  const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + unreachable.after;
+  if (nowMs < untilMs) return { ...reported, untilMs };
+  const why = reason('bus-offline', `away for more than ${unreachable.after / 1_000} s`);
+  const kind = ({ wait: 'unreachable', ignore: 'ignored', fail: 'failed' } as const)[unreachable.counts];
+  return { kind, state: 'unreachable', reason: why, untilMs: null };
+}
+
+/** A device that is there and should have ended long ago, by its own deadlines. */
+function overdue(
+  rollout: RolloutFact,
+  device: DeviceFact,
+  member: Member,
+  reported: Outcome,
+  nowMs: number,
+): Outcome {
+  const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + allowedMs(rollout, member);
+  if (nowMs < untilMs) return { ...reported, untilMs };
+  const why = reason('deadline-missed', `online and still ${reported.state} after all its deadlines`);
+  return { kind: 'failed', state: reported.state, reason: why, untilMs: null };
+}
+
+/** Whether a device whose assignment was taken back runs what it ran before, or need not be waited for. */
+export function isRestored(
+  rollout: RolloutFact,
+  device: DeviceFact,
+  member: Member,
+  nowMs: number,
+): { restored: boolean; untilMs: number | null } {
+  if (!device.active || !device.online) return { restored: true, untilMs: null }; // its topic holds the assignment
+  if (device.desired !== null && device.desired.rolloutId !== (member.previous?.rolloutId ?? null)) {
+    return { restored: true, untilMs: null }; // a later rollout has it
+  }
+  const { model } = device;
+  const resting = model === null || model.state === 'idle' || model.state === 'committed';
+  const back = (model?.active ?? null) === (member.previous?.releaseId ?? null);
+  if (device.reportedEpoch >= member.epoch && resting && back) return { restored: true, untilMs: null };
+  const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + allowedMs(rollout, member);
+  return { restored: nowMs >= untilMs, untilMs };
+}
+
+const beforeProbing: ReadonlySet<string> = new Set([
+  'pending',
+  'idle',
+  'offered',
+  'fetching',
+  'verifying',
+  'staging',
+  'probing',
+]);
+
+/** What the device's probe showed: `probe` and `model` codes say no; whoever came past probing says yes. */
+export function probeVerdict(outcome: Outcome): 'pass' | 'fail' | null {
+  if (outcome.kind === 'committed') return 'pass';
+  if (outcome.kind === 'failed') {
+    const code = outcome.reason?.code ?? '';
+    if (code.startsWith('probe-') || code.startsWith('model-')) return 'fail';
+    return code === 'soak-errors' ? 'pass' : null;
+  }
+  if (outcome.kind !== 'working' || outcome.reason !== null) return null;
+  return beforeProbing.has(outcome.state) || outcome.state === 'rolling-back' ? null : 'pass';
+}

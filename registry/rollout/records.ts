@@ -1,0 +1,325 @@
+// Why: the facts of a rollout read from, and a decision written to, the registry's tables; one transaction each.
+// Trusts: the tables of 002-fleet.sql. Must never: decide anything.
+
+import type { RolloutState, WaveState } from '../../shared/wire/http.ts';
+import type { MachineStateName } from '../../shared/wire/messages.ts';
+import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
+import type {
+  DesiredTable,
+  RolloutDevicesTable,
+  RolloutRow,
+  RolloutWavesTable,
+} from '../store/fleet-tables.ts';
+import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import type {
+  DesiredRelease,
+  DeviceFact,
+  GateView,
+  Member,
+  ModelFact,
+  RolloutDecision,
+  RolloutFact,
+  RolloutFacts,
+  WaveFact,
+} from './facts.ts';
+import { matches } from './selector.ts';
+
+/** The contract's default: one device first, everything ten minutes later. */
+const wavesDefault: readonly Wave[] = [
+  { count: 1, soak: 600_000 },
+  { percent: 100, soak: 0 },
+];
+
+export function wavesOf(spec: RolloutSpec): readonly Wave[] {
+  return spec.waves ?? wavesDefault;
+}
+
+function rolloutFact(row: RolloutRow): RolloutFact {
+  const spec = fromColumn<RolloutSpec>(row.spec);
+  return {
+    id: row.rollout_id,
+    number: row.number,
+    name: row.name,
+    as: row.as_name,
+    release: {
+      releaseId: row.release_id,
+      manifestSha256: row.manifest_sha256,
+      manifestBytes: row.manifest_bytes,
+      counter: row.counter,
+    },
+    spec,
+    waves: wavesOf(spec),
+    state: row.state as RolloutState,
+    reason: row.reason,
+    endsAs: row.ends_as as RolloutFact['endsAs'],
+    endedAtMs: row.ended_at_ms,
+  };
+}
+
+export function readRollout(db: RegistryDb, qb: RegistryQueries, rolloutId: string): RolloutFact | undefined {
+  const row = db.first(qb.selectFrom('rollouts').selectAll().where('rollout_id', '=', rolloutId));
+  return row === undefined ? undefined : rolloutFact(row);
+}
+
+export function readWaves(db: RegistryDb, qb: RegistryQueries, rolloutId: string): WaveFact[] {
+  const query = qb
+    .selectFrom('rollout_waves')
+    .selectAll()
+    .where('rollout_id', '=', rolloutId)
+    .orderBy('wave_index');
+  return db.all(query).map((row: RolloutWavesTable) => ({
+    index: row.wave_index,
+    state: row.state as WaveState,
+    reason: row.reason,
+    gates: fromColumn<GateView[]>(row.gates),
+    startedAtMs: row.started_at_ms,
+    endedAtMs: row.ended_at_ms,
+  }));
+}
+
+/** One row per device: itself, what it reported and should run under the name, and its part in the rollout. */
+function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
+  return qb
+    .selectFrom('devices as d')
+    .leftJoin('rollout_devices as m', (join) =>
+      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', rollout.id),
+    )
+    .leftJoin('device_models as r', (join) =>
+      join.onRef('r.device_id', '=', 'd.device_id').on('r.name', '=', rollout.as),
+    )
+    .leftJoin('desired as w', (join) =>
+      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
+    )
+    .leftJoin('rollouts as o', 'o.rollout_id', 'w.rollout_id')
+    .leftJoin('rollout_devices as om', (join) =>
+      join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
+    )
+    .select([
+      'd.device_id as id',
+      'd.status as status',
+      'd.labels as labels',
+      'd.presence as presence',
+      'd.presence_at_ms as presenceAtMs',
+      'd.reported_epoch as reportedEpoch',
+      'm.wave_index as wave',
+      'm.state as memberState',
+      'm.reason as memberReason',
+      'm.step as step',
+      'm.epoch as epoch',
+      'm.step_at_ms as stepAtMs',
+      'm.previous as previous',
+      'r.state as modelState',
+      'r.active as active',
+      'r.candidate as candidate',
+      'r.last_good as lastGood',
+      'r.target as target',
+      'r.rollout_id as modelRolloutId',
+      'r.reason as modelReason',
+      'w.release_id as desiredReleaseId',
+      'w.manifest_sha256 as desiredSha256',
+      'w.manifest_bytes as desiredBytes',
+      'w.counter as desiredCounter',
+      'w.rollout_id as desiredRolloutId',
+      'w.policy as desiredPolicy',
+      'o.number as ownerNumber',
+      'om.state as ownerState',
+      'om.previous as ownerPrevious',
+    ])
+    .orderBy('d.device_id');
+}
+
+type DeviceRow = ReturnType<typeof devicesQuery> extends { execute(): Promise<(infer Row)[]> } ? Row : never;
+
+function memberOf(row: DeviceRow): Member | null {
+  if (row.wave === null || row.step === null || row.stepAtMs === null || row.epoch === null) return null;
+  return {
+    wave: row.wave,
+    state: row.memberState as Member['state'],
+    reason: fromNullableColumn(row.memberReason),
+    step: row.step,
+    epoch: row.epoch,
+    stepAtMs: row.stepAtMs,
+    previous: fromNullableColumn(row.previous),
+  };
+}
+
+function modelOf(row: DeviceRow): ModelFact | null {
+  if (row.modelState === null) return null;
+  return {
+    state: row.modelState as MachineStateName,
+    active: row.active,
+    candidate: row.candidate,
+    lastGood: row.lastGood,
+    target: row.target,
+    rolloutId: row.modelRolloutId,
+    reason: fromNullableColumn(row.modelReason),
+  };
+}
+
+function desiredOf(row: DeviceRow): DesiredRelease | null {
+  const { desiredReleaseId, desiredSha256, desiredBytes, desiredCounter, desiredPolicy } = row;
+  if (desiredReleaseId === null || desiredSha256 === null) return null;
+  if (desiredBytes === null || desiredCounter === null || desiredPolicy === null) return null;
+  return {
+    releaseId: desiredReleaseId,
+    manifestSha256: desiredSha256,
+    manifestBytes: desiredBytes,
+    counter: desiredCounter,
+    rolloutId: row.desiredRolloutId,
+    policy: fromColumn(desiredPolicy),
+  };
+}
+
+/**
+ * What to go back to if the present desired release is replaced now: that one where it is proven on
+ * the device, else what its own rollout would have gone back to.
+ */
+function provenOf(row: DeviceRow, desired: DesiredRelease | null): DesiredRelease | null {
+  const byRollout = row.ownerState !== null;
+  const proven = row.ownerState === 'committed' || row.lastGood === desired?.releaseId;
+  return byRollout && !proven ? fromNullableColumn(row.ownerPrevious) : desired;
+}
+
+function deviceFact(row: DeviceRow): DeviceFact {
+  const desired = desiredOf(row);
+  return {
+    id: row.id,
+    active: row.status === 'active',
+    online: row.presence === 'online',
+    presenceAtMs: row.presenceAtMs,
+    reportedEpoch: row.reportedEpoch,
+    model: modelOf(row),
+    desired,
+    desiredNumber: row.ownerNumber ?? 0,
+    proven: provenOf(row, desired),
+    member: memberOf(row),
+  };
+}
+
+/** Everything the next step depends on. `newcomers`: also the devices that match and have no wave yet. */
+export function readFacts(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rolloutId: string,
+  options: { newcomers: boolean; nowMs: number; changesMax: number },
+): RolloutFacts | undefined {
+  const rollout = readRollout(db, qb, rolloutId);
+  if (rollout === undefined) return undefined;
+  const all = devicesQuery(qb, rollout);
+  const rows = db.all(options.newcomers ? all : all.where('m.rollout_id', 'is not', null));
+  const selected = rows.filter(
+    (row) => row.wave !== null || matches(rollout.spec.selector, fromColumn(row.labels)),
+  );
+  return {
+    rollout,
+    waves: readWaves(db, qb, rolloutId),
+    devices: selected.map(deviceFact),
+    nowMs: options.nowMs,
+    changesMax: options.changesMax,
+  };
+}
+
+const differs = (a: object | null, b: object | null): boolean => JSON.stringify(a) !== JSON.stringify(b);
+
+/** Stores the rollout itself. */
+export function writeRollout(db: RegistryDb, qb: RegistryQueries, rollout: RolloutFact): void {
+  const { state, reason, endsAs, endedAtMs } = rollout;
+  db.run(
+    qb
+      .updateTable('rollouts')
+      .set({ state, reason, ends_as: endsAs, ended_at_ms: endedAtMs })
+      .where('rollout_id', '=', rollout.id),
+  );
+}
+
+/**
+ * Stores what differs from the facts. `issue` signs a device's next assignment after its desired
+ * release changed, in the same transaction, and returns its epoch.
+ */
+export function writeDecision(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  facts: RolloutFacts,
+  decision: RolloutDecision,
+  issue: (deviceId: string) => number,
+): void {
+  const { rollout } = decision;
+  if (differs(facts.rollout, rollout)) writeRollout(db, qb, rollout);
+  for (const [at, wave] of decision.waves.entries()) {
+    if (differs(facts.waves[at] ?? null, wave)) writeWave(db, qb, rollout.id, wave);
+  }
+  for (const [deviceId, release] of decision.desired) writeDesired(db, qb, deviceId, rollout.as, release);
+  const before = new Map(facts.devices.map(({ id, member }) => [id, member]));
+  for (const [deviceId, decided] of decision.members) {
+    const member = decision.desired.has(deviceId) ? { ...decided, epoch: issue(deviceId) } : decided;
+    if (differs(before.get(deviceId) ?? null, member)) writeMember(db, qb, rollout.id, deviceId, member);
+  }
+}
+
+export function writeWave(db: RegistryDb, qb: RegistryQueries, rolloutId: string, wave: WaveFact): void {
+  const columns = {
+    state: wave.state,
+    reason: wave.reason,
+    gates: toColumn(wave.gates),
+    started_at_ms: wave.startedAtMs,
+    ended_at_ms: wave.endedAtMs,
+  };
+  db.run(
+    qb
+      .insertInto('rollout_waves')
+      .values({ rollout_id: rolloutId, wave_index: wave.index, ...columns })
+      .onConflict((conflict) => conflict.columns(['rollout_id', 'wave_index']).doUpdateSet(columns)),
+  );
+}
+
+function writeMember(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rolloutId: string,
+  deviceId: string,
+  member: Member,
+): void {
+  const columns: Omit<RolloutDevicesTable, 'rollout_id' | 'device_id'> = {
+    wave_index: member.wave,
+    state: member.state,
+    reason: toNullableColumn(member.reason),
+    step: member.step,
+    epoch: member.epoch,
+    step_at_ms: member.stepAtMs,
+    previous: toNullableColumn(member.previous),
+  };
+  db.run(
+    qb
+      .insertInto('rollout_devices')
+      .values({ rollout_id: rolloutId, device_id: deviceId, ...columns })
+      .onConflict((conflict) => conflict.columns(['rollout_id', 'device_id']).doUpdateSet(columns)),
+  );
+}
+
+function writeDesired(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  deviceId: string,
+  as: string,
+  release: DesiredRelease | null,
+): void {
+  if (release === null) {
+    db.run(qb.deleteFrom('desired').where('device_id', '=', deviceId).where('as_name', '=', as));
+    return;
+  }
+  const columns: Omit<DesiredTable, 'device_id' | 'as_name'> = {
+    release_id: release.releaseId,
+    manifest_sha256: release.manifestSha256,
+    manifest_bytes: release.manifestBytes,
+    counter: release.counter,
+    rollout_id: release.rolloutId,
+    policy: toColumn(release.policy),
+  };
+  db.run(
+    qb
+      .insertInto('desired')
+      .values({ device_id: deviceId, as_name: as, ...columns })
+      .onConflict((conflict) => conflict.columns(['device_id', 'as_name']).doUpdateSet(columns)),
+  );
+}

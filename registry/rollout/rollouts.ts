@@ -1,0 +1,333 @@
+// Why: the shell of the rollout controller: reads facts, steps, stores and publishes; woken by reports, presence, time.
+// Trusts: controller.ts for every decision. Must never: hold a decision that is not stored.
+
+import { asFleetError } from '../../shared/kernel/errors.ts';
+import type { Timer } from '../../shared/kernel/ports.ts';
+import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { RolloutStatus, RolloutSummary } from '../../shared/wire/http.ts';
+import type { Reason } from '../../shared/wire/messages.ts';
+import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
+import type { RegistryCore } from '../core.ts';
+import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { RegistryDb } from '../store/open.ts';
+import { abort, step } from './controller.ts';
+import type { RolloutFact } from './facts.ts';
+import { pendingGates } from './gates.ts';
+import {
+  readFacts,
+  readRollout,
+  readWaves,
+  wavesOf,
+  writeDecision,
+  writeRollout,
+  writeWave,
+} from './records.ts';
+
+export interface Rollouts {
+  /** Stores the rollout and begins it. Refusals: `release-unknown`, `rollout-unsupported`. */
+  begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
+  /** Newest first. */
+  list(): Promise<RolloutSummary[]>;
+  /** Refusal: `rollout-unknown`. */
+  status(rolloutId: string): Promise<Result<RolloutStatus>>;
+  /**
+   * Ends it. `revert` takes back what was assigned; absent: what the file says under `onAbort`.
+   * Refusals: `rollout-unknown`, `rollout-state`.
+   */
+  abort(rolloutId: string, by: string, revert: boolean | null): Promise<Result<{ id: string }>>;
+  /** Goes on with every rollout from what is stored. */
+  start(): Promise<void>;
+  /** Ends after the step that is under way. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Reports come in crowds: rollouts are stepped at most ten times a second, */
+const stepGapMs = 100;
+/** and in a large fleet rest four times as long as they worked, so that others get their turn. */
+const gapShare = 4;
+/** Looked at again at least this often while anything is under way, whatever the facts say. */
+const stepEveryMs = 5_000;
+/** Assignments signed in one transaction: about 10 ms. */
+const changesMax = 200;
+
+export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
+  const { store, releases, clock, entropy, log } = core;
+  const { qb } = store;
+  let started = false;
+  let stopped = false;
+  /** Something changed since the last pass; `newcomers` also: who matches which selector may have changed. */
+  let changed = false;
+  let newcomers = true;
+  let passing: Promise<void> | null = null;
+  let timer: Timer | null = null;
+  let endGap: () => void = () => undefined;
+  let unlisten: () => void = () => undefined;
+
+  function wake(members: boolean): void {
+    changed = true;
+    if (members) newcomers = true;
+    if (!started || stopped || passing !== null) return;
+    passing = passes().finally(() => {
+      passing = null;
+      if (changed) wake(false);
+    });
+  }
+
+  async function passes(): Promise<void> {
+    while (changed && !stopped) {
+      changed = false;
+      timer?.cancel();
+      const beganMs = clock.mono();
+      const wakeAtMs = await pass();
+      if (stopped) return;
+      if (wakeAtMs !== null) sleepUntil(wakeAtMs);
+      await gap(Math.max(stepGapMs, gapShare * (clock.mono() - beganMs)));
+    }
+  }
+
+  /** Between two passes; cut short by `stop`. */
+  async function gap(ms: number): Promise<void> {
+    const pause = clock.timer(ms);
+    const ended = new Promise<void>((resolve) => {
+      endGap = resolve;
+    });
+    await Promise.race([pause.done, ended]);
+    pause.cancel();
+  }
+
+  function sleepUntil(atMs: number): void {
+    const waitMs = Math.min(Math.max(atMs - clock.wall(), stepGapMs), stepEveryMs);
+    timer = clock.timer(waitMs);
+    void timer.done.then(() => wake(false));
+  }
+
+  /** Steps every rollout that may change. Returns when to look again, null where nothing is under way. */
+  async function pass(): Promise<number | null> {
+    const members = newcomers;
+    newcomers = false;
+    let wakeAtMs: number | null = null;
+    for (const rolloutId of await store.tx((db) => due(db, members))) {
+      if (stopped) return null;
+      const nextMs = await advance(rolloutId, members);
+      if (nextMs !== null) wakeAtMs = Math.min(wakeAtMs ?? nextMs, nextMs);
+    }
+    return wakeAtMs;
+  }
+
+  /** The latest first: a device that matches several gets what the latest says. */
+  function due(db: RegistryDb, members: boolean): string[] {
+    const late = qb
+      .selectFrom('rollout_devices')
+      .select('rollout_id')
+      .where('step', 'in', ['assigned', 'reverted'])
+      .where('state', 'not in', ['committed', 'idle', 'incompatible']);
+    const query = qb
+      .selectFrom('rollouts')
+      .select('rollout_id')
+      .where((where) =>
+        where.or([
+          where('state', 'in', ['running', 'paused', 'rolling-back', ...(members ? ['succeeded'] : [])]),
+          where('rollout_id', 'in', late),
+        ]),
+      )
+      .orderBy('number', 'desc');
+    return db.all(query).map((row) => row.rollout_id);
+  }
+
+  /** Steps one rollout until nothing more follows from what is known. */
+  async function advance(rolloutId: string, members: boolean): Promise<number | null> {
+    try {
+      for (;;) {
+        const stepped = await store.tx((db) => stepIn(db, rolloutId, members));
+        if (stepped === null) return null;
+        if (stepped.devices.length > 0) await fleet.director.publish(stepped.devices);
+        if (stopped) return null;
+        if (stepped.devices.length > 0) continue;
+        return stepped.open ? (stepped.wakeAtMs ?? clock.wall() + stepEveryMs) : stepped.wakeAtMs;
+      }
+    } catch (thrown) {
+      const error = asFleetError(thrown);
+      log.emit('error', 'rollout.step.failed', { rolloutId, code: error.code, detail: error.message });
+      return clock.wall() + stepEveryMs;
+    }
+  }
+
+  function stepIn(db: RegistryDb, rolloutId: string, members: boolean) {
+    const facts = readFacts(db, qb, rolloutId, { newcomers: members, nowMs: clock.wall(), changesMax });
+    if (facts === undefined) return null;
+    const decision = step(facts);
+    writeDecision(db, qb, facts, decision, (deviceId) => fleet.director.issueIn(db, deviceId));
+    transition(db, facts.rollout, decision.rollout);
+    return {
+      devices: [...decision.desired.keys()],
+      wakeAtMs: decision.wakeAtMs,
+      open: decision.rollout.state === 'running' || decision.rollout.state === 'rolling-back',
+    };
+  }
+
+  /** Says that the rollout came into another state, in the log and among the fleet's events. */
+  function transition(db: RegistryDb, before: RolloutFact, after: RolloutFact): void {
+    if (before.state === after.state) return;
+    const { id, name, state, reason } = after;
+    log.emit('info', 'rollout.transition', { rolloutId: id, name, from: before.state, to: state, reason });
+    const detail = reason === null ? `${id} (${name})` : `${id} (${name}): ${reason}`;
+    fleet.events.recordIn(db, { source: 'registry', subject: null, code: `rollout-${state}`, detail });
+    // What was superseded or taken back may concern other rollouts of the same name.
+    if (after.endedAtMs !== null) newcomers = changed = true;
+  }
+
+  function insert(
+    db: RegistryDb,
+    id: string,
+    file: RolloutFile,
+    as: string,
+    createdBy: string,
+    release: RolloutFact['release'],
+  ): void {
+    db.run(
+      qb.insertInto('rollouts').values({
+        rollout_id: id,
+        name: file.metadata.name,
+        release_id: release.releaseId,
+        as_name: as,
+        manifest_sha256: release.manifestSha256,
+        manifest_bytes: release.manifestBytes,
+        counter: release.counter,
+        spec: toColumn(file.spec),
+        state: 'running',
+        reason: null,
+        ends_as: null,
+        created_by: createdBy,
+        created_at_ms: clock.wall(),
+        ended_at_ms: null,
+      }),
+    );
+    for (const index of wavesOf(file.spec).keys()) {
+      const gates = pendingGates(file.spec, index);
+      writeWave(db, qb, id, {
+        index,
+        state: 'pending',
+        reason: null,
+        gates,
+        startedAtMs: null,
+        endedAtMs: null,
+      });
+    }
+  }
+
+  function statusIn(db: RegistryDb, rolloutId: string): Result<RolloutStatus> {
+    const rollout = readRollout(db, qb, rolloutId);
+    if (rollout === undefined) return refuse('rollout-unknown', `there is no rollout ${rolloutId}`);
+    const members = db.all(
+      qb
+        .selectFrom('rollout_devices as m')
+        .leftJoin('device_models as r', (join) =>
+          join.onRef('r.device_id', '=', 'm.device_id').on('r.name', '=', rollout.as),
+        )
+        .select(['m.device_id as id', 'm.wave_index as wave', 'm.state as state', 'm.reason as reason'])
+        .select('r.active as release')
+        .where('m.rollout_id', '=', rolloutId)
+        .orderBy('m.wave_index')
+        .orderBy('m.device_id'),
+    );
+    const waves = readWaves(db, qb, rolloutId);
+    return ok({
+      id: rollout.id,
+      name: rollout.name,
+      release: rollout.release.releaseId,
+      state: rollout.state,
+      reason: rollout.reason,
+      waves: waves.map(({ index, state, reason }) => {
+        const devices: Record<string, number> = { total: 0 };
+        for (const member of members) {
+          if (member.wave !== index) continue;
+          devices['total'] = (devices['total'] ?? 0) + 1;
+          devices[member.state] = (devices[member.state] ?? 0) + 1;
+        }
+        return { index, state, reason, devices };
+      }),
+      gates: waves.flatMap((wave) => wave.gates),
+      devices: members.map(({ id, wave, state, reason, release }) => ({
+        id,
+        wave,
+        state: state as RolloutStatus['devices'][number]['state'],
+        reason: inWords(fromNullableColumn<Reason>(reason)),
+        release,
+      })),
+    });
+  }
+
+  const inWords = (reason: Reason | null): string | null =>
+    reason === null ? null : `${reason.code}: ${reason.detail}`;
+
+  return {
+    async begin(file, createdBy) {
+      const name = parseReleaseId(file.spec.release ?? '');
+      if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
+      const found = await releases.find(file.spec.release ?? '');
+      if (found === null)
+        return refuse('release-unknown', `the catalogue does not name ${file.spec.release}`);
+      const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
+      const { releaseId, manifestSha256, manifestBytes, counter } = found;
+      const release = { releaseId, manifestSha256, manifestBytes, counter };
+      await store.tx((db) => insert(db, id, file, file.spec.as ?? name.name, createdBy, release));
+      log.emit('info', 'rollout.transition', {
+        rolloutId: id,
+        name: file.metadata.name,
+        from: null,
+        to: 'running',
+      });
+      wake(true);
+      return ok({ id });
+    },
+
+    async list() {
+      const rows = await store.tx((db) =>
+        db.all(qb.selectFrom('rollouts').selectAll().orderBy('number', 'desc')),
+      );
+      return rows.map((row) => ({
+        id: row.rollout_id,
+        name: row.name,
+        release: row.release_id,
+        as: row.as_name,
+        state: row.state as RolloutSummary['state'],
+        reason: row.reason,
+        createdBy: row.created_by,
+        createdAtMs: row.created_at_ms,
+        endedAtMs: row.ended_at_ms,
+      }));
+    },
+
+    status: (rolloutId) => store.tx((db) => statusIn(db, rolloutId)),
+
+    async abort(rolloutId, by, revert) {
+      const aborted = await store.tx((db): Result<{ id: string }> => {
+        const rollout = readRollout(db, qb, rolloutId);
+        if (rollout === undefined) return refuse('rollout-unknown', `there is no rollout ${rolloutId}`);
+        const next = abort(rollout, by, revert ?? rollout.spec.onAbort === 'revert', clock.wall());
+        if (next === null) return refuse('rollout-state', `it is ${rollout.state}`);
+        writeRollout(db, qb, next);
+        transition(db, rollout, next);
+        return ok({ id: rolloutId });
+      });
+      if (aborted.ok) wake(true);
+      return aborted;
+    },
+
+    async start() {
+      started = true;
+      unlisten = fleet.onChange(({ kind }) => wake(kind === 'member'));
+      wake(true);
+    },
+
+    async stop() {
+      stopped = true;
+      unlisten();
+      timer?.cancel();
+      endGap();
+      await passing;
+    },
+  };
+}

@@ -1,0 +1,27 @@
+// Why: what the tests of rollouts stand on: two releases of one model, and devices that run the first.
+// Trusts: test/fleet/world.ts. Must never: stand in for a part that is under test.
+
+import { type Device, openWorld, rolloutFile, type World } from '../fleet/world.ts';
+
+export const v1 = 'acme/digits@1.0.0';
+export const v2 = 'acme/digits@2.0.0';
+export const golden = { code: 'probe-golden-failed', detail: 'case 0' };
+
+export async function world2(t: Parameters<typeof openWorld>[0]): Promise<World> {
+  const world = await openWorld(t);
+  await world.push(v1, 1);
+  await world.push(v2, 2);
+  return world;
+}
+
+export const assigned = async (device: Device): Promise<string | null> =>
+  (await device.assignment())?.releases[0]?.releaseId ?? null;
+export const all = async <T>(devices: Device[], get: (device: Device) => Promise<T>): Promise<T[]> =>
+  Promise.all(devices.map(get));
+
+/** Every device commits release 1, as the ground to stand on. */
+export async function onRelease1(world: World, devices: Device[]): Promise<void> {
+  await world.start(rolloutFile('digits-1', { release: v1 }));
+  await all(devices, (device) => device.obey());
+  await world.settle();
+}

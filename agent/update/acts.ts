@@ -1,0 +1,193 @@
+// Why: what each effect of the update machine does, and which event it ends in.
+// Trusts: that the state it acts on is durable. Must never: report a result after its attempt was
+// superseded, nor do anything that a repetition after a reboot would spoil.
+
+import { invariant } from '../../shared/kernel/errors.ts';
+import type { Clock, Entropy, Log, Runtime } from '../../shared/kernel/ports.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { type AssignedRelease, describeIssues, probeEvidenceSchema } from '../../shared/wire/messages.ts';
+import type { Blobs } from './fetch.ts';
+import type { DeviceFacts } from './judgement.ts';
+import type { Act, Lane } from './lane.ts';
+import { assignedOf, type Effect, type MachineEvent, type MachineState, type ReleaseRef } from './machine.ts';
+import { blobsOf, fetchRelease, needsFetching, openRelease, readManifest, reasonOf } from './release.ts';
+import { backoffMs, faultsRefused, passesByItself } from './waits.ts';
+
+/** How often a soaking release is asked how it does. Short against any soak that proves something. */
+const soakCheckMs = 5_000;
+/** Progress is reported in steps of 5 %: each report costs a durable counter and a signature. */
+const progressSteps = 20;
+
+type ActEffect = Exclude<Effect, 'settle' | 'forget' | 'collect'>;
+export interface Acts {
+  of: { readonly [E in ActEffect]: (act: Act) => Promise<void> };
+  /** Frees what no model needs. */
+  collect(): Promise<void>;
+}
+
+export interface ActParts {
+  blobs: Blobs;
+  runtime: Runtime;
+  clock: Clock;
+  entropy: Entropy;
+  log: Log;
+  agree: (assigned: AssignedRelease) => Promise<Result<void>>;
+  device: DeviceFacts;
+  /** The states of all models, as journalled. */
+  states: () => MachineState[];
+  /** Takes the event when its turn comes, unless the act is stale by then. */
+  dispatch: (act: Act, event: MachineEvent) => Promise<void>;
+  changed: () => void;
+  stopped: () => boolean;
+}
+
+export function createActs(parts: ActParts): Acts {
+  const { blobs, runtime, clock, entropy, log, dispatch } = parts;
+
+  /** Repeats `work` while what stands in its way may pass by itself; null once the act is stale. */
+  async function tried<T>(
+    act: Act,
+    work: (progressed: () => void) => Promise<Result<T>>,
+  ): Promise<Result<T> | null> {
+    let failures = 0;
+    for (;;) {
+      const result = await faultsRefused(() =>
+        work(() => {
+          failures = 0;
+          act.lane.problem = null;
+        }),
+      );
+      if (!act.current()) return null;
+      if (result.ok || !passesByItself(result.refusal.code)) return result;
+      failures += 1;
+      act.lane.problem = reasonOf(result.refusal);
+      log.emit('warn', 'update.waiting', { model: act.lane.as, ...act.lane.problem });
+      parts.changed();
+      await act.lane.waits.pause(backoffMs(failures, entropy));
+      if (!act.current()) return null;
+    }
+  }
+
+  async function conclude(act: Act, event: MachineEvent): Promise<void> {
+    if (act.current()) await dispatch(act, event);
+  }
+
+  const failure = (result: { refusal: Parameters<typeof reasonOf>[0] }): MachineEvent => ({
+    type: 'failed',
+    reason: reasonOf(result.refusal),
+  });
+
+  async function agree(act: Act): Promise<void> {
+    const assigned = assignedOf(act.lane.state);
+    invariant(assigned !== null, 'an offered model has a target');
+    const agreed = await tried(act, () => parts.agree(assigned));
+    if (agreed !== null) await conclude(act, agreed.ok ? { type: 'agreed' } : failure(agreed));
+  }
+
+  async function fetch(act: Act): Promise<void> {
+    const { lane, current } = act;
+    const fetched = await tried(act, (progressed) =>
+      fetchRelease(blobs, candidateOf(lane), {
+        wanted: current,
+        onManifest: (manifest) =>
+          conclude(act, { type: 'described', requires: manifest.requires, device: parts.device }),
+        onProgress: (doneBytes, totalBytes) => {
+          if (!current()) return;
+          const part = (done: number) => Math.floor((done / Math.max(1, totalBytes)) * progressSteps);
+          const before = lane.progress?.doneBytes ?? -1;
+          lane.progress = { doneBytes, totalBytes };
+          if (doneBytes > before) progressed();
+          if (before < 0 || part(before) !== part(doneBytes)) parts.changed();
+        },
+      }),
+    );
+    if (fetched !== null) await conclude(act, fetched.ok ? { type: 'fetched' } : failure(fetched));
+  }
+
+  /** Opens the candidate; what is lost or rotten sends the machine back to fetching. */
+  async function opened(act: Act) {
+    const release = await tried(act, () => openRelease(blobs, act.lane.as, candidateOf(act.lane)));
+    if (release === null || release.ok) return release?.value ?? null;
+    await conclude(act, needsFetching(release.refusal) ? { type: 'damaged' } : failure(release));
+    return null;
+  }
+
+  async function verify(act: Act): Promise<void> {
+    const release = await opened(act);
+    if (release !== null) await conclude(act, { type: 'verified' });
+  }
+
+  async function stage(act: Act): Promise<void> {
+    const release = await opened(act);
+    if (release === null) return;
+    await act.lane.serving.willLoad(release.loadable.manifestSha256);
+    if (!act.current()) return;
+    const loaded = await faultsRefused(() => runtime.load(release.loadable));
+    // The child started although nobody wants it any more: have it ended.
+    if (!act.current()) return act.lane.closed ? undefined : act.lane.serving.settle();
+    await conclude(act, loaded.ok ? { type: 'staged' } : failure(loaded));
+  }
+
+  async function probe(act: Act): Promise<void> {
+    const release = await opened(act);
+    if (release === null) return;
+    const probed = await faultsRefused(() => runtime.probe(release.loadable));
+    if (!probed.ok) return conclude(act, failure(probed));
+    const { firstFailure } = probed.value;
+    const cut = { ...probed.value, firstFailure: firstFailure?.slice(0, 2_000) ?? null };
+    // It goes into the journal: what does not fit there must not get in.
+    const evidence = probeEvidenceSchema.safeParse(cut);
+    if (!evidence.success) {
+      return conclude(act, failure(refuse('internal', `probe evidence: ${describeIssues(evidence.error)}`)));
+    }
+    await conclude(act, { type: 'probed', evidence: evidence.data, limits: release.manifest.limits });
+  }
+
+  async function watch(act: Act): Promise<void> {
+    const { lane, current } = act;
+    while (current()) {
+      const active = lane.state.active?.manifestSha256 ?? null;
+      // After a reboot the release must first be up again; `served` wakes this loop.
+      if (active !== null && lane.serving.now() === active) {
+        const answer = await faultsRefused(() => runtime.healthy(lane.as));
+        await conclude(act, { type: 'health', answer });
+        if (!current()) return;
+      }
+      const left = (lane.state.soakUntilMs ?? 0) - clock.mono();
+      await lane.waits.pause(left > 0 ? Math.min(soakCheckMs, Math.ceil(left)) : soakCheckMs);
+    }
+  }
+
+  /** Digests of all that some model may still need; null where that cannot be told. */
+  async function needed(): Promise<ReadonlySet<string> | null> {
+    const keep = new Set<string>();
+    for (const { active, candidate, lastGood, previous } of parts.states()) {
+      for (const ref of [active, candidate, lastGood, previous]) {
+        if (ref === null) continue;
+        keep.add(ref.manifestSha256);
+        const manifest = await readManifest(blobs, ref);
+        if (parts.stopped()) return null;
+        if (manifest.ok) for (const blob of blobsOf(manifest.value)) keep.add(blob.sha256);
+        else if (ref !== candidate && ref !== previous) return null;
+      }
+    }
+    return keep;
+  }
+
+  async function collect(): Promise<void> {
+    const swept = await faultsRefused(async () => {
+      await blobs.collect(needed);
+      return ok();
+    });
+    // Space that is not freed today is freed after the next update.
+    if (!swept.ok) log.emit('warn', 'update.waiting', { ...swept.refusal });
+  }
+
+  return { of: { agree, fetch, verify, stage, probe, watch }, collect };
+}
+
+function candidateOf(lane: Lane): ReleaseRef {
+  const { candidate, as } = lane.state;
+  invariant(candidate !== null, `no candidate for ${as} in ${lane.state.phase}`);
+  return candidate;
+}

@@ -1,0 +1,89 @@
+// Why: what is journalled for one model, and what can be read from it.
+// Trusts: machine.ts, the one place that makes a next state. Must never: hold what is not durable.
+
+import type { ProbeEvidence } from '../../shared/kernel/ports.ts';
+import type {
+  ActivationPolicy,
+  AssignedRelease,
+  MachineStateName,
+  Reason,
+} from '../../shared/wire/messages.ts';
+
+/** A release by the identity of its bytes: the SHA-256 and size of its manifest. */
+export interface ReleaseRef {
+  releaseId: string;
+  manifestSha256: string;
+  manifestBytes: number;
+  counter: number;
+}
+
+/**
+ * What is journalled for one model. Outside `soaking` the active release is the last good one, unless
+ * a first install was superseded while it soaked: it then serves on until its successor is judged.
+ */
+export interface MachineState {
+  /** Name under which it is served. */
+  as: string;
+  phase: MachineStateName;
+  /** What serves (while `switching`: what served before). */
+  active: ReleaseRef | null;
+  /** What is being tried: set from `offered` to `switching`, null otherwise. */
+  candidate: ReleaseRef | null;
+  /** The last committed release. Never collected. */
+  lastGood: ReleaseRef | null;
+  /** The one committed before `lastGood`; kept on disk so that going back needs no network. */
+  previous: ReleaseRef | null;
+  /** What the running or last update was about. Null only where the model was removed. */
+  target: ReleaseRef | null;
+  rolloutId: string | null;
+  policy: ActivationPolicy;
+  /** Counts updates; results of an older attempt are not of this one. */
+  attempt: number;
+  /** Monotonic milliseconds of this incarnation; after a reboot the time that was left counts on. */
+  deadlineAtMs: number | null;
+  soakUntilMs: number | null;
+  asOfMs: number;
+  /** Journal writes of this update so far. */
+  journalWrites: number;
+  reason: Reason | null;
+  probe: ProbeEvidence | null;
+  /**
+   * The update that failed last. The same bytes for the same rollout are not tried again, however often
+   * the director re-issues the assignment; another rollout (a retry has an id of its own) may.
+   */
+  rejected: { manifestSha256: string; rolloutId: string | null; reason: Reason } | null;
+}
+
+/** A model that was never assigned. */
+export function newMachine(as: string, nowMs: number): MachineState {
+  return {
+    as,
+    phase: 'idle',
+    active: null,
+    candidate: null,
+    lastGood: null,
+    previous: null,
+    target: null,
+    rolloutId: null,
+    policy: { deadlinesMs: { fetching: 3_600_000, probing: 300_000, soaking: 3_600_000 }, soakMs: 0 },
+    attempt: 0,
+    deadlineAtMs: null,
+    soakUntilMs: null,
+    asOfMs: nowMs,
+    journalWrites: 0,
+    reason: null,
+    probe: null,
+    rejected: null,
+  };
+}
+
+/** What the runtime should serve in this state; null: nothing. */
+export function servingTarget(state: MachineState): ReleaseRef | null {
+  return state.phase === 'switching' ? state.candidate : state.active;
+}
+
+/** The assignment that the running update obeys, as it was signed. Null where there is none. */
+export function assignedOf(state: MachineState): AssignedRelease | null {
+  if (state.target === null) return null;
+  return { as: state.as, ...state.target, rolloutId: state.rolloutId, policy: state.policy };
+}

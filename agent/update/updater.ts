@@ -1,0 +1,280 @@
+// Why: the shell around the update machine: it journals the next state durably, then acts, and turns
+// what happened into the next event. Trusts: assignments the trust room has checked.
+// Must never: act before the journal is durable, or take the result of a superseded attempt for its own.
+
+import { asFleetError, FleetError, invariant } from '../../shared/kernel/errors.ts';
+import { limits } from '../../shared/kernel/limits.ts';
+import type { Clock, Disk, Entropy, Fetcher, Log, Runtime, SqlTx, Store } from '../../shared/kernel/ports.ts';
+import type { Result } from '../../shared/kernel/result.ts';
+import type { AssignedRelease, Assignment, Reason, ReportedModel } from '../../shared/wire/messages.ts';
+import { createActs } from './acts.ts';
+import { type BlobLimits, openBlobs } from './fetch.ts';
+import { deleteMachine, readMachines, writeMachine } from './journal.ts';
+import type { DeviceFacts } from './judgement.ts';
+import type { Act, Lane } from './lane.ts';
+import { type Effect, type MachineEvent, type MachineState, newMachine, step } from './machine.ts';
+import { createServing } from './serving.ts';
+import { backoffMs, createWaits } from './waits.ts';
+
+export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
+  store: Store;
+  disk: Disk;
+  clock: Clock;
+  entropy: Entropy;
+  fetcher: Fetcher;
+  runtime: Runtime;
+  log: Log;
+  /** Whether catalogue and director name the same bytes, asked from local metadata before any download. */
+  trust: { agree(assigned: AssignedRelease): Promise<Result<void>> };
+  /** Called with all models after each change; must not block. Progress comes in steps of 5 %. */
+  onChange: (models: ReportedModel[]) => void;
+  /** Called when an update was refused and goes back; `update` names the attempt. Must not block. */
+  onRefused?: (refusal: Reason, update: string) => void;
+  /** As Node names it: `x64`, `arm64`. */
+  arch: string;
+  /** For the simulator, which shrinks them. */
+  limits?: BlobLimits & { journalWritesMax: number };
+}
+
+export interface Updater {
+  /**
+   * Resumes every model and serves the active releases first; resolves when each was tried once,
+   * before any use of the network. Faults: `state-corrupt`, and those of the store.
+   */
+  start(): Promise<void>;
+  /**
+   * What this device is to run: models that are not listed are removed. Resolves when that is durable.
+   * Idempotent; call it after `start` with the assignment in force, and with each new one.
+   */
+  assign(assignment: Assignment): Promise<void>;
+  models(): ReportedModel[];
+  /** The network is back: waiting retries start at once. */
+  retryNow(): void;
+  /** No effect begins after this; a transaction that is under way ends first. */
+  stop(): Promise<void>;
+}
+
+export function createUpdater(parts: UpdaterParts): Updater {
+  const { store, clock, entropy, runtime, log } = parts;
+  const ofHouse = parts.limits ?? limits;
+  const blobs = openBlobs({ disk: parts.disk, fetcher: parts.fetcher, log, limits: ofHouse });
+  const lanes = new Map<string, Lane>();
+  const storeWaits = createWaits(clock);
+  let started = false;
+  let stopped = false;
+  let tail: Promise<unknown> = Promise.resolve();
+  let openGate: () => void = () => undefined;
+  /** What may use the network waits until the active releases were brought up. */
+  const gate = new Promise<void>((resolve) => {
+    openGate = resolve;
+  });
+
+  const models = () => [...lanes.values()].map(reported);
+  const changed = () => {
+    if (!stopped) parts.onChange(models());
+  };
+  const acts = createActs({
+    blobs,
+    runtime,
+    clock,
+    entropy,
+    log,
+    agree: (assigned) => parts.trust.agree(assigned),
+    device: parts,
+    states: () => [...lanes.values()].map((lane) => lane.state),
+    // Asked again when its turn comes: an assignment that waits before it may have changed everything.
+    dispatch: ({ lane, current }, event) =>
+      enqueue(async () => {
+        if (current()) await take(lane.as, event);
+      }),
+    changed,
+    stopped: () => stopped,
+  });
+
+  /** One transaction, tried until the store takes it: an event is never lost to a full disk. */
+  async function journalled(work: (db: SqlTx) => void): Promise<void> {
+    for (let failures = 1; !stopped; failures += 1) {
+      try {
+        return await store.tx(work);
+      } catch (thrown) {
+        const error = asFleetError(thrown);
+        if (error.code === 'internal' || error.retry === 'never') throw error;
+        log.emit('error', 'update.waiting', { code: error.code, detail: error.message });
+        await storeWaits.pause(backoffMs(failures, entropy));
+      }
+    }
+  }
+
+  function makeLane(state: MachineState): Lane {
+    const waits = createWaits(clock);
+    const lane: Lane = {
+      as: state.as,
+      state,
+      generation: 0,
+      closed: false,
+      deadline: null,
+      waits,
+      progress: null,
+      problem: null,
+      serving: createServing({
+        as: state.as,
+        state: () => lane.state,
+        stopped: () => stopped || lane.closed,
+        dispatch: (event) => void dispatch(lane.as, event),
+        blobs,
+        runtime,
+        entropy,
+        waits,
+        changed,
+      }),
+    };
+    lanes.set(state.as, lane);
+    return lane;
+  }
+
+  /** Events of all models are taken one after the other. */
+  function enqueue(work: () => Promise<void>): Promise<void> {
+    const turn = tail.then(work);
+    tail = turn.then(
+      () => undefined,
+      () => undefined,
+    );
+    return turn;
+  }
+
+  function dispatch(as: string, event: MachineEvent): Promise<void> {
+    return enqueue(() => take(as, event));
+  }
+
+  async function take(as: string, event: MachineEvent): Promise<void> {
+    if (stopped) return;
+    const known = lanes.get(as);
+    if (known === undefined && event.type !== 'assigned') return;
+    const before = known?.state ?? newMachine(as, clock.mono());
+    const { next, effects, journal } = step(before, event, clock.mono(), ofHouse);
+    if (journal) await journalled((db) => writeMachine(db, next));
+    if (stopped) return;
+    const lane = known ?? makeLane(next);
+    lane.state = next;
+    arm(lane);
+    if (effects.length > 0) {
+      lane.generation += 1;
+      lane.problem = null;
+      lane.progress = null;
+    }
+    if (journal) {
+      note(before, next);
+      changed();
+    }
+    for (const effect of effects) await perform(lane, effect);
+  }
+
+  async function perform(lane: Lane, effect: Effect): Promise<void> {
+    if (effect === 'settle') return lane.serving.settle();
+    if (effect === 'forget') return forget(lane);
+    const { generation } = lane;
+    const act: Act = { lane, current: () => !stopped && !lane.closed && lane.generation === generation };
+    if (effect === 'collect') void gate.then(() => acts.collect());
+    else void gate.then(() => (act.current() ? acts.of[effect](act) : undefined));
+  }
+
+  async function forget(lane: Lane): Promise<void> {
+    await journalled((db) => deleteMachine(db, lane.as));
+    close(lane);
+    lanes.delete(lane.as);
+    changed();
+  }
+
+  function close(lane: Lane): void {
+    lane.closed = true;
+    lane.deadline?.cancel();
+    lane.waits.close();
+  }
+
+  /** The timer only asks; the machine looks at its deadline itself. */
+  function arm(lane: Lane): void {
+    lane.deadline?.cancel();
+    lane.deadline = null;
+    const { deadlineAtMs } = lane.state;
+    if (deadlineAtMs === null) return;
+    const timer = clock.timer(Math.max(0, Math.ceil(deadlineAtMs - clock.mono())));
+    lane.deadline = timer;
+    void timer.done.then(() => {
+      if (lane.deadline !== timer || stopped) return;
+      lane.deadline = null;
+      // Armed again first: a timer that fired early must not be the last one.
+      if (clock.mono() < deadlineAtMs) return arm(lane);
+      const lastProblem = lane.problem ?? lane.serving.problem();
+      void dispatch(lane.as, { type: 'deadline', lastProblem });
+    });
+  }
+
+  function note(before: MachineState, next: MachineState): void {
+    if (before.phase === next.phase && before.attempt === next.attempt) return;
+    const fields = { model: next.as, release: next.target?.releaseId ?? null, rolloutId: next.rolloutId };
+    log.emit('info', 'update.transition', { ...fields, from: before.phase, to: next.phase });
+    if (next.phase === 'rolling-back') {
+      log.emit('warn', 'update.refused', { ...fields, ...next.reason });
+      if (next.reason !== null)
+        parts.onRefused?.(next.reason, `${next.as} ${fields.release} ${next.rolloutId}`);
+    }
+    if (next.phase === 'committed') log.emit('info', 'update.committed', fields);
+    if (before.phase === 'rolling-back' && next.phase === 'idle') {
+      const active = next.active?.releaseId ?? null;
+      log.emit('warn', 'update.rolled-back', { ...fields, active, ...next.reason });
+    }
+  }
+
+  return {
+    models,
+
+    async start() {
+      invariant(!started, 'the updater was started twice');
+      started = true;
+      const states = await store.tx(readMachines);
+      for (const state of states) makeLane(state);
+      for (const state of states) await dispatch(state.as, { type: 'booted' });
+      await Promise.all([...lanes.values()].map((lane) => lane.serving.firstTry));
+      openGate();
+      // What a cut left behind, also of a model that is gone: nothing else would sweep it.
+      void acts.collect();
+    },
+
+    async assign(assignment) {
+      invariant(started, 'assign before start');
+      const wanted = new Map(assignment.releases.map((release) => [release.as, release]));
+      await enqueue(async () => {
+        for (const as of [...lanes.keys()]) if (!wanted.has(as)) await take(as, { type: 'removed' });
+        for (const [as, release] of wanted) await take(as, { type: 'assigned', release });
+      });
+      if (stopped) throw new FleetError('interrupted', 'the updater was stopped while it took an assignment');
+    },
+
+    retryNow() {
+      for (const lane of lanes.values()) lane.waits.wake();
+    },
+
+    async stop() {
+      stopped = true;
+      storeWaits.wake();
+      for (const lane of lanes.values()) close(lane);
+      await tail;
+    },
+  };
+}
+
+function reported(lane: Lane): ReportedModel {
+  const { state } = lane;
+  return {
+    name: state.as,
+    state: state.phase,
+    active: state.active?.releaseId ?? null,
+    candidate: state.candidate?.releaseId ?? null,
+    lastGood: state.lastGood?.releaseId ?? null,
+    target: state.target?.releaseId ?? null,
+    rolloutId: state.rolloutId,
+    reason: state.reason ?? lane.problem ?? lane.serving.problem(),
+    progress: lane.progress,
+    probe: state.probe,
+  };
+}

@@ -1,0 +1,172 @@
+// Why: a disk that forgets what was not synced: data lost, torn or reordered, names lost without a sync
+// of their folder. Trusts: POSIX's promises and nothing beyond them, whatever one file system adds.
+// Must never: keep after a power cut what only a kind file system would have kept.
+
+import { FleetError } from '../shared/kernel/errors.ts';
+import type { Disk } from '../shared/kernel/ports.ts';
+import { draw, drawInt } from './chance.ts';
+import { type Incarnation, latencyMs, type World } from './world.ts';
+
+/** Torn writes keep or lose blocks of this many bytes. Small, as the simulated files are. */
+const blockBytes = 64;
+
+interface Inode {
+  live: Uint8Array;
+  synced: Uint8Array;
+}
+
+type NameChange = { to: string; inode: Inode } | { from: string };
+
+export interface SimDisk {
+  port(of: Incarnation): Disk;
+  /** The power failed: only what POSIX promises is there afterwards, and some of the rest. */
+  cut(): void;
+  /** What a reader would see now, without an operation. */
+  peek(path: string): Uint8Array | null;
+  paths(): string[];
+}
+
+const folderOf = (path: string) => path.slice(0, Math.max(0, path.lastIndexOf('/')));
+
+export function createSimDisk(world: World): SimDisk {
+  let names = new Map<string, Inode>();
+  const durable = new Map<string, Inode>();
+  /** Changes of names since the folder's last sync, each group atomic (a rename is one). */
+  const pending = new Map<string, NameChange[][]>();
+  let cuts = 0;
+  let calls = 0;
+
+  const change = (folder: string, ...group: NameChange[]) => {
+    const groups = pending.get(folder) ?? [];
+    groups.push(group);
+    pending.set(folder, groups);
+  };
+  const settle = (group: NameChange[]) => {
+    for (const one of group) {
+      if ('from' in one) durable.delete(one.from);
+      else durable.set(one.to, one.inode);
+    }
+  };
+  const found = (path: string): Inode => {
+    const inode = names.get(path);
+    if (inode === undefined) throw new FleetError('disk-io', `no such file: ${path}`);
+    return inode;
+  };
+
+  /** What of a file's unsynced changes survived. */
+  function survivor(inode: Inode, key: number): Uint8Array {
+    const { live, synced } = inode;
+    if (live === synced) return synced;
+    const { seed } = world;
+    const fate = draw(seed, 'disk.fate', cuts, key);
+    if (fate < 0.25) return synced;
+    if (fate < 0.4) return live;
+    const [short, long] = live.length < synced.length ? [live, synced] : [synced, live];
+    // Often the length reached the disk and the data did not: the file looks complete and is not.
+    const whole = draw(seed, 'disk.whole', cuts, key) < 0.5;
+    const bytes = new Uint8Array(
+      whole ? live.length : drawInt(short.length, long.length, seed, 'disk.length', cuts, key),
+    );
+    for (let at = 0; at < bytes.length; at += blockBytes) {
+      const end = Math.min(at + blockBytes, bytes.length);
+      const source = draw(seed, 'disk.block', cuts, key, at) < 0.5 ? live : synced;
+      // Beyond the source's end the block reads as zeros: its length was kept, its data was not.
+      bytes.set(source.subarray(Math.min(at, source.length), Math.min(end, source.length)), at);
+    }
+    return bytes;
+  }
+
+  function cut(): void {
+    cuts += 1;
+    for (const [folder, groups] of pending) {
+      // A journalling file system orders names, so a prefix of the changes is what survives.
+      const kept = drawInt(0, groups.length, world.seed, 'disk.names', cuts, folder);
+      for (const group of groups.slice(0, kept)) settle(group);
+    }
+    pending.clear();
+    let key = 0;
+    for (const inode of new Set(durable.values())) {
+      key += 1;
+      inode.synced = survivor(inode, key);
+      inode.live = inode.synced;
+    }
+    names = new Map(durable);
+  }
+
+  function port(of: Incarnation): Disk {
+    const call = <T>(kind: string, detail: string, effect: () => T): Promise<T> => {
+      calls += 1;
+      return world.call(of, `disk.${kind}`, detail, latencyMs(world, 0, 2, 'disk', calls), effect);
+    };
+    return {
+      read: (path) => call('read', path, () => names.get(path)?.live.slice() ?? null),
+      readRange: (path, offset, length) =>
+        call(
+          'readRange',
+          `${path} ${offset}`,
+          () => names.get(path)?.live.slice(offset, offset + length) ?? null,
+        ),
+      size: (path) => call('size', path, () => names.get(path)?.live.length ?? null),
+      create: (path) =>
+        call('create', path, () => {
+          const known = names.get(path);
+          if (known !== undefined) {
+            known.live = new Uint8Array(0);
+            return;
+          }
+          const empty = new Uint8Array(0);
+          const inode = { live: empty, synced: empty };
+          names.set(path, inode);
+          change(folderOf(path), { to: path, inode });
+        }),
+      append: (path, bytes) =>
+        call('append', `${path} ${bytes.length}`, () => {
+          const inode = found(path);
+          const longer = new Uint8Array(inode.live.length + bytes.length);
+          longer.set(inode.live);
+          longer.set(bytes, inode.live.length);
+          inode.live = longer;
+        }),
+      truncate: (path, bytes) =>
+        call('truncate', `${path} ${bytes}`, () => {
+          const inode = found(path);
+          inode.live = inode.live.slice(0, bytes);
+        }),
+      fsync: (path) =>
+        call('fsync', path, () => {
+          const inode = found(path);
+          inode.synced = inode.live;
+        }),
+      rename: (from, to) =>
+        call('rename', `${from} ${to}`, () => {
+          const inode = found(from);
+          names.delete(from);
+          names.set(to, inode);
+          change(folderOf(to), { from }, { to, inode });
+        }),
+      unlink: (path) =>
+        call('unlink', path, () => {
+          if (names.delete(path)) change(folderOf(path), { from: path });
+        }),
+      fsyncDir: (path) =>
+        call('fsyncDir', path, () => {
+          for (const group of pending.get(path) ?? []) settle(group);
+          pending.delete(path);
+        }),
+      list: (path) =>
+        call('list', path, () =>
+          [...names.keys()]
+            .filter((name) => folderOf(name) === path)
+            .map((name) => name.slice(path.length + 1))
+            .sort(),
+        ),
+    };
+  }
+
+  return {
+    port,
+    cut,
+    peek: (path) => names.get(path)?.live ?? null,
+    paths: () => [...names.keys()].sort(),
+  };
+}

@@ -1,0 +1,283 @@
+// Why: virtual time and the order of everything. Every call a node makes through a port is a place where
+// its power may fail, before the effect or after it and before the caller learns of it.
+// Trusts: nodes to touch the world through ports only. Must never: resolve a call of a dead incarnation,
+// or let two completions run into each other.
+
+import { sha256Hex } from '../shared/crypto/digests.ts';
+import type { Clock, Entropy, Timer } from '../shared/kernel/ports.ts';
+import { draw, draw32, drawBytes, drawInt } from './chance.ts';
+
+export interface Operation {
+  node: string;
+  /** `disk.append`, `store.tx`, `runtime.load`, `timer`, … */
+  kind: string;
+  /** Counts the node's operations of this kind over all its incarnations, from 0. */
+  index: number;
+  /** Counts the node's operations of any kind, from 0. */
+  total: number;
+  detail: string;
+}
+
+export type Cut = 'before' | 'after';
+
+/** One life of a node between two power cuts. */
+export interface Incarnation {
+  node: string;
+  number: number;
+  alive: boolean;
+  bootedAtMs: number;
+}
+
+export interface WorldOptions {
+  seed: number;
+  /** Whether the power fails at this operation. */
+  cutAt: (operation: Operation) => Cut | null;
+  /** The node lost its power; called once for each cut. */
+  onCut: (incarnation: Incarnation) => void;
+  /** More operations than this in one run are a livelock. */
+  operationsMax: number;
+}
+
+interface Entry {
+  atMs: number;
+  tie: number;
+  fire: () => Promise<void> | void;
+}
+
+export interface World {
+  readonly seed: number;
+  nowMs(): number;
+  boot(node: string): Incarnation;
+  /** A call through a port: takes effect when it completes. `effect` may await microtasks only. */
+  call<T>(
+    of: Incarnation,
+    kind: string,
+    detail: string,
+    latencyMs: number,
+    effect: () => T | Promise<T>,
+  ): Promise<T>;
+  /** Something that happens to the world, not to a node. */
+  later(ms: number, fire: () => void): void;
+  clock(of: Incarnation): Clock;
+  entropy(of: Incarnation): Entropy;
+  note(line: string): void;
+  /** Records a broken invariant and ends the run. The first one counts. */
+  violate(message: string): void;
+  violation(): string | null;
+  /** Runs until nothing is left to happen, an invariant broke or `operationsMax` was reached. */
+  run(): Promise<void>;
+  operations(): number;
+  trace(): string[];
+  traceSha256(): string;
+}
+
+/** Lets all microtasks run: nothing else is between two completions. */
+const drained = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+export function createWorld(options: WorldOptions): World {
+  const { seed } = options;
+  const heap = createHeap();
+  const lines: string[] = [];
+  const counts = new Map<string, number>();
+  const incarnations = new Map<string, number>();
+  let nowMs = 0;
+  let entries = 0;
+  let operations = 0;
+  let violation: string | null = null;
+
+  const count = (key: string): number => {
+    const value = counts.get(key) ?? 0;
+    counts.set(key, value + 1);
+    return value;
+  };
+  const note = (line: string) => {
+    lines.push(`${nowMs} ${line}`);
+  };
+  const violate = (message: string) => {
+    if (violation !== null) return;
+    violation = message;
+    note(`VIOLATION ${message}`);
+  };
+  const schedule = (ms: number, fire: Entry['fire']) => {
+    entries += 1;
+    heap.push({ atMs: nowMs + ms, tie: draw32(seed, 'tie', entries), fire });
+  };
+
+  function begin(of: Incarnation, kind: string, detail: string): Operation {
+    const operation = {
+      node: of.node,
+      kind,
+      index: count(`${of.node}|${kind}`),
+      total: count(of.node),
+      detail,
+    };
+    operations += 1;
+    return operation;
+  }
+
+  function cut(of: Incarnation): void {
+    of.alive = false;
+    note(`${of.node} power cut`);
+    options.onCut(of);
+  }
+
+  async function complete<T>(
+    of: Incarnation,
+    operation: Operation,
+    effect: () => T | Promise<T>,
+    settle: { resolve: (value: T) => void; reject: (error: unknown) => void },
+  ): Promise<void> {
+    if (!of.alive) return;
+    const when = options.cutAt(operation);
+    note(
+      `${of.node} ${operation.kind}#${operation.index} ${operation.detail}${when === null ? '' : ` cut ${when}`}`,
+    );
+    if (when === 'before') return cut(of);
+    let tell: () => void;
+    try {
+      const value = await effect();
+      tell = () => settle.resolve(value);
+    } catch (error) {
+      tell = () => settle.reject(error);
+    }
+    if (when === 'after') return cut(of);
+    tell();
+  }
+
+  function call<T>(
+    of: Incarnation,
+    kind: string,
+    detail: string,
+    latencyMs: number,
+    effect: () => T | Promise<T>,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (!of.alive) return;
+      const operation = begin(of, kind, detail);
+      schedule(latencyMs, () => complete(of, operation, effect, { resolve, reject }));
+    });
+  }
+
+  function timer(of: Incarnation, ms: number): Timer {
+    let cancelled = false;
+    const done = new Promise<void>((resolve) => {
+      const operation = begin(of, 'timer', `${ms} ms`);
+      const atMs = nowMs + ms;
+      const reject = () => undefined;
+      heap.push({
+        atMs,
+        tie: draw32(seed, 'tie', entries),
+        // A cancelled timer is not an operation: it must not move time.
+        fire: () => (cancelled ? undefined : complete(of, operation, () => undefined, { resolve, reject })),
+        dropped: () => cancelled || !of.alive,
+      });
+      entries += 1;
+    });
+    return {
+      done,
+      cancel: () => {
+        cancelled = true;
+      },
+    };
+  }
+
+  return {
+    seed,
+    nowMs: () => nowMs,
+    boot: (node) => {
+      const number = (incarnations.get(node) ?? 0) + 1;
+      incarnations.set(node, number);
+      note(`${node} boot ${number}`);
+      return { node, number, alive: true, bootedAtMs: nowMs };
+    },
+    call,
+    later: (ms, fire) => schedule(ms, fire),
+    clock: (of) => {
+      // Wall time starts anywhere (no battery), monotonic time has another origin after each boot.
+      const wallOffsetMs = drawInt(0, 2_000_000_000_000, seed, 'wall', of.node, of.number);
+      const monoOffsetMs = drawInt(0, 10_000_000, seed, 'mono', of.node, of.number) - of.bootedAtMs;
+      return {
+        wall: () => nowMs + wallOffsetMs,
+        mono: () => nowMs + monoOffsetMs,
+        timer: (ms) => timer(of, ms),
+      };
+    },
+    entropy: (of) => ({
+      u32: () => draw32(seed, 'entropy', of.node, count(`${of.node}|entropy`)),
+      bytes: (n) => drawBytes(n, seed, 'entropy', of.node, count(`${of.node}|entropy`)),
+    }),
+    note,
+    violate,
+    violation: () => violation,
+    run: async () => {
+      for (;;) {
+        await drained();
+        const entry = heap.pop();
+        if (entry === undefined || violation !== null) return;
+        if (operations > options.operationsMax)
+          return violate(`more than ${options.operationsMax} operations`);
+        nowMs = entry.atMs;
+        await entry.fire();
+      }
+    },
+    operations: () => operations,
+    trace: () => lines,
+    traceSha256: () => sha256Hex(new TextEncoder().encode(lines.join('\n'))),
+  };
+}
+
+/** A binary heap by (time, tie-break). Entries that were dropped are passed over. */
+function createHeap() {
+  const items: (Entry & { dropped?: () => boolean })[] = [];
+  const before = (a: Entry, b: Entry) => a.atMs < b.atMs || (a.atMs === b.atMs && a.tie < b.tie);
+  const swap = (i: number, j: number) => {
+    const a = items[i];
+    const b = items[j];
+    if (a === undefined || b === undefined) return;
+    items[i] = b;
+    items[j] = a;
+  };
+  const isBefore = (i: number, j: number) => {
+    const a = items[i];
+    const b = items[j];
+    return a !== undefined && b !== undefined && before(a, b);
+  };
+  const take = () => {
+    swap(0, items.length - 1);
+    const first = items.pop();
+    for (let at = 0; ; ) {
+      const left = 2 * at + 1;
+      const least = isBefore(left + 1, left) ? left + 1 : left;
+      if (!isBefore(least, at)) return first;
+      swap(least, at);
+      at = least;
+    }
+  };
+  return {
+    push: (entry: Entry & { dropped?: () => boolean }) => {
+      items.push(entry);
+      for (let at = items.length - 1; at > 0; ) {
+        const parent = (at - 1) >> 1;
+        if (!isBefore(at, parent)) break;
+        swap(at, parent);
+        at = parent;
+      }
+    },
+    pop: (): Entry | undefined => {
+      for (;;) {
+        const first = take();
+        if (first === undefined || first.dropped?.() !== true) return first;
+      }
+    },
+  };
+}
+
+/** Latency of one call in whole milliseconds, drawn for this call alone. */
+export function latencyMs(world: World, low: number, high: number, ...key: (string | number)[]): number {
+  return drawInt(low, high, world.seed, 'latency', ...key);
+}
+
+/** Whether something with this probability happens to this operation. */
+export function happens(world: World, probability: number, ...key: (string | number)[]): boolean {
+  return draw(world.seed, 'fault', ...key) < probability;
+}

@@ -1,0 +1,257 @@
+// Why: the shell around the machine: what it does when ports fail, hang, lie or answer late.
+// Trusts: the rig's virtual time. Must never: depend on how long this computer takes.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import { ok, refuse } from '../../shared/kernel/result.ts';
+import { type ReportedModel, reportedModelSchema } from '../../shared/wire/messages.ts';
+import { createRig } from './rig.ts';
+
+const never = new Promise<never>(() => undefined);
+const only = (models: ReportedModel[]): ReportedModel => {
+  assert.equal(models.length, 1);
+  const model = models[0];
+  assert.ok(model);
+  return model;
+};
+
+test('a release is fetched, proven, served and reported; each report follows the schema', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  const { manifestSha256, releaseId } = rig.catalogue.release('alpha/good/0');
+  assert.equal(rig.runtime.serving.get('alpha'), manifestSha256);
+  const model = only(rig.updater.models());
+  assert.deepEqual(
+    { ...model, probe: null },
+    {
+      name: 'alpha',
+      state: 'committed',
+      active: releaseId,
+      candidate: null,
+      lastGood: releaseId,
+      target: releaseId,
+      rolloutId: '1',
+      reason: null,
+      progress: null,
+      probe: null,
+    },
+  );
+  assert.equal(model.probe?.goldenPassed, 4);
+  for (const models of rig.changes) for (const one of models) reportedModelSchema.parse(one);
+  const states = [...new Set(rig.changes.map((models) => models[0]?.state))];
+  assert.deepEqual(states, [
+    'offered',
+    'fetching',
+    'verifying',
+    'staging',
+    'probing',
+    'switching',
+    'soaking',
+    'committed',
+  ]);
+  assert.ok(rig.changes.length < 60, `${rig.changes.length} reports`);
+  assert.ok(rig.changes.some((models) => (models[0]?.progress?.doneBytes ?? 0) > 0));
+});
+
+test('files that are here already are not asked for again', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  rig.asked.clear();
+  await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: 'alpha/good/1' })));
+  const before = new Set(rig.catalogue.release('alpha/good/0').digests);
+  assert.ok(rig.asked.size > 0);
+  for (const digest of rig.asked.keys()) assert.ok(!before.has(digest));
+});
+
+for (const [kind, code] of [
+  ['bad-golden', 'probe-golden-failed'],
+  ['slow', 'probe-latency-exceeded'],
+  ['hungry', 'probe-memory-exceeded'],
+  ['other-arch', 'release-incompatible'],
+  ['wrong-bytes', 'blob-digest-mismatch'],
+  ['wrong-size', 'blob-size-mismatch'],
+  ['unsigned', 'target-unknown'],
+  ['no-load', 'model-invalid'],
+  ['fails-in-service', 'soak-errors'],
+] as const) {
+  test(`${kind}: refused with ${code}, the old release serves, files and child are gone`, async () => {
+    const rig = await createRig();
+    await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+    const files = rig.disk.paths();
+    await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: `alpha/${kind}/0` })));
+    const model = only(rig.updater.models());
+    const good = rig.catalogue.release('alpha/good/0');
+    assert.deepEqual([model.state, model.reason?.code, model.active], ['idle', code, good.releaseId]);
+    assert.equal(rig.runtime.serving.get('alpha'), good.manifestSha256);
+    assert.deepEqual(rig.disk.paths(), files);
+    assert.equal(rig.runtime.children.size, 1);
+    const refused = rig.events.filter(({ event }) => event === 'update.refused');
+    assert.deepEqual(
+      refused.map(({ fields }) => fields['code']),
+      [code],
+    );
+  });
+}
+
+test('a release for other hardware is refused before its files are asked for', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/other-arch/0' })));
+  assert.deepEqual([...rig.asked.keys()], [rig.catalogue.release('alpha/other-arch/0').manifestSha256]);
+});
+
+test('offline: it waits, says why, and gives up at the deadline with the last problem named', async () => {
+  const rig = await createRig({ fetcher: () => ({ range: async () => refuse('bus-offline', 'no line') }) });
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' }, { fetchingMs: 600_000 })));
+  const waiting = rig.changes.some(
+    (models) => models[0]?.state === 'fetching' && models[0].reason?.code === 'bus-offline',
+  );
+  assert.ok(waiting);
+  const model = only(rig.updater.models());
+  assert.deepEqual([model.state, model.reason?.code], ['idle', 'deadline-missed']);
+  assert.match(model.reason?.detail ?? '', /bus-offline/);
+  assert.ok(rig.world.nowMs() >= 600_000 && rig.world.nowMs() < 660_000);
+});
+
+test('when the network is back a waiting fetch goes on at once', async () => {
+  let line = false;
+  const rig = await createRig({
+    fetcher: (inner) => ({
+      range: async (...args) => (line ? inner.range(...args) : refuse('bus-offline', 'no line')),
+    }),
+  });
+  rig.world.later(120_000, () => {
+    line = true;
+    rig.updater.retryNow();
+  });
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  assert.equal(only(rig.updater.models()).state, 'committed');
+  assert.ok(rig.world.nowMs() < 125_000, `${rig.world.nowMs()} ms`);
+});
+
+for (const call of ['load', 'probe', 'activate', 'healthy'] as const) {
+  test(`a runtime whose ${call} never answers costs a deadline, not the old release`, async () => {
+    let hang = false;
+    const rig = await createRig({
+      runtime: (inner) => ({
+        ...inner,
+        [call]: (...args: never[]) => (hang ? never : (inner[call] as (...of: never[]) => unknown)(...args)),
+      }),
+    });
+    await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+    hang = true;
+    await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: 'alpha/good/1' })));
+    assert.equal(only(rig.updater.models()).reason?.code, 'deadline-missed');
+    // A hanging activate may hold the loop that would switch back, but nothing was taken from it.
+    if (call !== 'healthy') {
+      assert.equal(rig.runtime.serving.get('alpha'), rig.catalogue.release('alpha/good/0').manifestSha256);
+    }
+  });
+}
+
+test('a file that rotted while the device was off is fetched again before it is loaded', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  const { digests, manifestSha256 } = rig.catalogue.release('alpha/good/0');
+  const bytes = rig.disk.peek(`blobs/${digests[4]}`);
+  assert.ok(bytes && bytes.length > 0);
+  bytes[0] = (bytes[0] ?? 0) ^ 1;
+  rig.asked.clear();
+  await rig.reboot();
+  assert.equal(rig.world.violation(), null);
+  assert.deepEqual([...rig.asked.keys()], [digests[4]]);
+  assert.equal(rig.runtime.serving.get('alpha'), manifestSha256);
+});
+
+test('started without a network it serves, and start does not wait for the network', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0', beta: 'beta/good/0' })));
+  const lost = rig.catalogue.release('beta/good/0').digests[4];
+  const bytes = rig.disk.peek(`blobs/${lost}`);
+  assert.ok(bytes);
+  bytes[0] = (bytes[0] ?? 0) ^ 1;
+  await rig.reboot({ fetcher: () => ({ range: () => never }) });
+  assert.equal(rig.runtime.serving.get('alpha'), rig.catalogue.release('alpha/good/0').manifestSha256);
+  assert.equal(rig.runtime.serving.get('beta'), undefined);
+});
+
+test('a removed model is taken down, its files go, and the journal forgets it', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  await rig.settle(rig.updater.assign(rig.assignment(2, {})));
+  assert.deepEqual(rig.updater.models(), []);
+  assert.deepEqual(await rig.machines(), []);
+  assert.deepEqual(rig.disk.paths(), []);
+  assert.equal(rig.runtime.children.size, 0);
+});
+
+test('a failed release is not tried again for the same rollout, and is for another', async () => {
+  let probes = 0;
+  const rig = await createRig({
+    runtime: (inner) => ({
+      ...inner,
+      probe: (release) => {
+        probes += 1;
+        return inner.probe(release);
+      },
+    }),
+  });
+  const assign = (epoch: number, rolloutId: string) =>
+    rig.settle(rig.updater.assign(rig.assignment(epoch, { alpha: 'alpha/bad-golden/0' }, { rolloutId })));
+  await assign(1, 'r');
+  await assign(2, 'r');
+  assert.equal(probes, 1);
+  await assign(3, 'r-retry');
+  assert.equal(probes, 2);
+});
+
+test('a full store delays an event and loses none', async () => {
+  let full = 0;
+  const rig = await createRig({
+    store: (inner) => ({
+      close: () => inner.close(),
+      tx: (work) => {
+        full += 1;
+        if (full % 2 === 0) return Promise.reject(new FleetError('disk-full', 'no space'));
+        return inner.tx(work);
+      },
+    }),
+  });
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  assert.equal(only(rig.updater.models()).state, 'committed');
+  assert.ok(
+    rig.events.some(({ event, fields }) => event === 'update.waiting' && fields['code'] === 'disk-full'),
+  );
+});
+
+test('nonsense as evidence is a failed probe, and the journal stays readable', async () => {
+  const rig = await createRig({
+    runtime: (inner) => ({
+      ...inner,
+      probe: async () =>
+        ok({
+          goldenCases: 0,
+          goldenPassed: 0,
+          firstFailure: null,
+          latencyP50Ms: Number.NaN,
+          latencyP95Ms: Number.NaN,
+          memoryBytesPeak: 1,
+        }),
+    }),
+  });
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  assert.equal(only(rig.updater.models()).reason?.code, 'internal');
+  assert.equal((await rig.machines())[0]?.phase, 'idle');
+});
+
+test('stopped: nothing begins any more, and an assignment under way says so', async () => {
+  const rig = await createRig();
+  const assigning = rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' }));
+  const stopping = rig.updater.stop();
+  await assert.rejects(rig.settle(assigning), { code: 'interrupted' });
+  await rig.settle(stopping);
+  const { length } = rig.world.trace();
+  await rig.world.run();
+  assert.equal(rig.world.trace().length, length);
+  assert.equal(rig.asked.size, 0);
+});

@@ -22,6 +22,8 @@ export interface StoreOptions {
   migrations?: readonly Migration[];
   /** For a look at another process's file: nothing is written, no migration is applied. */
   readOnly?: boolean;
+  /** Free pages can be given back with `PRAGMA incremental_vacuum` (SQLite 3 "auto_vacuum"). For a new file only. */
+  reclaim?: boolean;
 }
 
 export interface SqliteStore extends Store {
@@ -139,6 +141,8 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
   const begin = readOnly ? 'BEGIN' : 'BEGIN IMMEDIATE';
   try {
     guarded(() => {
+      // Before the first page is written: later it would take a whole VACUUM.
+      if (!readOnly && options.reclaim === true) database.pragma('auto_vacuum = INCREMENTAL');
       if (!readOnly && !database.memory) database.pragma('journal_mode = WAL');
       database.pragma(`synchronous = ${options.synchronous}`);
       database.pragma('foreign_keys = ON');

@@ -52,7 +52,11 @@ export const codes = {
   'assignment-expired': row(400, 'backoff', 'the registry must issue it again'),
   'assignment-malformed': row(400, 'never', 'its content does not follow the schema'),
   'assignment-other-region': row(400, 'never', 'it was issued by another region'),
-  'release-counter-mismatch': row(400, 'never', 'the director names another counter than the publisher signed'),
+  'release-counter-mismatch': row(
+    400,
+    'never',
+    'the director names another counter than the publisher signed',
+  ),
   'release-below-floor': row(400, 'never', 'its publisher has withdrawn releases this old'),
   'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),
   'report-replayed': row(409, 'never', 'its counter was used before'),
@@ -85,8 +89,17 @@ export const codes = {
   'model-custom-operator': row(422, 'never', 'export the model with standard operators only'),
   'model-external-data-missing': row(422, 'never', 'push the folder that holds the external data files'),
   'model-opset-too-new': row(422, 'never', 'export with an older opset'),
-  'model-type-unsupported': row(422, 'never', 'cast such inputs and outputs to a type of the inference protocol when exporting'),
-  'golden-malformed': row(400, 'never', 'correct the golden file: a list of {request, response} in OIP JSON', 2),
+  'model-type-unsupported': row(
+    422,
+    'never',
+    'cast such inputs and outputs to a type of the inference protocol when exporting',
+  ),
+  'golden-malformed': row(
+    400,
+    'never',
+    'correct the golden file: a list of {request, response} in OIP JSON',
+    2,
+  ),
   'profile-malformed': row(400, 'never', 'correct the reference profile, or make it with lepton profile', 2),
   'model-load-failed': row(500, 'backoff', 'the child could not load the model; see the detail'),
   'model-crashed': row(500, 'backoff', 'the model killed its process; see the agent’s log'),
@@ -112,10 +125,18 @@ export const codes = {
   'broker-subscribe-denied': row(403, 'never', 'a device may subscribe only to its own topics'),
   'broker-not-authorized': row(403, 'backoff', 'the broker refused this device; is it revoked?'),
   'broker-unreachable': row(503, 'backoff', 'check the address, the network and that the registry runs'),
-  'broker-server-untrusted': row(503, 'backoff', 'the broker’s certificate is not this fleet’s, or not for this address'),
+  'broker-server-untrusted': row(
+    503,
+    'backoff',
+    'the broker’s certificate is not this fleet’s, or not for this address',
+  ),
   'device-revoked': row(403, 'never', 'the device was revoked; enrol it again with a new claim'),
   'device-unknown': row(404, 'never', 'lepton devices list shows the devices'),
-  'device-quarantined': row(403, 'never', 'two devices use one key; lepton devices release ID, or enrol again'),
+  'device-quarantined': row(
+    403,
+    'never',
+    'two devices use one key; lepton devices release ID, or enrol again',
+  ),
   'claim-malformed': row(400, 'never', 'give the file that lepton claims create wrote', 2),
   'claim-expired': row(403, 'never', 'make a new claim: lepton claims create'),
   'claim-used-up': row(403, 'never', 'make a new claim: lepton claims create --uses N'),
@@ -128,7 +149,11 @@ export const codes = {
 
   // registry API and CLI
   'token-missing': row(401, 'never', 'give --token T or set LEPTON_TOKEN'),
-  'token-invalid': row(401, 'never', 'the token is unknown, expired or revoked; lepton tokens create makes one'),
+  'token-invalid': row(
+    401,
+    'never',
+    'the token is unknown, expired or revoked; lepton tokens create makes one',
+  ),
   'role-forbidden': row(403, 'never', 'ask for a token with the role that this needs'),
   'namespace-forbidden': row(403, 'never', 'ask for a token for this namespace'),
   'registry-unreachable': row(503, 'backoff', 'check --registry URL and that lepton serve runs there'),
@@ -147,6 +172,49 @@ export const codes = {
   'rollout-failed': row(409, 'never', 'lepton rollout status ID says why'),
   'port-in-use': row(500, 'never', 'choose another port or stop the other program'),
   'listen-insecure': row(400, 'never', 'plain HTTP only on loopback; give --http-cert and --http-key', 2),
+  // telemetry
+  'telemetry-malformed': row(400, 'never', 'the batch does not follow the wire format of its version'),
+  'telemetry-signature-invalid': row(
+    403,
+    'never',
+    'the batch is not signed by the key of the device it speaks for',
+  ),
+  'telemetry-other-device': row(403, 'never', 'the batch was made by another device, or for another region'),
+  'telemetry-replayed': row(409, 'never', 'the batch is older than what the region holds of this device'),
+  'telemetry-gap': row(409, 'now', 'batches before this one are missing; the device sends them first'),
+  'telemetry-chain-broken': row(
+    409,
+    'never',
+    'the batch does not follow the one before it; was the device restored from a copy?',
+  ),
+  'telemetry-cloned': row(
+    409,
+    'never',
+    'another batch with this sequence is stored: two devices use one key',
+  ),
+  'telemetry-body-mismatch': row(400, 'backoff', 'the bytes received are not those that the device signed'),
+  'telemetry-wrap-mismatch': row(400, 'never', 'the batch’s key was sealed for another batch'),
+  'telemetry-key-unknown': row(410, 'never', 'the region does not hold the key that the batch is sealed to'),
+  'telemetry-unreadable': row(
+    422,
+    'never',
+    'the batch does not decrypt or its records do not follow the schema',
+  ),
+  'telemetry-too-large': row(413, 'never', 'send smaller records, or fewer at once'),
+  'telemetry-answer-invalid': row(400, 'never', 'the acknowledgement is not this region’s for this batch'),
+  'telemetry-full': row(507, 'backoff', 'the outbox is full; connect the device so that it can send'),
+  'telemetry-not-ready': row(
+    503,
+    'backoff',
+    'the device has no telemetry key yet; it comes with its first assignment',
+  ),
+
+  // demo
+  'demo-failed': row(
+    500,
+    'never',
+    'the lines above say how far it came; run it again with nothing else on the machine',
+  ),
 } as const satisfies Record<string, CodeInfo>;
 
 export type ErrorCode = keyof typeof codes;

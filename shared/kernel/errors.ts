@@ -1,7 +1,7 @@
 // Why: every fault has a literal code, a retry class, a hint for the person who reads it, and a cause.
 // Trusts: codes.ts, the one table of codes. Must never: carry payloads or keys in its message.
 
-import { type CodeInfo, type ErrorCode, codes } from './codes.ts';
+import { type CodeInfo, codes, type ErrorCode } from './codes.ts';
 import type { Refusal, Result } from './result.ts';
 
 export class FleetError extends Error {

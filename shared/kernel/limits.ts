@@ -55,4 +55,22 @@ export const limits = {
   reportEveryMs: 60_000,
   /** How long a refused message's code is kept in the agent's store. */
   refusalsKept: 100,
+  /** Records of one sealed batch. */
+  batchRecordsMax: 1_000,
+  /** Rows of one batch as they are sent after a crash; statement and wrap beside it must fit in one message. */
+  batchRowBytesMax: 224 * KiB,
+  /** Text of one telemetry record. */
+  recordBytesMax: 128 * KiB,
+  /** Body of one `POST /telemetry/v1/records`. */
+  recordsBodyBytesMax: 4 * MiB,
+  /** What the outbox may take on the device's disk before it drops batches by class (DESIGN 8). */
+  outboxBytesMax: 64 * MiB,
+  /** A batch that is not full is closed at this age, where there is a line to send it on. */
+  batchAgeMs: 5_000,
+  /** Batches sent and not answered yet. */
+  outboxWindow: 4,
+  /** A batch without an answer for this long is sent again. */
+  telemetryAnswerMs: 15_000,
+  /** One record of the class `stats` for each served release this often. */
+  statsEveryMs: 60_000,
 } as const;

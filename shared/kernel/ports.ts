@@ -147,6 +147,13 @@ export interface Runtime {
   healthy(as: string): Promise<Result<{ requests: number; errors: number; latencyP95Ms: number | null }>>;
 }
 
+/** Raw DEFLATE (RFC 1951) off the event loop. */
+export interface Deflate {
+  deflate(bytes: Uint8Array): Promise<Uint8Array>;
+  /** Refusals: `telemetry-too-large` where more than `bytesMax` come out, `telemetry-unreadable`. */
+  inflate(bytes: Uint8Array, bytesMax: number): Promise<Result<Uint8Array>>;
+}
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 /** One JSON line an event. Fields carry ids and codes, never payloads or keys. */

@@ -10,7 +10,8 @@ export const sha256Pattern = /^[0-9a-f]{64}$/;
 /** First 32 hex digits of the SHA-256 of a device's public key (SPKI). */
 export const deviceIdPattern = /^[0-9a-f]{32}$/;
 /** Relative path inside a release: no empty part, no `.`/`..`, no backslash, no leading slash. */
-export const releasePathPattern = /^(?!\.{1,2}(\/|$))[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,99}(\/(?!\.{1,2}(\/|$))[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,99}){0,7}$/;
+export const releasePathPattern =
+  /^(?!\.{1,2}(\/|$))[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,99}(\/(?!\.{1,2}(\/|$))[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,99}){0,7}$/;
 
 export const fileRoles = ['model', 'external-data', 'golden', 'golden-data', 'profile', 'card'] as const;
 export type FileRole = (typeof fileRoles)[number];

@@ -154,6 +154,14 @@ export class ProtobufWriter {
     return this;
   }
 
+  /** A float field: four bytes, little-endian. */
+  float(field: number, value: number): this {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setFloat32(0, value, true);
+    this.#parts.push(varintBytes(BigInt(field * 8 + wireTypes.fixed32)), bytes);
+    return this;
+  }
+
   bytes(field: number, value: Uint8Array): this {
     const head = varintBytes(BigInt(field) * 8n + BigInt(wireTypes.bytes));
     this.#parts.push(head, varintBytes(BigInt(value.length)), value);

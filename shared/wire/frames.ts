@@ -4,7 +4,7 @@
 // Layout, big endian: u8 format (1) · u8 status · u16 zero · u32 requestId · u64 offset · u64 total · payload.
 // One request is answered by frames of growing offset; a status other than `data` ends it without payload.
 
-import { type Result, ok, refuse } from '../kernel/result.ts';
+import { ok, type Result, refuse } from '../kernel/result.ts';
 
 export const frameHeaderBytes = 24;
 const frameFormat = 1;
@@ -36,7 +36,8 @@ export function encodeFrame(frame: BulkFrame): Uint8Array {
 
 /** Refusal: `message-malformed`. The payload is a view into `bytes`, not a copy. */
 export function decodeFrame(bytes: Uint8Array): Result<BulkFrame> {
-  if (bytes.length < frameHeaderBytes) return refuse('message-malformed', 'bulk frame shorter than its header');
+  if (bytes.length < frameHeaderBytes)
+    return refuse('message-malformed', 'bulk frame shorter than its header');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint8(0) !== frameFormat) return refuse('message-malformed', 'bulk frame of an unknown format');
   const status = frameStatuses[view.getUint8(1)];

@@ -4,7 +4,7 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../kernel/releases.ts';
-import { rolloutFileSchema } from './rollout-file.ts';
+import { manifestSchema } from './manifest.ts';
 import {
   deviceIdSchema,
   labelsSchema,
@@ -16,7 +16,7 @@ import {
   releaseIdSchema,
   versionSchema,
 } from './messages.ts';
-import { manifestSchema } from './manifest.ts';
+import { rolloutFileSchema } from './rollout-file.ts';
 
 const timeMs = z.number().int().nonnegative();
 const sha256 = z.string().regex(sha256Pattern);
@@ -40,7 +40,12 @@ export const tokenCreateSchema = z.object({
   role: z.enum(roles),
   /** Namespaces the token is bound to; absent: all. */
   namespace: nameSchema.optional(),
-  ttlMs: z.number().int().positive().max(10 * 366 * 86_400_000).optional(),
+  ttlMs: z
+    .number()
+    .int()
+    .positive()
+    .max(10 * 366 * 86_400_000)
+    .optional(),
 });
 export const tokenSchema = z.object({
   id: z.string(),
@@ -57,12 +62,20 @@ export const tokenCreatedSchema = tokenSchema.extend({ token: z.string() });
 export const claimCreateSchema = z.object({
   labels: labelsSchema.default({}),
   uses: z.number().int().positive().max(1_000_000).default(1),
-  ttlMs: z.number().int().positive().max(366 * 86_400_000).default(86_400_000),
+  ttlMs: z
+    .number()
+    .int()
+    .positive()
+    .max(366 * 86_400_000)
+    .default(86_400_000),
 });
 
 /** A publisher namespace. Keys are Ed25519 public keys, 32 bytes in hex. */
 export const publisherPutSchema = z.object({
-  keys: z.array(z.string().regex(/^[0-9a-f]{64}$/)).min(1).max(16),
+  keys: z
+    .array(z.string().regex(/^[0-9a-f]{64}$/))
+    .min(1)
+    .max(16),
   threshold: z.number().int().positive().max(16),
 });
 export const publisherSchema = z.object({
@@ -260,4 +273,14 @@ export const rolloutSummarySchema = z.object({
 export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
 /** `POST /api/v1/rollouts/{id}/abort`. Absent: what the file says under `onAbort`. */
 export const rolloutAbortSchema = z.object({ revert: z.boolean().optional() });
+
+/** `GET /api/v1/telemetry/counts`: what is stored of one device, over all its enrolments. */
+export const telemetryCountsSchema = z.object({
+  device: deviceIdSchema,
+  batches: z.number().int().nonnegative(),
+  records: z.number().int().nonnegative(),
+  /** Records that the device dropped before it could send them, as it said itself. */
+  dropped: z.number().int().nonnegative(),
+});
+export type TelemetryCounts = z.infer<typeof telemetryCountsSchema>;
 export { rolloutFileSchema };

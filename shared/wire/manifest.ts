@@ -5,7 +5,9 @@ import { z } from 'zod';
 import { fileRoles, releasePathPattern, sha256Pattern } from '../kernel/releases.ts';
 import { versionSchema } from './messages.ts';
 
-const modelIdSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
+const modelIdSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
 
 /** OIP datatypes; BYTES stands for ONNX strings. */
 export const datatypes = [
@@ -50,8 +52,14 @@ export const manifestSchema = z.object({
     .array(manifestFileSchema)
     .min(1)
     .max(1_000)
-    .refine((files) => new Set(files.map((file) => file.path)).size === files.length, 'a path is listed twice')
-    .refine((files) => files.filter((file) => file.role === 'model').length === 1, 'exactly one file is the model'),
+    .refine(
+      (files) => new Set(files.map((file) => file.path)).size === files.length,
+      'a path is listed twice',
+    )
+    .refine(
+      (files) => files.filter((file) => file.role === 'model').length === 1,
+      'exactly one file is the model',
+    ),
   requires: z
     .object({
       agent: z.string().max(64).optional(),
@@ -74,7 +82,9 @@ export const manifestSchema = z.object({
     })
     .optional(),
   state: z.array(z.object({ output: z.string().max(512), input: z.string().max(512) })).default([]),
-  context: z.array(z.object({ input: z.string().max(512), samples: z.number().int().positive() })).default([]),
+  context: z
+    .array(z.object({ input: z.string().max(512), samples: z.number().int().positive() }))
+    .default([]),
   stream: z
     .object({
       input: z.string().max(512),

@@ -14,8 +14,14 @@ export const deviceIdSchema = z.string().regex(deviceIdPattern);
 export const versionSchema = z.string().regex(versionPattern);
 export const releaseIdSchema = z
   .string()
-  .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}@[0-9A-Za-z.-]{5,80}$/, 'expected NS/NAME@VERSION');
-export const labelsSchema = z.record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$/), z.string().max(128));
+  .regex(
+    /^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}@[0-9A-Za-z.-]{5,80}$/,
+    'expected NS/NAME@VERSION',
+  );
+export const labelsSchema = z.record(
+  z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$/),
+  z.string().max(128),
+);
 export type Labels = Record<string, string>;
 
 const head = { schemaVersion: z.literal(1), messageId: z.string().min(1).max(64), sentAtMs: timeMs };
@@ -24,7 +30,10 @@ const head = { schemaVersion: z.literal(1), messageId: z.string().min(1).max(64)
 export const envelopeSchema = z.object({
   payloadType: z.string().min(1).max(128),
   payload: z.base64().max(1_000_000),
-  signatures: z.array(z.object({ keyid: z.string().max(128), sig: z.base64().max(256) })).min(1).max(16),
+  signatures: z
+    .array(z.object({ keyid: z.string().max(128), sig: z.base64().max(256) }))
+    .min(1)
+    .max(16),
 });
 export type Envelope = z.infer<typeof envelopeSchema>;
 
@@ -115,7 +124,9 @@ export const reportedModelSchema = z.object({
   target: releaseIdSchema.nullable(),
   rolloutId: z.string().max(64).nullable(),
   reason: reasonSchema.nullable(),
-  progress: z.object({ doneBytes: z.number().nonnegative(), totalBytes: z.number().nonnegative() }).nullable(),
+  progress: z
+    .object({ doneBytes: z.number().nonnegative(), totalBytes: z.number().nonnegative() })
+    .nullable(),
   probe: probeEvidenceSchema.nullable(),
 });
 export type ReportedModel = z.infer<typeof reportedModelSchema>;
@@ -161,7 +172,8 @@ export const presenceSchema = z.object({ ...head, online: z.boolean() });
 export type Presence = z.infer<typeof presenceSchema>;
 
 /** Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`. */
-export const metadataNamePattern = /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
+export const metadataNamePattern =
+  /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
 
 export const fetchRequestSchema = z.object({
   ...head,
@@ -171,7 +183,11 @@ export const fetchRequestSchema = z.object({
     z.object({ kind: z.literal('metadata'), name: z.string().regex(metadataNamePattern) }),
   ]),
   offset: z.number().int().nonnegative(),
-  length: z.number().int().positive().max(16 * 1024 * 1024),
+  length: z
+    .number()
+    .int()
+    .positive()
+    .max(16 * 1024 * 1024),
 });
 export type FetchRequest = z.infer<typeof fetchRequestSchema>;
 

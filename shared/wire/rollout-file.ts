@@ -16,7 +16,9 @@ export const durationSchema = z
     return Math.round(Number(match?.[1]) * unitMs[match?.[2] as keyof typeof unitMs]);
   });
 
-const modelIdSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
+const modelIdSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
 const labelKey = z.string().min(1).max(63);
 
 export const selectorSchema = z.strictObject({
@@ -46,7 +48,10 @@ export const waveSchema = z
     percent: z.number().positive().max(100).optional(),
     soak: durationSchema.default(0),
   })
-  .refine((wave) => (wave.count === undefined) !== (wave.percent === undefined), 'give either count or percent');
+  .refine(
+    (wave) => (wave.count === undefined) !== (wave.percent === undefined),
+    'give either count or percent',
+  );
 export type Wave = z.infer<typeof waveSchema>;
 
 const fraction = z.number().min(0).max(1);
@@ -88,15 +93,19 @@ export const rolloutFileSchema = z.strictObject({
           shadowing: durationSchema.default(3_600_000),
           soaking: durationSchema.default(3_600_000),
           unreachable: z
-            .strictObject({ after: durationSchema, counts: z.enum(['wait', 'ignore', 'fail']).default('wait') })
+            .strictObject({
+              after: durationSchema,
+              counts: z.enum(['wait', 'ignore', 'fail']).default('wait'),
+            })
             .optional(),
         })
         .prefault({}),
-      disruption: z
-        .strictObject({ label: labelKey, maxUnavailable: z.number().int().positive() })
-        .optional(),
+      disruption: z.strictObject({ label: labelKey, maxUnavailable: z.number().int().positive() }).optional(),
       windows: z
-        .strictObject({ download: z.array(windowSchema).optional(), activate: z.array(windowSchema).optional() })
+        .strictObject({
+          download: z.array(windowSchema).optional(),
+          activate: z.array(windowSchema).optional(),
+        })
         .optional(),
       approvals: z
         .strictObject({
@@ -108,7 +117,8 @@ export const rolloutFileSchema = z.strictObject({
       onAbort: z.enum(['keep', 'revert']).default('keep'),
     })
     .refine(
-      (spec) => [spec.release, spec.releases, spec.remove].filter((given) => given !== undefined).length === 1,
+      (spec) =>
+        [spec.release, spec.releases, spec.remove].filter((given) => given !== undefined).length === 1,
       'give exactly one of release, releases, remove',
     ),
 });

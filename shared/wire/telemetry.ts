@@ -57,7 +57,11 @@ export const batchStatementSchema = z.object({
   wrapSha256: sha256,
   bodySha256: sha256,
   /** Bytes of the body before sealing and compression, for a cap before anything is inflated. */
-  plainBytes: z.number().int().nonnegative().max(64 * 1024 * 1024),
+  plainBytes: z
+    .number()
+    .int()
+    .nonnegative()
+    .max(64 * 1024 * 1024),
 });
 export type BatchStatement = z.infer<typeof batchStatementSchema>;
 
@@ -83,14 +87,7 @@ export const batchAnswerSchema = z.object({
 });
 export type BatchAnswer = z.infer<typeof batchAnswerSchema>;
 
-/** In an assignment: what the device seals its telemetry to. */
-export const telemetryKeySchema = z.object({
-  epoch: z.number().int().nonnegative(),
-  keyId: z.string().min(1).max(64),
-  /** X25519 public key, hex. */
-  publicKey: z.string().regex(/^[0-9a-f]{64}$/),
-});
-export type TelemetryKey = z.infer<typeof telemetryKeySchema>;
+export { type TelemetryKey, telemetryKeySchema } from './messages.ts';
 
 /** `lepton telemetry query --json`, one line a record (contract). */
 export const storedRecordSchema = z.object({

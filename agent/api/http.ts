@@ -1,0 +1,207 @@
+// Why: the device's own HTTP: the Open Inference Protocol (V2 REST) for applications, and the status.
+// Plain node:http, because a framework would cost the device memory for a dozen routes.
+// Trusts: nothing; every request is bounded. Must never: listen beyond loopback without a token, or
+// answer with numbers that a refused request did not earn.
+
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type AddressInfo, isIP } from 'node:net';
+import { codes } from '../../shared/kernel/codes.ts';
+import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
+import { limits } from '../../shared/kernel/limits.ts';
+import type { Clock, Log } from '../../shared/kernel/ports.ts';
+import type { Refusal } from '../../shared/kernel/result.ts';
+import type { InferenceHost } from '../inference/host.ts';
+import { type BodyLimits, createBodyReader } from './body.ts';
+import { type Answer, type RouteParts, routeRequest } from './routes.ts';
+
+export interface AgentHttpOptions {
+  host: string;
+  port: number;
+  /** Needed where `host` is not loopback; where it is given, every request but health needs it. */
+  token?: string;
+  inference: InferenceHost;
+  status: () => Promise<object>;
+  clock: Clock;
+  log: Log;
+  /** The agent's version, for `GET /v2`. */
+  version?: string;
+  body?: Partial<BodyLimits>;
+  /** How long `close` lets requests finish. */
+  drainMs?: number;
+}
+
+export interface AgentHttp {
+  /** `http://HOST:PORT` with the port that was bound. */
+  url: string;
+  /** Takes no new requests, lets those under way finish for `drainMs`, then ends them. Idempotent. */
+  close(): Promise<void>;
+}
+
+const bodyDefaults: BodyLimits = {
+  bytesMax: limits.inferBodyBytesMax,
+  timeoutMs: 30_000,
+  totalBytesMax: 4 * limits.inferBodyBytesMax,
+};
+const drainDefaultMs = 10_000;
+/** Connections at once; a device serves a few applications, and each costs memory. */
+const connectionsMax = 256;
+const headersTimeoutMs = 10_000;
+
+export function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
+  if (bare === 'localhost' || bare === '::1') return true;
+  return isIP(bare) === 4 && bare.startsWith('127.');
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8').digest();
+
+function createGate(token: string | undefined): (request: IncomingMessage) => boolean {
+  if (token === undefined) return () => true;
+  const expected = digest(token);
+  return (request) => {
+    const given = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
+    // Digests have one length, so that the comparison tells nothing about the token.
+    return given !== undefined && timingSafeEqual(digest(given), expected);
+  };
+}
+
+export function refusalAnswer(refusal: Refusal): Answer {
+  const body = Buffer.from(JSON.stringify({ error: refusal.detail }), 'utf8');
+  return { status: codes[refusal.code].http, body, headers: { 'x-lepton-code': refusal.code } };
+}
+
+/** How long a refused body is read and thrown away, so that its sender gets to read why. */
+const lingerMs = 2_000;
+
+async function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: Answer,
+  clock: Clock,
+): Promise<void> {
+  if (response.headersSent || response.destroyed) return;
+  const whole = request.complete;
+  response.writeHead(answer.status, {
+    'content-type': 'application/json',
+    'content-length': answer.body.length,
+    'cache-control': 'no-store',
+    ...answer.headers,
+    // Bytes that were not read must not be taken for the next request.
+    ...(whole ? {} : { connection: 'close' }),
+  });
+  const body = request.method === 'HEAD' ? undefined : answer.body;
+  if (whole) {
+    response.end(body);
+    return;
+  }
+  // Closing now would reset the connection under a client that still sends, and lose the answer.
+  if (body !== undefined) response.write(body);
+  const patience = clock.timer(lingerMs);
+  const sent = new Promise<void>((resolve) => request.once('end', resolve).once('close', resolve));
+  request.resume();
+  await Promise.race([sent, patience.done]);
+  patience.cancel();
+  response.end();
+}
+
+function listen(server: Server, host: string, port: number): Promise<AddressInfo> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: Error & { code?: string }) => {
+      const known = error.code === 'EADDRINUSE' || error.code === 'EACCES';
+      reject(
+        new FleetError(known ? 'port-in-use' : 'config-invalid', `${host}:${port}: ${error.message}`, {
+          cause: error,
+        }),
+      );
+    });
+    server.listen({ host, port }, () => {
+      const address = server.address();
+      if (address === null || typeof address === 'string')
+        reject(new FleetError('internal', 'no address was bound'));
+      else resolve(address);
+    });
+  });
+}
+
+/** Faults: `listen-insecure`, `port-in-use`, `config-invalid`. */
+export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHttp> {
+  const { host, port, inference, clock, log } = options;
+  if (!isLoopback(host) && (options.token ?? '') === '') {
+    throw new FleetError('listen-insecure', `${host} is reachable from outside and there is no token`, {
+      hint: 'give --token T, or listen on 127.0.0.1',
+    });
+  }
+  if (options.token === '') throw new FleetError('config-invalid', 'the token is empty');
+  const mayEnter = createGate(options.token);
+  let closing = false;
+  const parts: RouteParts = {
+    inference,
+    status: options.status,
+    version: options.version ?? 'unknown',
+    body: createBodyReader(clock, { ...bodyDefaults, ...options.body }),
+    closing: () => closing,
+    mayEnter,
+  };
+
+  const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    let answer: Answer;
+    try {
+      const routed = await routeRequest(request, parts);
+      if (routed.ok) answer = routed.value;
+      else {
+        answer = refusalAnswer(routed.refusal);
+        if (answer.status >= 500) {
+          log.emit('warn', 'inference.request.failed', { path: pathOf(request), code: routed.refusal.code });
+        }
+      }
+    } catch (thrown) {
+      const error = asFleetError(thrown);
+      log.emit('error', 'http.failed', { path: pathOf(request), code: error.code, message: error.message });
+      answer = refusalAnswer({ code: error.code, detail: 'the agent failed to answer; its log says more' });
+    }
+    if (closing) answer = { ...answer, headers: { ...answer.headers, connection: 'close' } };
+    await send(request, response, answer, clock);
+  };
+
+  const server = createServer(
+    {
+      noDelay: true,
+      keepAlive: true,
+      headersTimeout: headersTimeoutMs,
+      requestTimeout: 0,
+      connectionsCheckingInterval: 2_000,
+    },
+    (request, response) => void handle(request, response),
+  );
+  server.maxConnections = connectionsMax;
+  // Longer than the pools of usual clients, so that they close first and no request meets a closing door.
+  server.keepAliveTimeout = 30_000;
+  const address = await listen(server, host, port);
+  server.on('error', (error) => log.emit('error', 'http.failed', { message: error.message }));
+  const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+
+  let closed: Promise<void> | null = null;
+  const close = async (): Promise<void> => {
+    closing = true;
+    const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+    server.closeIdleConnections();
+    const patience = clock.timer(options.drainMs ?? drainDefaultMs);
+    await Promise.race([ended, patience.done]);
+    patience.cancel();
+    server.closeAllConnections();
+    await ended;
+  };
+  return {
+    url: `http://${shown}:${address.port}`,
+    close: () => {
+      closed ??= close();
+      return closed;
+    },
+  };
+}
+
+/** For the log: without the query, which is not ours. */
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '').split('?', 1)[0] ?? '';
+}

@@ -1,0 +1,239 @@
+// Why: which path of the device's HTTP means what, and what the protocol wants as its answer.
+// Trusts: nothing in the request. Must never: ignore an option that would change the answer's meaning;
+// what cannot be served is refused with 501.
+
+import type { IncomingMessage } from 'node:http';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import {
+  type ModelMetadata,
+  onnxPlatform,
+  type RepositoryIndex,
+  type ServerMetadata,
+} from '../../shared/wire/oip.ts';
+import {
+  encodeInferResponse,
+  type InferRequest,
+  type OipParameters,
+  parseInferRequest,
+} from '../../shared/wire/oip-json.ts';
+import type { InferenceHost, ServedModel } from '../inference/host.ts';
+import type { BodyReader } from './body.ts';
+
+export interface Answer {
+  status: number;
+  body: Uint8Array;
+  headers?: Record<string, string>;
+}
+
+export interface RouteParts {
+  inference: InferenceHost;
+  status: () => Promise<object>;
+  version: string;
+  body: BodyReader;
+  closing: () => boolean;
+  mayEnter: (request: IncomingMessage) => boolean;
+}
+
+function json(value: object, status = 200): Answer {
+  return { status, body: Buffer.from(JSON.stringify(value), 'utf8') };
+}
+
+type Route =
+  | { kind: 'server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' }
+  | { kind: 'model' | 'model-ready' | 'infer'; model: string; version: string | null };
+
+const fixed: Record<string, Route['kind'] & ('server' | 'live' | 'ready' | 'healthz' | 'status' | 'index')> =
+  {
+    '/v2': 'server',
+    '/v2/health/live': 'live',
+    '/v2/health/ready': 'ready',
+    '/v2/repository/index': 'index',
+    '/healthz': 'healthz',
+    '/status': 'status',
+  };
+
+/** Null where there is no such path. `input-invalid` where it is not even a path. */
+function findRoute(url: string): Result<Route | null> {
+  let path: string;
+  try {
+    path = decodeURIComponent(url.split('?', 1)[0] ?? '');
+  } catch (error) {
+    return refuse(
+      'input-invalid',
+      `the path is no valid encoding: ${error instanceof Error ? error.message : ''}`,
+    );
+  }
+  if (path.length > 1 && path.endsWith('/')) path = path.slice(0, -1);
+  const plain = Object.hasOwn(fixed, path) ? fixed[path] : undefined;
+  if (plain !== undefined) return ok({ kind: plain });
+  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|infer))?$/.exec(path);
+  const model = match?.[1];
+  if (match === null || model === undefined) return ok(null);
+  const version = match[2] ?? null;
+  if (match[3] === 'infer') return ok({ kind: 'infer', model, version });
+  return ok({ kind: match[3] === 'ready' ? 'model-ready' : 'model', model, version });
+}
+
+const methods: Record<Route['kind'], readonly string[]> = {
+  server: ['GET', 'HEAD'],
+  live: ['GET', 'HEAD'],
+  ready: ['GET', 'HEAD'],
+  healthz: ['GET', 'HEAD'],
+  status: ['GET', 'HEAD'],
+  model: ['GET', 'HEAD'],
+  'model-ready': ['GET', 'HEAD'],
+  // The extension says POST; a person types the address.
+  index: ['GET', 'HEAD', 'POST'],
+  infer: ['POST'],
+};
+
+/** Open without a token: probes of a supervisor carry none, and they tell nothing. */
+const open: ReadonlySet<Route['kind']> = new Set(['live', 'ready', 'healthz']);
+
+/** Answers one request. Refusals carry the code whose HTTP status is sent. */
+export async function routeRequest(request: IncomingMessage, parts: RouteParts): Promise<Result<Answer>> {
+  const found = findRoute(request.url ?? '');
+  if (!found.ok) return found;
+  const route = found.value;
+  if (!(route !== null && open.has(route.kind)) && !parts.mayEnter(request)) {
+    const body = Buffer.from(JSON.stringify({ error: 'a token is needed' }), 'utf8');
+    return ok({
+      status: 401,
+      body,
+      headers: { 'www-authenticate': 'Bearer', 'x-lepton-code': 'auth-required' },
+    });
+  }
+  if (route === null) return refuse('not-found', 'no such path; GET /v2/repository/index lists the models');
+  const method = request.method ?? '';
+  const allowed = methods[route.kind];
+  if (!allowed.includes(method)) {
+    const body = Buffer.from(JSON.stringify({ error: `use ${allowed.join(' or ')}` }), 'utf8');
+    return ok({
+      status: 405,
+      body,
+      headers: { allow: allowed.join(', '), 'x-lepton-code': 'method-not-allowed' },
+    });
+  }
+  const { inference } = parts;
+  switch (route.kind) {
+    case 'healthz':
+    case 'live':
+      return ok(json({ live: true }));
+    case 'ready': {
+      const ready = !parts.closing() && inference.models().every((model) => model.ready);
+      return ok(json({ ready }, ready ? 200 : 503));
+    }
+    case 'server': {
+      const metadata: ServerMetadata = {
+        name: 'lepton-agent',
+        version: parts.version,
+        extensions: ['model_repository', 'model_repository(index)'],
+      };
+      return ok(json(metadata));
+    }
+    case 'status':
+      return ok(json(await parts.status()));
+    case 'index':
+      return ok(json(repositoryIndex(inference.models())));
+    case 'model':
+    case 'model-ready': {
+      const model = findModel(inference, route.model, route.version);
+      if (!model.ok) return model;
+      return route.kind === 'model' ? ok(json(metadataOf(model.value))) : readiness(model.value);
+    }
+    case 'infer':
+      return infer(request, route.model, route.version, parts);
+  }
+}
+
+function findModel(inference: InferenceHost, name: string, version: string | null): Result<ServedModel> {
+  const model = inference.models().find(({ as }) => as === name);
+  if (model === undefined)
+    return refuse('infer-unknown-model', `no model ${JSON.stringify(name)} is served here`);
+  if (version !== null && version !== model.version) {
+    return refuse('infer-unknown-model', `${name} is served in version ${model.version} only`);
+  }
+  return ok(model);
+}
+
+function metadataOf(model: ServedModel): ModelMetadata {
+  return {
+    name: model.as,
+    versions: [model.version],
+    platform: onnxPlatform,
+    inputs: model.inputs,
+    outputs: model.outputs,
+  };
+}
+
+function readiness(model: ServedModel): Result<Answer> {
+  if (model.ready) return ok(json({ name: model.as, ready: true }));
+  return {
+    ok: false,
+    refusal: model.reason ?? { code: 'infer-not-ready', detail: 'the model is not ready' },
+  };
+}
+
+function repositoryIndex(models: ServedModel[]): RepositoryIndex {
+  return models.map(({ as, version, ready, reason }) => ({
+    name: as,
+    version,
+    state: ready ? 'READY' : 'UNAVAILABLE',
+    reason: reason === null ? '' : `${reason.code}: ${reason.detail}`,
+  }));
+}
+
+/** Parameters that would change what the answer means, and that this version does not serve. */
+const unsupportedParameters = ['binary_data', 'binary_data_output', 'classification', 'shared_memory_region'];
+const sequenceParameters = ['sequence_id', 'sequence_start', 'sequence_end'];
+
+/** `sequence_id: 0`, `binary_data: false` and their like ask for nothing. */
+function asksForSomething(parameters: OipParameters | undefined, name: string): boolean {
+  const value = parameters?.[name];
+  return value !== undefined && value !== false && value !== 0 && value !== '';
+}
+
+function unsupportedOption(request: InferRequest): string | null {
+  for (const name of [...unsupportedParameters, ...sequenceParameters]) {
+    if (asksForSomething(request.parameters, name)) return name;
+    for (const output of request.outputs ?? []) {
+      if (asksForSomething(output.parameters, name)) return name;
+    }
+  }
+  return null;
+}
+
+async function infer(
+  request: IncomingMessage,
+  name: string,
+  version: string | null,
+  parts: RouteParts,
+): Promise<Result<Answer>> {
+  if (parts.closing()) return refuse('infer-not-ready', 'the agent is stopping');
+  // Before the body: whoever has the name wrong need not send megabytes.
+  const model = findModel(parts.inference, name, version);
+  if (!model.ok) return model;
+  if (request.headers['inference-header-content-length'] !== undefined) {
+    return refuse('infer-unsupported', 'binary tensor data; send JSON');
+  }
+  const body = await parts.body.read(request);
+  if (!body.ok) return body;
+  const parsed = parseInferRequest(body.value.bytes);
+  body.value.done();
+  if (!parsed.ok) return parsed;
+  const { id, inputs, outputs } = parsed.value;
+  const unsupported = unsupportedOption(parsed.value);
+  if (unsupported !== null) return refuse('infer-unsupported', `the parameter ${unsupported} is not served`);
+  const answered = await parts.inference.infer(name, version, {
+    inputs,
+    outputs: outputs?.map((output) => output.name),
+  });
+  if (!answered.ok) return answered;
+  const response = encodeInferResponse({
+    modelName: name,
+    modelVersion: answered.value.version,
+    ...(id === undefined ? {} : { id }),
+    outputs: answered.value.outputs,
+  });
+  return ok({ status: 200, body: response });
+}

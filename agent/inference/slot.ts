@@ -1,0 +1,275 @@
+// Why: one loaded release: its child, the queue before it, its restarts and what they add up to.
+// Trusts: the release was verified and admitted (host.ts). Must never: let one request wait without a
+// deadline, run two at once in one child, or restart a child that was told to end.
+
+import type { Clock, Log, Timer } from '../../shared/kernel/ports.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { Tensor } from '../../shared/wire/tensors.ts';
+import type { ChildMemory, ChildRequest } from './pipe.ts';
+import type { ChildExit, ModelProcess } from './process.ts';
+
+/** Starts a child and brings it to the point where it answers. */
+export type OpenChild = () => Promise<Result<ModelProcess>>;
+
+export interface RunAnswer {
+  outputs: Tensor[];
+  /** Time inside the runtime, without queue and pipe. */
+  runMs: number;
+}
+
+export interface SlotHealth {
+  requests: number;
+  errors: number;
+  latencyP95Ms: number | null;
+}
+
+export interface Slot {
+  /** Brings the first child up; a refusal leaves nothing running. */
+  start(): Promise<Result<void>>;
+  /**
+   * Runs one request, in order of arrival. `client` requests are counted and, where the child dies
+   * under them, tried once more; a `probe` is not. Refusals: `infer-not-ready`, `infer-queue-full`,
+   * `infer-deadline`, `infer-invalid`, `infer-failed`, `infer-unsupported`, `model-crashed`.
+   */
+  run(inputs: Tensor[], outputs: string[], from: 'client' | 'probe'): Promise<Result<RunAnswer>>;
+  memory(): Promise<Result<ChildMemory>>;
+  ready(): boolean;
+  /** Why it is not ready. */
+  trouble(): Refusal | null;
+  /** Client requests since `beginService`. */
+  health(): SlotHealth;
+  /** Starts counting anew: from here on it answers clients. */
+  beginService(): void;
+  pid(): number | null;
+  /** Resolves when nobody waits and nothing runs. */
+  idle(): Promise<void>;
+  /** Ends the child; whoever still waits is refused. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface SlotOptions {
+  clock: Clock;
+  log: Log;
+  /** Ids for the log. */
+  names: { as: string; release: string };
+  open: OpenChild;
+  deadlineMs: number;
+  queueMax: number;
+}
+
+interface Job {
+  request: ChildRequest & { kind: 'run' | 'memory' };
+  inputs: Tensor[];
+  from: 'client' | 'probe';
+  attempts: number;
+  settled: boolean;
+  timer: Timer;
+  settle: (answer: Result<RunAnswer & { memory: ChildMemory | null }>) => void;
+}
+
+/** Runs remembered for the latency: enough for a 95th percentile, 4 KiB. */
+const latenciesKept = 512;
+/** Restart delays: at once after a first death, then doubled; forgotten after a minute of life. */
+const restartBaseMs = 500;
+const restartMaxMs = 30_000;
+const stableMs = 60_000;
+
+/** Nearest-rank percentile of what was measured, null where nothing was. */
+export function percentile(values: readonly number[], fraction: number): number | null {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(sorted.length * fraction) - 1)] ?? null;
+}
+
+export function createSlot(options: SlotOptions): Slot {
+  const { clock, log, names } = options;
+  const queue: Job[] = [];
+  const idleWaiters: (() => void)[] = [];
+  const latenciesMs: number[] = [];
+  let child: ModelProcess | null = null;
+  let current: Job | null = null;
+  let closed = false;
+  let deaths = 0;
+  let backoff: Timer | null = null;
+  let trouble: Refusal | null = { code: 'infer-not-ready', detail: 'the model is loading' };
+  let requests = 0;
+  let errors = 0;
+
+  const settle = (job: Job, answer: Result<RunAnswer & { memory: ChildMemory | null }>): void => {
+    if (job.settled) return;
+    job.settled = true;
+    job.timer.cancel();
+    if (job.from === 'client' && job.request.kind === 'run') {
+      requests++;
+      // What the caller gave wrong says nothing about the release, a full queue little.
+      if (!answer.ok && answer.refusal.code !== 'infer-invalid' && answer.refusal.code !== 'infer-queue-full')
+        errors++;
+      if (answer.ok) {
+        latenciesMs.push(answer.value.runMs);
+        if (latenciesMs.length > latenciesKept) latenciesMs.shift();
+      }
+    }
+    job.settle(answer);
+  };
+
+  const wakeIdle = (): void => {
+    if (current === null && queue.length === 0) for (const wake of idleWaiters.splice(0)) wake();
+  };
+
+  const pump = (): void => {
+    while (queue[0]?.settled === true) queue.shift();
+    if (current !== null) return;
+    const job = child === null ? undefined : queue.shift();
+    if (job === undefined || child === null) {
+      wakeIdle();
+      return;
+    }
+    current = job;
+    void serve(job, child).then(() => {
+      current = null;
+      pump();
+    });
+  };
+
+  const serve = async (job: Job, by: ModelProcess): Promise<void> => {
+    job.attempts++;
+    const answer = await by.ask(job.request, job.inputs, options.deadlineMs);
+    if (answer.ok) {
+      const { reply, tensors } = answer.value;
+      const runMs = reply.kind === 'ran' ? reply.runMs : 0;
+      const memory =
+        reply.kind === 'memory' ? { rssBytes: reply.rssBytes, peakBytes: reply.peakBytes } : null;
+      return settle(job, ok({ outputs: tensors, runMs, memory }));
+    }
+    const died = answer.refusal.code === 'model-crashed';
+    // Requests carry all their state, so that a death in mid-run may be somebody else's doing.
+    if (died && job.from === 'client' && job.attempts < 2 && !job.settled && !closed) {
+      if (child === by) child = null;
+      queue.unshift(job);
+      return;
+    }
+    settle(job, answer);
+  };
+
+  const adopt = (opened: ModelProcess): void => {
+    child = opened;
+    trouble = null;
+    log.emit('info', 'inference.child.started', { ...names, pid: opened.pid });
+    void opened.exited.then((exit) => onExit(opened, exit));
+    pump();
+  };
+
+  const onExit = (gone: ModelProcess, exit: ChildExit): void => {
+    if (child === gone) child = null;
+    log.emit(closed ? 'info' : 'error', 'inference.child.exited', {
+      ...names,
+      pid: gone.pid,
+      reason: exit.reason,
+      livedMs: Math.round(exit.livedMs),
+    });
+    if (closed) return;
+    if (exit.livedMs > stableMs) deaths = 0;
+    void restart(exit.reason);
+  };
+
+  const refuseQueue = (refusal: Refusal): void => {
+    for (const job of queue.splice(0)) settle(job, { ok: false, refusal });
+    wakeIdle();
+  };
+
+  const restart = async (reason: string): Promise<void> => {
+    for (let why = reason; !closed; ) {
+      const delayMs = deaths === 0 ? 0 : Math.min(restartMaxMs, restartBaseMs * 2 ** (deaths - 1));
+      deaths++;
+      if (delayMs > 0) {
+        // Nobody should wait for a child that keeps dying: refuse now, the caller may try again later.
+        trouble = {
+          code: 'infer-not-ready',
+          detail: `the model's process ended (${why}) and is started again`,
+        };
+        refuseQueue(trouble);
+        backoff = clock.timer(delayMs);
+        await backoff.done;
+        backoff = null;
+      } else {
+        trouble = { code: 'infer-not-ready', detail: 'the model is loading again' };
+      }
+      if (closed) return;
+      const opened = await options.open();
+      if (opened.ok && !closed) return adopt(opened.value);
+      if (opened.ok) return opened.value.kill();
+      why = opened.refusal.detail;
+      trouble = opened.refusal;
+      log.emit('error', 'inference.child.exited', { ...names, code: opened.refusal.code });
+    }
+  };
+
+  const submit = (request: Job['request'], inputs: Tensor[], from: Job['from']) =>
+    new Promise<Result<RunAnswer & { memory: ChildMemory | null }>>((resolve) => {
+      if (closed) return resolve(refuse('infer-not-ready', 'the model is being unloaded'));
+      if (child === null && backoff !== null && trouble !== null)
+        return resolve({ ok: false, refusal: trouble });
+      if (queue.length >= options.queueMax) {
+        return resolve(refuse('infer-queue-full', `${queue.length} requests wait for this model`));
+      }
+      const timer = clock.timer(options.deadlineMs);
+      const job: Job = { request, inputs, from, attempts: 0, settled: false, timer, settle: resolve };
+      void timer.done.then(() => {
+        settle(job, refuse('infer-deadline', `no answer within ${options.deadlineMs} ms`));
+        // Still queued: let go of its tensors and its place. In the child: the child has its own deadline.
+        const at = queue.indexOf(job);
+        if (at >= 0) queue.splice(at, 1);
+        wakeIdle();
+      });
+      queue.push(job);
+      pump();
+    });
+
+  return {
+    start: async () => {
+      const opened = await options.open();
+      if (!opened.ok) {
+        closed = true;
+        trouble = opened.refusal;
+        return opened;
+      }
+      if (closed) {
+        opened.value.kill();
+        return refuse('update-superseded', 'unloaded while it was loading');
+      }
+      adopt(opened.value);
+      return ok();
+    },
+    run: (inputs, outputs, from) => submit({ kind: 'run', outputs }, inputs, from),
+    memory: async () => {
+      const answer = await submit({ kind: 'memory' }, [], 'probe');
+      if (!answer.ok) return answer;
+      return answer.value.memory === null
+        ? refuse('internal', 'no memory in the answer')
+        : ok(answer.value.memory);
+    },
+    ready: () => child !== null && !closed,
+    trouble: () => (child !== null && !closed ? null : trouble),
+    health: () => ({ requests, errors, latencyP95Ms: percentile(latenciesMs, 0.95) }),
+    beginService: () => {
+      requests = 0;
+      errors = 0;
+      latenciesMs.length = 0;
+    },
+    pid: () => child?.pid ?? null,
+    idle: () =>
+      new Promise((resolve) => {
+        idleWaiters.push(resolve);
+        wakeIdle();
+      }),
+    close: async () => {
+      if (closed && child === null) return;
+      closed = true;
+      trouble = { code: 'infer-not-ready', detail: 'the model is being unloaded' };
+      backoff?.cancel();
+      refuseQueue(trouble);
+      const ending = child;
+      ending?.kill();
+      await ending?.exited;
+    },
+  };
+}

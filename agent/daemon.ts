@@ -202,7 +202,10 @@ async function compose(
   const refusals = createRefusals({ store, clock, onRecorded: () => reporter?.changed() });
   const remember = (refusal: Refusal, fingerprint: string): void => {
     refusals.record(refusal, fingerprint).catch((error: unknown) => {
-      log.emit('error', 'agent.failed', { while: 'recording a refusal', detail: asFleetError(error).message });
+      log.emit('error', 'agent.failed', {
+        while: 'recording a refusal',
+        detail: asFleetError(error).message,
+      });
     });
   };
   const updater = createUpdater({

@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
-import { type Result, ok, refuse } from '../kernel/result.ts';
+import { ok, type Result, refuse } from '../kernel/result.ts';
 
 export const schemaVersion = 1;
 

@@ -98,7 +98,7 @@ describe('bad input to lepton', () => {
     await refused(
       ['models', 'push', place.path('absent.onnx'), '--name', 'acme/x', '--version', '1.0.0'],
       'input-invalid',
-      1,
+      2,
     );
   });
 

@@ -106,7 +106,7 @@ export function addClaimCommands(program: Command): void {
         print({ json: flags.json === true }, shown, () =>
           [
             `claim ${claim.claimId}: ${claim.uses} use(s) until ${when(claim.expiresAtMs)}, written to ${flags.out}`,
-            `next: lepton-agent run --claim ${flags.out} --state DIR --http 127.0.0.1:8080`,
+            `next: lepton-agent run --claim ${flags.out} --state DIR --http 127.0.0.1:8500`,
           ].join('\n'),
         );
       },

@@ -26,6 +26,7 @@ import {
 } from './oip.ts';
 import { profileSchema } from './profile.ts';
 import { rolloutFileSchema } from './rollout-file.ts';
+import { batchAnswerSchema, batchHeadSchema, batchStatementSchema, storedRecordSchema } from './telemetry.ts';
 
 /** In a golden file the data may stand in a file beside it: `parameters: {binary_data_file}`. */
 const goldenTensorSchema = oipTensorSchema.partial({ data: true });
@@ -56,6 +57,16 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
     schema: assignmentSchema,
   },
   report: { title: 'Report (payload of an envelope, signed by the device)', schema: reportSchema },
+  'telemetry-head': { title: 'Head of a sealed batch of telemetry', schema: batchHeadSchema },
+  'telemetry-statement': {
+    title: 'Statement of a sealed batch (payload of an envelope, signed by the device)',
+    schema: batchStatementSchema,
+  },
+  'telemetry-answer': {
+    title: 'Answer to a batch (payload of an envelope, signed by the region)',
+    schema: batchAnswerSchema,
+  },
+  'telemetry-record': { title: 'One line of telemetry query --json', schema: storedRecordSchema },
   'message-signed': { title: 'Body of desired and reported', schema: signedMessageSchema },
   'message-presence': { title: 'Body of presence', schema: presenceSchema },
   'message-fetch': { title: 'Body of fetch', schema: fetchRequestSchema },

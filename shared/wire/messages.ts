@@ -45,6 +45,8 @@ export type SignedMessage = z.infer<typeof signedMessageSchema>;
 export const payloadTypes = {
   assignment: 'application/vnd.lepton.assignment.v1+json',
   report: 'application/vnd.lepton.report.v1+json',
+  telemetryBatch: 'application/vnd.lepton.telemetry-batch.v1+json',
+  telemetryAnswer: 'application/vnd.lepton.telemetry-answer.v1+json',
 } as const;
 
 export const activationPolicySchema = z.object({
@@ -72,6 +74,16 @@ export const assignedReleaseSchema = z.object({
 });
 export type AssignedRelease = z.infer<typeof assignedReleaseSchema>;
 
+/** What the device seals its telemetry to. */
+export const telemetryKeySchema = z.object({
+  /** Grows with each enrolment; sequences start at 1 in each. */
+  epoch: z.number().int().nonnegative(),
+  keyId: z.string().min(1).max(64),
+  /** X25519 public key, hex. */
+  publicKey: z.string().regex(/^[0-9a-f]{64}$/),
+});
+export type TelemetryKey = z.infer<typeof telemetryKeySchema>;
+
 /** What the director signs for one device. A model that is not listed is to be removed. */
 export const assignmentSchema = z.object({
   schemaVersion: z.literal(1),
@@ -82,6 +94,8 @@ export const assignmentSchema = z.object({
   expiresAtMs: timeMs,
   labels: labelsSchema,
   releases: z.array(assignedReleaseSchema).max(64),
+  /** The region's key for this device and this period; null until the region has made one. */
+  telemetry: telemetryKeySchema.nullable().default(null),
 });
 export type Assignment = z.infer<typeof assignmentSchema>;
 

@@ -87,14 +87,7 @@ export const batchAnswerSchema = z.object({
 });
 export type BatchAnswer = z.infer<typeof batchAnswerSchema>;
 
-/** In an assignment: what the device seals its telemetry to. */
-export const telemetryKeySchema = z.object({
-  epoch: z.number().int().nonnegative(),
-  keyId: z.string().min(1).max(64),
-  /** X25519 public key, hex. */
-  publicKey: z.string().regex(/^[0-9a-f]{64}$/),
-});
-export type TelemetryKey = z.infer<typeof telemetryKeySchema>;
+export { type TelemetryKey, telemetryKeySchema } from './messages.ts';
 
 /** `lepton telemetry query --json`, one line a record (contract). */
 export const storedRecordSchema = z.object({

@@ -24,8 +24,9 @@ import { type BusFetcher, createFetcher, fetchMetadata } from './bus/fetcher.ts'
 import { type Line, openLine } from './bus/line.ts';
 import { createRefusals, listRefusals, refusalMigrations } from './bus/refusals.ts';
 import { type AgentInfo, createReporter, type Reporter, reportMigrations } from './bus/reports.ts';
-import { createInferenceHost } from './inference/host.ts';
+import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
 import { type AgentStatus, statusSchemaVersion } from './status.ts';
+import { openTelemetry, outboxFile } from './telemetry/open.ts';
 import { type Authority, openAuthority } from './trust/authority.ts';
 import {
   completeEnrolment,
@@ -57,10 +58,14 @@ export interface StartAgentOptions {
   signal?: AbortSignal;
   /** The simulator's and tests' seam; the real bus where absent. */
   connect?(options: ConnectBusOptions): AgentBus;
+  /** A stand-in for the models, for fleets of light devices; the real host where absent. */
+  inference?(options: InferenceHostOptions): InferenceHost;
   /** Shorter in tests. */
   pollMs?: number;
   reportEveryMs?: number;
   fetchTimeoutMs?: number;
+  statsEveryMs?: number;
+  batchAgeMs?: number;
 }
 
 export interface RunningAgent {
@@ -190,16 +195,34 @@ async function compose(
     });
   if (identity !== null) authority = await open(identity);
 
-  const inference = createInferenceHost({
+  const telemetry = await openTelemetry(join(stateFolder, outboxFile), {
+    clock,
+    entropy,
+    log,
+    onRefused: (refusal, fingerprint) => remember(refusal, fingerprint),
+    ...(options.statsEveryMs === undefined ? {} : { statsEveryMs: options.statsEveryMs }),
+    ...(options.batchAgeMs === undefined ? {} : { batchAgeMs: options.batchAgeMs }),
+  });
+  undo.push(() => telemetry.stop());
+  telemetry.event('agent-started', null, { ...info });
+  const inference = (options.inference ?? createInferenceHost)({
     clock,
     log,
     disk,
     stateFolder,
     deadlineMs: limits.inferDeadlineMs,
     queueMax: limits.inferQueueMax,
+    onRequest: telemetry.request,
   });
   undo.push(() => inference.close());
-  const refusals = createRefusals({ store, clock, onRecorded: () => reporter?.changed() });
+  const refusals = createRefusals({
+    store,
+    clock,
+    onRecorded: ({ code, detail }) => {
+      telemetry.event('refusal', null, { code, detail });
+      reporter?.changed();
+    },
+  });
   const remember = (refusal: Refusal, fingerprint: string): void => {
     refusals.record(refusal, fingerprint).catch((error: unknown) => {
       log.emit('error', 'agent.failed', {
@@ -208,6 +231,12 @@ async function compose(
       });
     });
   };
+  // An identity that is about to be replaced must not seal anything more.
+  if (identity !== null && reEnrol === null) {
+    const key = authority?.assignment()?.telemetry ?? null;
+    await telemetry.useKey(identity.deviceId, identity.region, key);
+  }
+
   const updater = createUpdater({
     store,
     disk,
@@ -221,6 +250,7 @@ async function compose(
         authority === null ? refuse('enrolment-required', 'not enrolled') : authority.agree(assigned),
     },
     onChange: () => reporter?.changed(),
+    onTransition: ({ releaseId, ...transition }) => telemetry.event('update', releaseId, transition),
     onRefused: ({ code, detail }, update) => {
       if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
     },
@@ -248,8 +278,11 @@ async function compose(
       epoch: authority?.epoch() ?? 0,
       verifiedTimeMs: authority?.verifiedTimeMs() ?? 0,
       models: updater.models(),
+      requests: inference.requests(),
+      outbox: telemetry.counters(),
       refusals: await store.tx(listRefusals),
     }),
+    record: telemetry.record,
     version: info.version,
     clock,
     log,
@@ -306,10 +339,12 @@ async function compose(
       onBytes: (message) => fetcher?.receive(message),
       onDesired: (message) => desired?.receive(message.payload),
       onTimestamp: (message) => desired?.doorbell(message.payload),
+      onTelemetryAnswer: (message) => telemetry.receive(message.payload),
       onUp: () => {
         updater.retryNow();
         desired?.connected();
         reporter?.changed();
+        telemetry.connected();
       },
       onDown: () => fetcher?.offline(),
       onRefused: (code, detail) => remember({ code, detail }, `broker ${startedAtMs} ${line?.ups() ?? 0}`),
@@ -326,7 +361,10 @@ async function compose(
     const following = followDesired({
       authority: judge,
       refusals,
-      assign: (assignment) => updater.assign(assignment),
+      assign: async (assignment) => {
+        await updater.assign(assignment);
+        await telemetry.useKey(held.deviceId, held.region, assignment.telemetry);
+      },
       online: () => opened.bus.connected(),
       askAgain: () => opened.askForDesired(),
       onAccepted: () => reporter?.changed(),
@@ -336,17 +374,25 @@ async function compose(
       ...(options.pollMs === undefined ? {} : { pollMs: options.pollMs }),
     });
     desired = following;
+    const signer = signerFromSeed(held.seed, 'node');
     const reporting = createReporter({
       ...parts,
       store,
-      signer: signerFromSeed(held.seed, 'node'),
+      signer,
       agent: info,
       timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
       models: () => updater.models(),
+      outbox: () => telemetry.counters(),
       trust: () => ({ epoch: judge.epoch(), verifiedTimeMs: judge.verifiedTimeMs() }),
       ...(options.reportEveryMs === undefined ? {} : { everyMs: options.reportEveryMs }),
     });
     reporter = reporting;
+    telemetry.join({
+      ...parts,
+      signer,
+      regionRoot: () => judge.regionRoot(),
+      onAcknowledged: () => reporting.changed(),
+    });
     undo.push(() => following.stop());
     undo.push(async () => {
       // A registry that does not acknowledge must not hold the end up.

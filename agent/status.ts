@@ -6,6 +6,7 @@ import type { Store } from '../shared/kernel/ports.ts';
 import {
   deviceIdSchema,
   labelsSchema,
+  outboxStateSchema,
   reportedModelSchema,
   reportedRefusalSchema,
 } from '../shared/wire/messages.ts';
@@ -32,6 +33,10 @@ export const agentStatusSchema = z.object({
   epoch: z.number(),
   verifiedTimeMs: z.number(),
   models: z.array(reportedModelSchema),
+  /** Inference requests since the daemon started; zero where it does not run. */
+  requests: z.object({ answered: z.number().int(), failed: z.number().int() }),
+  /** Telemetry records; null where the daemon does not run. */
+  outbox: outboxStateSchema.nullable(),
   /** Oldest first. */
   refusals: z.array(reportedRefusalSchema),
 });
@@ -74,6 +79,8 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
       progress: null,
       probe: machine.probe,
     })),
+    requests: { answered: 0, failed: 0 },
+    outbox: null,
     refusals: await store.tx(listRefusals),
   };
 }

@@ -22,6 +22,8 @@ export interface AgentHttpOptions {
   token?: string;
   inference: InferenceHost;
   status: () => Promise<object>;
+  /** Takes an application's records (NDJSON); the number of them once they are durable. */
+  record?: RouteParts['record'];
   clock: Clock;
   log: Log;
   /** The agent's version, for `GET /v2`. */
@@ -42,6 +44,11 @@ const bodyDefaults: BodyLimits = {
   bytesMax: limits.inferBodyBytesMax,
   timeoutMs: 30_000,
   totalBytesMax: 4 * limits.inferBodyBytesMax,
+};
+const recordsBodyDefaults: BodyLimits = {
+  bytesMax: limits.recordsBodyBytesMax,
+  timeoutMs: 30_000,
+  totalBytesMax: 8 * limits.recordsBodyBytesMax,
 };
 const drainDefaultMs = 10_000;
 /** Connections at once; a device serves a few applications, and each costs memory. */
@@ -139,7 +146,9 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     inference,
     status: options.status,
     version: options.version ?? 'unknown',
+    ...(options.record === undefined ? {} : { record: options.record }),
     body: createBodyReader(clock, { ...bodyDefaults, ...options.body }),
+    recordsBody: createBodyReader(clock, recordsBodyDefaults),
     closing: () => closing,
     mayEnter,
   };

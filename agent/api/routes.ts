@@ -30,6 +30,10 @@ export interface RouteParts {
   status: () => Promise<object>;
   version: string;
   body: BodyReader;
+  /** Its limit is lower: records are kept, requests are answered. */
+  recordsBody: BodyReader;
+  /** Absent where the agent keeps no telemetry. */
+  record?: (body: Uint8Array) => Promise<Result<number>>;
   closing: () => boolean;
   mayEnter: (request: IncomingMessage) => boolean;
 }
@@ -39,18 +43,21 @@ function json(value: object, status = 200): Answer {
 }
 
 type Route =
-  | { kind: 'server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' }
+  | { kind: 'server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' | 'records' }
   | { kind: 'model' | 'model-ready' | 'infer'; model: string; version: string | null };
 
-const fixed: Record<string, Route['kind'] & ('server' | 'live' | 'ready' | 'healthz' | 'status' | 'index')> =
-  {
-    '/v2': 'server',
-    '/v2/health/live': 'live',
-    '/v2/health/ready': 'ready',
-    '/v2/repository/index': 'index',
-    '/healthz': 'healthz',
-    '/status': 'status',
-  };
+const fixed: Record<
+  string,
+  Route['kind'] & ('server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' | 'records')
+> = {
+  '/v2': 'server',
+  '/v2/health/live': 'live',
+  '/v2/health/ready': 'ready',
+  '/v2/repository/index': 'index',
+  '/healthz': 'healthz',
+  '/status': 'status',
+  '/telemetry/v1/records': 'records',
+};
 
 /** Null where there is no such path. `input-invalid` where it is not even a path. */
 function findRoute(url: string): Result<Route | null> {
@@ -85,6 +92,7 @@ const methods: Record<Route['kind'], readonly string[]> = {
   // The extension says POST; a person types the address.
   index: ['GET', 'HEAD', 'POST'],
   infer: ['POST'],
+  records: ['POST'],
 };
 
 /** Open without a token: probes of a supervisor carry none, and they tell nothing. */
@@ -141,6 +149,8 @@ export async function routeRequest(request: IncomingMessage, parts: RouteParts):
       if (!model.ok) return model;
       return route.kind === 'model' ? ok(json(metadataOf(model.value))) : readiness(model.value);
     }
+    case 'records':
+      return records(request, parts);
     case 'infer':
       return infer(request, route.model, route.version, parts);
   }
@@ -236,4 +246,17 @@ async function infer(
     outputs: answered.value.outputs,
   });
   return ok({ status: 200, body: response });
+}
+
+/** Answered when every record is durable; with any refusal none of them is kept. */
+async function records(request: IncomingMessage, parts: RouteParts): Promise<Result<Answer>> {
+  if (parts.record === undefined) return refuse('not-found', 'this agent keeps no telemetry');
+  const body = await parts.recordsBody.read(request);
+  if (!body.ok) return body;
+  try {
+    const recorded = await parts.record(body.value.bytes);
+    return recorded.ok ? ok(json({ records: recorded.value })) : recorded;
+  } finally {
+    body.value.done();
+  }
 }

@@ -17,6 +17,7 @@ export interface LineParts {
   onBytes(message: BusMessage): void;
   onDesired(message: BusMessage): void;
   onTimestamp(message: BusMessage): void;
+  onTelemetryAnswer(message: BusMessage): void;
   onUp(): void;
   onDown(): void;
   /** The broker refused this device, for a reason that is not the network's. Once until it is up again. */
@@ -86,6 +87,7 @@ export async function openLine(parts: LineParts): Promise<Line> {
   });
   await bus.subscribe(deviceTopic(region, deviceId, 'bytes'), parts.onBytes);
   await bus.subscribe(tufTimestampTopic(region), parts.onTimestamp);
+  await bus.subscribe(deviceTopic(region, deviceId, 'telemetry/ack'), parts.onTelemetryAnswer);
   const desiredTopic = deviceTopic(region, deviceId, 'desired');
   let desired: Subscription = await bus.subscribe(desiredTopic, parts.onDesired);
 

@@ -41,7 +41,11 @@ export interface Refusals {
   record(refusal: Refusal, fingerprint: string): Promise<{ id: number; fresh: boolean }>;
 }
 
-export function createRefusals(parts: { store: Store; clock: Clock; onRecorded(): void }): Refusals {
+export function createRefusals(parts: {
+  store: Store;
+  clock: Clock;
+  onRecorded(refusal: Refusal): void;
+}): Refusals {
   return {
     record: async (refusal, fingerprint) => {
       const recorded = await parts.store.tx((db) => {
@@ -62,7 +66,7 @@ export function createRefusals(parts: { store: Store; clock: Clock; onRecorded()
         db.run('DELETE FROM refusals WHERE id <= ?', id - limits.refusalsKept);
         return { id, fresh: true };
       });
-      if (recorded.fresh) parts.onRecorded();
+      if (recorded.fresh) parts.onRecorded(refusal);
       return recorded;
     },
   };

@@ -46,6 +46,7 @@ export interface ReporterParts {
   agent: AgentInfo;
   timezone: string;
   models(): ReportedModel[];
+  outbox(): Report['outbox'];
   /** Epoch of the assignment in force and the highest verified time. */
   trust(): { epoch: number; verifiedTimeMs: number };
   clock: Clock;
@@ -104,7 +105,7 @@ export function createReporter(parts: ReporterParts): Reporter {
       agent: parts.agent,
       models: parts.models(),
       refusals,
-      outbox: null,
+      outbox: parts.outbox(),
     };
     for (const charsMax of reasonCharsSteps) {
       const envelope = signReport({ ...report, models: shortened(report.models, charsMax) }, signer);

@@ -103,6 +103,13 @@ function text(shown: Shown): string {
   ];
   const labels = Object.entries(shown.labels).map(([key, value]) => `${key}=${value}`);
   if (labels.length > 0) lines.push(`labels    ${labels.join(' ')}`);
+  if (shown.outbox !== null) {
+    const { producedRecords, acknowledgedRecords, droppedRecords, pendingBatches, bytes } = shown.outbox;
+    lines.push(
+      `telemetry ${producedRecords} records: ${acknowledgedRecords} acknowledged, ${droppedRecords} dropped; ` +
+        `${pendingBatches} batches wait, ${bytes} bytes`,
+    );
+  }
   for (const model of shown.models) {
     lines.push(`model     ${model.name}: ${model.active ?? 'nothing'} serves, ${model.state}`);
     if (model.candidate !== null) lines.push(`          trying ${model.candidate}`);

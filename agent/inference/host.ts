@@ -26,6 +26,8 @@ export interface InferenceHostOptions {
   disk: Disk;
   deadlineMs?: number;
   queueMax?: number;
+  /** Told of each request that something serves. Must not block. */
+  onRequest?: (fact: { as: string; releaseId: string; code: string | null; latencyMs: number }) => void;
   /** Threads of one model where its manifest names none. Default: half of the cores, at least 1. */
   threads?: number;
 }
@@ -325,9 +327,19 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     },
 
     infer: async (as, version, call) => {
+      const startedAtMs = clock.mono();
+      const releaseId = serving.get(as)?.release.releaseId;
       const answer = await inferNow(as, version, call);
       if (answer.ok) requests.answered += 1;
       else requests.failed += 1;
+      if (releaseId !== undefined) {
+        options.onRequest?.({
+          as,
+          releaseId: answer.ok ? answer.value.releaseId : releaseId,
+          code: answer.ok ? null : answer.refusal.code,
+          latencyMs: clock.mono() - startedAtMs,
+        });
+      }
       return answer;
     },
 

@@ -33,6 +33,8 @@ export interface Authority {
   assignment(): Assignment | null;
   /** Epoch of the last assignment that was accepted, 0 where none. */
   epoch(): number;
+  /** The region root in force. */
+  regionRoot(): RegionRoot;
   verifiedTimeMs(): number;
   /** Whether these are the bytes of the timestamp that is held, so that a doorbell needs no refresh. */
   holdsTimestamp(bytes: Uint8Array): boolean;
@@ -238,6 +240,7 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
   return {
     assignment: () => inForce,
     epoch: () => record.assignment?.epoch ?? 0,
+    regionRoot: () => regionRoot,
     verifiedTimeMs: () => record.verifiedTimeMs,
     holdsTimestamp: (bytes) => sameBytes(record.catalogue.timestamp, bytes),
     consider: (envelope) => exclusive(() => consider(envelope)),

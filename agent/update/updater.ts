@@ -16,6 +16,16 @@ import { type Effect, type MachineEvent, type MachineState, newMachine, step } f
 import { createServing } from './serving.ts';
 import { backoffMs, createWaits } from './waits.ts';
 
+/** One step of a model's update, as telemetry tells it. */
+export interface Transition {
+  as: string;
+  from: MachineState['phase'];
+  to: MachineState['phase'];
+  releaseId: string | null;
+  rolloutId: string | null;
+  reason: Reason | null;
+}
+
 export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
   store: Store;
   disk: Disk;
@@ -30,6 +40,8 @@ export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
   onChange: (models: ReportedModel[]) => void;
   /** Called when an update was refused and goes back; `update` names the attempt. Must not block. */
   onRefused?: (refusal: Reason, update: string) => void;
+  /** Called at each transition that was journalled. Must not block. */
+  onTransition?: (transition: Transition) => void;
   /** As Node names it: `x64`, `arm64`. */
   arch: string;
   /** For the simulator, which shrinks them. */
@@ -213,6 +225,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (before.phase === next.phase && before.attempt === next.attempt) return;
     const fields = { model: next.as, release: next.target?.releaseId ?? null, rolloutId: next.rolloutId };
     log.emit('info', 'update.transition', { ...fields, from: before.phase, to: next.phase });
+    parts.onTransition?.({
+      as: next.as,
+      from: before.phase,
+      to: next.phase,
+      releaseId: next.target?.releaseId ?? null,
+      rolloutId: next.rolloutId,
+      reason: next.reason,
+    });
     if (next.phase === 'rolling-back') {
       log.emit('warn', 'update.refused', { ...fields, ...next.reason });
       if (next.reason !== null)

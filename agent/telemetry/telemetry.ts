@@ -1,0 +1,119 @@
+// Why: outbox, producers and sender of one agent, as the daemon starts and ends them.
+// Trusts: the assignment in force for the key, the region root for the answers.
+// Must never: seal for an identity that a new enrolment is about to replace.
+
+import type { Signer } from '../../shared/crypto/ed25519.ts';
+import type { Bus, Clock, Deflate, Entropy, Log, Store, Timer } from '../../shared/kernel/ports.ts';
+import { ok, type Refusal, type Result } from '../../shared/kernel/result.ts';
+import type { RegionRoot } from '../../shared/trust/region.ts';
+import type { TelemetryKey } from '../../shared/wire/telemetry.ts';
+import { openOutbox } from './outbox.ts';
+import type { Outbox, OutboxCounters, OutboxLimits } from './outbox-port.ts';
+import { type Producers, startProducers } from './producers.ts';
+import { parseRecords } from './records.ts';
+import { type Sender, startSender } from './sender.ts';
+
+export interface TelemetryParts {
+  /** The outbox's own database. */
+  store: Store;
+  clock: Clock;
+  entropy: Entropy;
+  deflate: Deflate;
+  log: Log;
+  onRefused(refusal: Refusal, fingerprint: string): void;
+  limits?: Partial<OutboxLimits>;
+  statsEveryMs?: number;
+  batchAgeMs?: number;
+  answerMs?: number;
+}
+
+export interface Telemetry extends Pick<Producers, 'event' | 'request'> {
+  /**
+   * `POST /telemetry/v1/records`: the number of records, all durable. Refusals: `input-invalid`,
+   * `telemetry-not-ready`, `telemetry-too-large`, `telemetry-full`, `disk-full`.
+   */
+  record(body: Uint8Array): Promise<Result<number>>;
+  counters(): OutboxCounters;
+  /** The key of the assignment in force, for the identity that is settled. Null changes nothing. */
+  useKey(deviceId: string, region: string, key: TelemetryKey | null): Promise<void>;
+  /** Begins to send, on a line that may come and go. */
+  join(line: {
+    bus: Bus & { connected(): boolean };
+    signer: Signer;
+    deviceId: string;
+    region: string;
+    regionRoot(): RegionRoot;
+    /** The region has signed for something, at most every ten seconds. */
+    onAcknowledged(): void;
+  }): void;
+  receive(payload: Uint8Array): void;
+  connected(): void;
+  /** Appends the last statistics, ends the sender, packs what is open. */
+  stop(): Promise<void>;
+}
+
+/** How soon a report says what was acknowledged. */
+const acknowledgedGapMs = 10_000;
+
+/** Faults: those of the store. */
+export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> {
+  const { clock, log, onRefused } = parts;
+  const outbox: Outbox = await openOutbox(parts);
+  const producers = startProducers({ ...parts, outbox });
+  let sender: Sender | null = null;
+  let telling: Timer | null = null;
+
+  return {
+    event: producers.event,
+    request: producers.request,
+    record: async (body) => {
+      const records = parseRecords(body, Math.max(0, Math.floor(clock.wall())));
+      if (!records.ok) return records;
+      const appended = await outbox.append('app', records.value);
+      return appended.ok ? ok(records.value.length) : appended;
+    },
+    counters: outbox.counters,
+
+    useKey: async (deviceId, region, key) => {
+      if (key === null) return;
+      const used = await outbox.useKey({ deviceId, region, key });
+      if (!used.ok) {
+        log.emit('error', 'outbox.failed', { while: 'taking a key', ...used.refusal });
+        onRefused(used.refusal, `telemetry key ${key.epoch} ${key.keyId}`);
+        return;
+      }
+      const { fresh, droppedRecords } = used.value;
+      if (!fresh) return;
+      log.emit('info', 'outbox.key', { epoch: key.epoch, keyId: key.keyId });
+      if (droppedRecords > 0) {
+        producers.event('outbox-reset', null, { records: droppedRecords, epoch: key.epoch });
+      }
+      producers.keyArrived();
+      sender?.keyChanged();
+    },
+
+    join: (line) => {
+      sender = startSender({
+        ...parts,
+        ...line,
+        outbox,
+        onAcknowledged: () => {
+          if (telling !== null) return;
+          telling = clock.timer(acknowledgedGapMs);
+          void telling.done.then(() => {
+            telling = null;
+            line.onAcknowledged();
+          });
+        },
+      });
+    },
+    receive: (payload) => sender?.receive(payload),
+    connected: () => sender?.connected(),
+    stop: async () => {
+      await producers.stop();
+      await sender?.stop();
+      telling?.cancel();
+      await outbox.close();
+    },
+  };
+}

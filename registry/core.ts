@@ -1,13 +1,14 @@
 // Why: what every room of the registry is given to work with: one object, made once at start.
 // Trusts: registry.ts, which fills it. Must never: be reached through a global.
 
-import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { Clock, Deflate, Entropy, Log } from '../shared/kernel/ports.ts';
 import type { Blobs } from './catalog/blobs.ts';
 import type { Releases } from './catalog/releases.ts';
 import type { Access } from './policy/access.ts';
 import type { Keyring } from './signing/keys.ts';
 import type { CatalogueRepository } from './signing/repository.ts';
 import type { RegistryStore } from './store/open.ts';
+import type { TelemetryKeys } from './telemetry/keys.ts';
 
 export interface RegistryCore {
   region: string;
@@ -21,6 +22,8 @@ export interface RegistryCore {
   blobs: Blobs;
   releases: Releases;
   access: Access;
+  telemetryKeys: TelemetryKeys;
+  deflate: Deflate;
   clock: Clock;
   entropy: Entropy;
   log: Log;

@@ -3,8 +3,10 @@
 
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { systemDeflate } from '../shared/host/deflate.ts';
 import { openDisk } from '../shared/host/disk.ts';
 import { lockFolder } from '../shared/host/lock.ts';
+import { openStore } from '../shared/host/sqlite.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
 import { createApi } from './api/app.ts';
@@ -21,6 +23,7 @@ import { openKeyring } from './signing/keys.ts';
 import { openRepository } from './signing/repository.ts';
 import { openRegistryStore } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
+import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
 
 export interface ListenAddress {
   host: string;
@@ -180,6 +183,13 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
   const repository = await openRepository({ store, keyring, region, clock, log });
   const releases = createReleases({ store, repository, blobs, clock, log });
   const access = createAccess({ store, clock, entropy });
+  // A file of its own: its backups are kept for days, those of the registry for years.
+  const keyStore = await openStore(join(folder, 'telemetry-keys.sqlite'), {
+    synchronous: 'FULL',
+    migrations: telemetryKeyMigrations,
+  });
+  closers.push(() => keyStore.close());
+  const telemetryKeys = await openTelemetryKeys({ store: keyStore, clock, entropy });
   const addresses = { http: '', mqtt: '' };
   return {
     region,
@@ -191,6 +201,8 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
     blobs,
     releases,
     access,
+    telemetryKeys,
+    deflate: systemDeflate,
     clock,
     entropy,
     log,

@@ -14,6 +14,7 @@ import { registerFleetRoutes } from './fleet-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
+import { registerTelemetryRoutes } from './telemetry-routes.ts';
 
 /** A push holds targets metadata (8 MiB at most) and a manifest, in base64. */
 const jsonBytesMax = 16 * 1024 * 1024;
@@ -124,6 +125,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerCatalogueRoutes(app, parts);
   registerFleetRoutes(app, parts);
   registerRolloutRoutes(app, parts);
+  registerTelemetryRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

@@ -43,7 +43,7 @@ export function createMetrics(): Metrics {
         '# TYPE lepton_http_requests_total counter',
         ...[...requests].map(([group, count]) => `lepton_http_requests_total{status="${group}"} ${count}`),
       ];
-      const { fetches, eventsDropped } = parts.fleet.counters();
+      const { fetches, telemetry, eventsDropped } = parts.fleet.counters();
       lines.push(
         '# TYPE lepton_fetch_requests_total counter',
         `lepton_fetch_requests_total ${fetches.requests}`,
@@ -53,6 +53,13 @@ export function createMetrics(): Metrics {
         ...(['denied', 'notFound', 'busy', 'invalid', 'abandoned'] as const).map(
           (reason) => `lepton_fetch_refused_total{reason="${reason}"} ${fetches[reason]}`,
         ),
+        '# TYPE lepton_telemetry_batches_total counter',
+        ...(['repeated', 'refused', 'overflowed'] as const).map(
+          (outcome) => `lepton_telemetry_batches_total{outcome="${outcome}"} ${telemetry[outcome]}`,
+        ),
+        `lepton_telemetry_batches_total{outcome="stored"} ${telemetry.batches}`,
+        '# TYPE lepton_telemetry_records_total counter',
+        `lepton_telemetry_records_total ${telemetry.records}`,
         '# TYPE lepton_fleet_events_dropped_total counter',
         `lepton_fleet_events_dropped_total ${eventsDropped}`,
       );

@@ -6,12 +6,20 @@ import { z } from 'zod';
 import { type DeviceView, deviceSchema, fleetEventSchema } from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
 import { connected, duration, type GlobalFlags, label, positive } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { print, size, table, when } from './output.ts';
 
 function labelText(device: DeviceView): string {
   return Object.entries(device.labels)
     .map(([key, value]) => `${key}=${value}`)
     .join(',');
+}
+
+function outboxText(outbox: DeviceView['outbox']): string {
+  const { producedRecords, acknowledgedRecords, droppedRecords, pendingBatches, bytes } = outbox;
+  return (
+    `telemetry ${producedRecords} records made, ${acknowledgedRecords} acknowledged, ${droppedRecords} dropped; ` +
+    `${pendingBatches} batches (${size(bytes)}) wait`
+  );
 }
 
 function describe(device: DeviceView): string {
@@ -20,6 +28,7 @@ function describe(device: DeviceView): string {
     `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
     `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
     `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}`,
+    outboxText(device.outbox),
     '',
     table(
       ['MODEL', 'STATE', 'ACTIVE', 'CANDIDATE', 'LAST GOOD', 'REASON'],

@@ -10,6 +10,7 @@ import { addDeviceCommands } from './device-commands.ts';
 import { addModelCommands } from './model-commands.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
 import { addServeCommand } from './serve-command.ts';
+import { addTelemetryCommands } from './telemetry-commands.ts';
 import { programVersion } from './version.ts';
 
 /** Commander's own messages in our one-line form; help and version are no errors. */
@@ -45,6 +46,7 @@ async function main(): Promise<number> {
   addModelCommands(program);
   addRolloutCommands(program);
   addDeviceCommands(program);
+  addTelemetryCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

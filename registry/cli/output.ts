@@ -39,3 +39,25 @@ export function size(bytes: number): string {
   } while (value >= 1024 && unit < units.length - 1);
   return `${value.toFixed(1)} ${units[unit]}`;
 }
+
+/**
+ * Writes to stdout at the pace of who reads it. False once nobody does any more (`… | head`), which is no
+ * failure: there is nothing left to do.
+ */
+export function writeOut(text: string): Promise<boolean> {
+  const { stdout } = process;
+  return new Promise((resolve, reject) => {
+    const settled = (error: NodeJS.ErrnoException | null | undefined): void => {
+      stdout.off('error', settled);
+      if (error === null || error === undefined) resolve(true);
+      else if (error.code === 'EPIPE') {
+        // Whatever is still buffered fails the same way.
+        stdout.on('error', () => undefined);
+        resolve(false);
+      } else reject(error);
+    };
+    // Without a listener the stream's error would end the process before the callback is asked.
+    stdout.on('error', settled);
+    stdout.write(text, settled);
+  });
+}

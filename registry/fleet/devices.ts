@@ -25,6 +25,8 @@ export interface Devices {
   label(deviceId: string, patch: Record<string, string | null>): Promise<Result<DeviceView>>;
   /** Ends its connection at once; its key is never taken again. Idempotent. Refusal: `device-unknown`. */
   revoke(deviceId: string, by: string): Promise<Result<DeviceView>>;
+  /** Two devices use its key: neither may come back before somebody decided. Idempotent. Refusal: `device-unknown`. */
+  quarantine(deviceId: string, why: { code: string; detail: string }): Promise<Result<void>>;
   /** Ends a quarantine. Idempotent. Refusals: `device-unknown`, `device-revoked`. */
   release(deviceId: string, by: string): Promise<Result<DeviceView>>;
 }
@@ -181,6 +183,20 @@ export function createDevices(
       await director.publish([deviceId]);
       if (revoked.value) changed({ kind: 'member', deviceId });
       return show(deviceId);
+    },
+
+    async quarantine(deviceId, why) {
+      const changedNow = await stand(
+        deviceId,
+        (present) => ok(present === 'active' ? 'quarantined' : present),
+        why,
+      );
+      if (!changedNow.ok) return changedNow;
+      if (changedNow.value) log.emit('warn', 'device.quarantined', { deviceId, ...why });
+      await disconnect(deviceId);
+      await director.publish([deviceId]);
+      if (changedNow.value) changed({ kind: 'member', deviceId });
+      return ok();
     },
 
     async release(deviceId, by) {

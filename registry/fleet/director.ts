@@ -31,6 +31,11 @@ export interface Director {
   issueIn(db: RegistryDb, deviceId: string, options?: { renew: boolean }): number;
   /** Publishes the stored assignments retained; of a device that may not connect, clears the topic. */
   publish(deviceIds: Iterable<string>): Promise<void>;
+  /**
+   * Makes the telemetry keys that these devices lack, issues and publishes: what a device needs right after
+   * it enrolled, before anything is assigned to it. Idempotent.
+   */
+  equip(deviceIds: readonly string[]): Promise<void>;
   /** Publishes every assignment again and renews from now on. */
   start(bus: RegistryBus): Promise<void>;
   stop(): void;
@@ -38,9 +43,11 @@ export interface Director {
 
 /** Devices in one transaction: signing 200 takes about 10 ms, and nobody else waits longer than that. */
 const batchDevices = 200;
+/** Telemetry keys made in one go: about a millisecond each. */
+const keysAtOnce = 20;
 
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
-  const { store, keyring, clock, entropy, log, region } = core;
+  const { store, keyring, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
   let bus: RegistryBus | null = null;
   let timer: Timer | null = null;
@@ -50,7 +57,10 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
 
   function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
     const device = db.first(
-      qb.selectFrom('devices').select(['labels', 'status']).where('device_id', '=', deviceId),
+      qb
+        .selectFrom('devices')
+        .select(['labels', 'status', 'telemetry_epoch'])
+        .where('device_id', '=', deviceId),
     );
     const present = db.first(
       qb.selectFrom('assignments').select(['epoch', 'content_sha256']).where('device_id', '=', deviceId),
@@ -59,8 +69,9 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     const desired = db.all(
       qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name'),
     );
-    // A device that was never given anything needs no assignment that says so.
-    if (present === undefined && desired.length === 0) return 0;
+    const telemetry = telemetryKeys.keyFor(deviceId, device.telemetry_epoch);
+    // Nothing to run and no key to seal to: nothing to say. `equip` follows.
+    if (present === undefined && desired.length === 0 && telemetry === null) return 0;
     const labels = fromColumn<Labels>(device.labels);
     const releases = desired.map(
       (row): AssignedRelease => ({
@@ -74,14 +85,18 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       }),
     );
     const contentSha256 = sha256Hex(
-      canonicalJson({ labels, releases: releases.map((release) => ({ ...release })) }),
+      canonicalJson({
+        labels,
+        releases: releases.map((release) => ({ ...release })),
+        telemetry: telemetry === null ? null : { ...telemetry },
+      }),
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
     const nowMs = clock.wall();
     const epoch = (present?.epoch ?? 0) + 1;
     const expiresAtMs = nowMs + fleetLimits.assignmentMs;
     const envelope = signAssignment(
-      { schemaVersion, deviceId, region, epoch, issuedAtMs: nowMs, expiresAtMs, labels, releases },
+      { schemaVersion, deviceId, region, epoch, issuedAtMs: nowMs, expiresAtMs, labels, releases, telemetry },
       keyring.signer('director'),
     );
     const row = {
@@ -187,10 +202,55 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     }
   }
 
+  async function equip(deviceIds: readonly string[]): Promise<void> {
+    for (let at = 0; at < deviceIds.length; at += keysAtOnce) {
+      const some = deviceIds.slice(at, at + keysAtOnce);
+      const devices = await store.tx((db) =>
+        db.all(
+          qb
+            .selectFrom('devices')
+            .select(['device_id as deviceId', 'telemetry_epoch as epoch'])
+            .where('device_id', 'in', some)
+            .where('status', '!=', 'revoked'),
+        ),
+      );
+      // The key first: what an assignment names must be durable before the device can see it.
+      await telemetryKeys.ensure(devices);
+      await store.tx((db) => {
+        for (const { deviceId } of devices) issueIn(db, deviceId);
+      });
+      await publish(some);
+    }
+  }
+
+  /** Cut off between enrolling and the first assignment, or enrolled by a version that had no keys. */
+  async function unequipped(): Promise<string[]> {
+    const devices = await store.tx((db) =>
+      db.all(
+        qb
+          .selectFrom('devices')
+          .leftJoin('assignments', 'assignments.device_id', 'devices.device_id')
+          .select([
+            'devices.device_id as deviceId',
+            'devices.telemetry_epoch as telemetryEpoch',
+            'assignments.epoch as epoch',
+          ])
+          .where('devices.status', '!=', 'revoked'),
+      ),
+    );
+    return devices
+      .filter(
+        ({ deviceId, telemetryEpoch, epoch }) =>
+          epoch === null || telemetryKeys.keyFor(deviceId, telemetryEpoch) === null,
+      )
+      .map(({ deviceId }) => deviceId);
+  }
+
   function renewOnTimer(): void {
     timer = clock.timer(fleetLimits.renewEveryMs);
     void timer.done.then(() => {
       tasks.run('renew assignments', renewDue);
+      tasks.run('renew telemetry keys', () => equip(telemetryKeys.ended()));
       renewOnTimer();
     });
   }
@@ -198,13 +258,15 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   return {
     issueIn,
     publish,
+    equip,
 
     async start(on) {
       if (bus !== null) throw new FleetError('internal', 'the director was started twice');
       bus = on;
-      const all = await store.tx((db) => db.all(qb.selectFrom('assignments').select('device_id')));
+      const all = await store.tx((db) => db.all(qb.selectFrom('devices').select('device_id')));
       await publish(all.map((row) => row.device_id));
       await renewDue();
+      await equip(await unequipped());
       renewOnTimer();
     },
 

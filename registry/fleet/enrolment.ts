@@ -19,6 +19,7 @@ import { enrolReplyTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { fromColumn, toColumn } from './columns.ts';
+import type { Director } from './director.ts';
 import type { FleetEvents } from './events.ts';
 import type { FleetChange } from './fleet.ts';
 import { fleetLimits } from './limits.ts';
@@ -38,7 +39,7 @@ interface Requested {
 
 export function createEnrolment(
   core: RegistryCore,
-  parts: { events: FleetEvents; changed: (change: FleetChange) => void },
+  parts: { events: FleetEvents; director: Director; changed: (change: FleetChange) => void },
 ): Enrolment {
   const { store, keyring, repository, clock, entropy, log, region } = core;
   const { qb } = store;
@@ -124,7 +125,12 @@ export function createEnrolment(
           verified_time_ms: 0,
           refusal_id_last: 0,
         })
-        .onConflict((conflict) => conflict.column('device_id').doUpdateSet(standing)),
+        .onConflict((conflict) =>
+          // Its outbox began anew as well: the sequences of an enrolment start at one.
+          conflict
+            .column('device_id')
+            .doUpdateSet((eb) => ({ ...standing, telemetry_epoch: eb('devices.telemetry_epoch', '+', 1) })),
+        ),
     );
     parts.events.recordIn(db, {
       source: 'enrolment',
@@ -163,6 +169,8 @@ export function createEnrolment(
       log.emit('info', 'enrolment.accepted', { deviceId: by.deviceId, claimId });
       parts.changed({ kind: 'member', deviceId: by.deviceId });
     }
+    // Also where the certificate was issued before: an earlier attempt may have been cut off here.
+    await parts.director.equip([by.deviceId]);
     const device = await store.tx((db) =>
       db.first(qb.selectFrom('devices').selectAll().where('device_id', '=', by.deviceId)),
     );

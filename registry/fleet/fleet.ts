@@ -7,12 +7,14 @@ import type { RegistryBus, Subscription } from '../../shared/kernel/ports.ts';
 import {
   type BusIdentity,
   type DevicePublishChannel,
+  deviceTopic,
   everyDeviceFilter,
   everyEnrolRequestFilter,
   parseTopic,
   tufTimestampTopic,
 } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
+import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
 import { type Claims, createClaims } from './claims.ts';
 import { createDevices, type Devices } from './devices.ts';
 import { createDirector, type Director } from './director.ts';
@@ -47,9 +49,13 @@ export interface Fleet {
    * `tuf/timestamp`, the latter also whenever the repository signs a new one), renews assignments.
    */
   start(bus: RegistryBus): Promise<void>;
+  /** A sealed batch, as it came on the device's topic. */
+  receiveTelemetry(deviceId: string, payload: Uint8Array): void;
+  /** Resolves when no batch of telemetry waits to be stored. */
+  telemetryIdle(): Promise<void>;
   /** Stops listening and waits for what is under way. Idempotent. */
   stop(): Promise<void>;
-  counters(): { fetches: FetchCounters; eventsDropped: number };
+  counters(): { fetches: FetchCounters; telemetry: IngestCounters; eventsDropped: number };
 }
 
 export function createFleet(core: RegistryCore): Fleet {
@@ -76,8 +82,20 @@ export function createFleet(core: RegistryCore): Fleet {
   const claims = createClaims(core);
   const presence = createPresence(core, { changed });
   const reports = createReports(core, { events, changed });
-  const enrolment = createEnrolment(core, { events, changed });
+  const enrolment = createEnrolment(core, { events, director, changed });
   const fetches = createFetches(core, { events });
+  const ingest = createIngest({
+    ...core,
+    keys: core.telemetryKeys,
+    signer: core.keyring.signer('ack'),
+    answer: async (deviceId, message) =>
+      bus?.publish(deviceTopic(region, deviceId, 'telemetry/ack'), message, { qos: 1, retain: false }),
+    refused: (deviceId, refusal) =>
+      events.recordStranger({ source: 'registry', subject: deviceId, ...refusal }),
+    cloned: async (deviceId, refusal) => {
+      await devices.quarantine(deviceId, refusal);
+    },
+  });
 
   async function listen(
     on: RegistryBus,
@@ -108,6 +126,7 @@ export function createFleet(core: RegistryCore): Fleet {
     director.stop();
     fetches.stop();
     await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));
+    await ingest.stop();
     await tasks.idle();
   }
 
@@ -155,6 +174,10 @@ export function createFleet(core: RegistryCore): Fleet {
       await listen(on, 'presence', presence.handle);
       await listen(on, 'fetch', (deviceId, payload) => fetches.handle(on, deviceId, payload));
       subscriptions.push(
+        await on.subscribe(everyDeviceFilter(region, 'telemetry'), ({ topic, payload }) => {
+          const parsed = parseTopic(topic);
+          if (parsed?.kind === 'device') ingest.receive(parsed.deviceId, payload);
+        }),
         await on.subscribe(everyEnrolRequestFilter(region), ({ topic, payload }) => {
           const parsed = parseTopic(topic);
           if (parsed?.kind !== 'enrol' || parsed.direction !== 'request') return;
@@ -162,10 +185,16 @@ export function createFleet(core: RegistryCore): Fleet {
         }),
       );
     },
+    receiveTelemetry: (deviceId, payload) => ingest.receive(deviceId, payload),
+    telemetryIdle: () => ingest.idle(),
     stop() {
       stopping ??= stop();
       return stopping;
     },
-    counters: () => ({ fetches: fetches.counters(), eventsDropped: events.dropped() }),
+    counters: () => ({
+      fetches: fetches.counters(),
+      telemetry: ingest.counters(),
+      eventsDropped: events.dropped(),
+    }),
   };
 }

@@ -20,16 +20,18 @@ export type Action =
   | 'devices.write'
   | 'rollouts.read'
   | 'rollouts.write'
+  | 'telemetry.read'
   | 'tokens.write';
 
 const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
+// `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: reading,
+  auditor: [...reading, 'telemetry.read'],
   approver: reading,
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
-  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write'],
+  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write', 'telemetry.read'],
   admin: [
     ...reading,
     'catalogue.push',
@@ -38,6 +40,7 @@ const rights: Record<Role, readonly Action[]> = {
     'claims.write',
     'devices.write',
     'rollouts.write',
+    'telemetry.read',
     'tokens.write',
   ],
 };

@@ -3,6 +3,7 @@
 // Must never: hold a secret in clear (tokens are stored as digests, private keys live in files).
 
 import type { FleetTables } from './fleet-tables.ts';
+import type { TelemetryTables } from './telemetry-tables.ts';
 
 /** Facts of this registry that outlive a restart: the ports it picked, its region. */
 export interface SettingsTable {
@@ -87,4 +88,4 @@ export interface CatalogueTables {
   tokens: TokensTable;
 }
 
-export type Tables = CatalogueTables & FleetTables;
+export type Tables = CatalogueTables & FleetTables & TelemetryTables;

@@ -1,0 +1,92 @@
+// Why: the routes of telemetry: the records that this region stored, and how many there are.
+// Trusts: requireAccess for who may; telemetry/ for what is read. Must never: build a whole answer in memory.
+
+import { createRoute, z } from '@hono/zod-openapi';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { telemetryCountsSchema } from '../../shared/wire/http.ts';
+import { describeIssues, deviceIdSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
+import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
+import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
+import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+
+const wholeNumber = z.coerce.number().int().nonnegative();
+
+const querySchema = z.object({
+  device: deviceIdSchema.optional(),
+  class: z.enum(telemetryClasses).optional(),
+  /** Unix milliseconds by the device's clock: from `since` on, before `until`. */
+  since: wholeNumber.optional(),
+  until: wholeNumber.optional(),
+  release: releaseIdSchema.optional(),
+  /** Absent: all. */
+  limit: wholeNumber.positive().optional(),
+  /** `DEVICE:EPOCH:SEQUENCE:INDEX` of the last record seen; the answer goes on after it. */
+  cursor: z.string().max(128).optional(),
+});
+const countRecords = createRoute({
+  method: 'get',
+  path: '/api/v1/telemetry/counts',
+  summary: 'How much of each device is stored here, over all its enrolments',
+  request: { query: z.object({ device: deviceIdSchema.optional() }) },
+  responses: {
+    200: {
+      description: 'Devices that sent anything, by id.',
+      content: { 'application/json': { schema: z.array(telemetryCountsSchema) } },
+    },
+    default: problemResponse,
+  },
+});
+
+/** Pulled page by page: a client that reads slowly makes nothing wait but itself. */
+function streamOf(lines: AsyncGenerator<string>): ReadableStream<Uint8Array> {
+  const encoder = new TextEncoder();
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const next = await lines.next();
+      if (next.done === true) controller.close();
+      else controller.enqueue(encoder.encode(next.value));
+    },
+    async cancel() {
+      await lines.return(undefined);
+    },
+  });
+}
+
+export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
+  const records = createTelemetryRecords(parts.store);
+
+  api.openAPIRegistry.registerPath({
+    method: 'get',
+    path: '/api/v1/telemetry',
+    summary: 'Stored records in the order of storing, one JSON document a line',
+    request: { query: querySchema },
+    responses: {
+      200: {
+        description: 'NDJSON; each line as `telemetry query --json` prints it.',
+        content: { 'application/x-ndjson': { schema: storedRecordSchema } },
+      },
+      default: problemResponse,
+    },
+  });
+  // A stream has no type that a typed route could check.
+  api.get('/api/v1/telemetry', async (c) => {
+    requireAccess(c, 'telemetry.read');
+    const query = querySchema.safeParse(c.req.query());
+    if (!query.success) throw new FleetError('input-invalid', describeIssues(query.error));
+    const { device, class: kind, since, until, release, limit, cursor } = query.data;
+    const filter: RecordFilter = {
+      ...(device === undefined ? {} : { device }),
+      ...(kind === undefined ? {} : { class: kind }),
+      ...(since === undefined ? {} : { sinceMs: since }),
+      ...(until === undefined ? {} : { untilMs: until }),
+      ...(release === undefined ? {} : { release }),
+    };
+    const lines = unwrap(await records.read(filter, { cursor: cursor ?? null, limit: limit ?? null }));
+    return c.body(streamOf(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
+  });
+
+  api.openapi(countRecords, async (c) => {
+    requireAccess(c, 'fleet.read');
+    return c.json(await records.counts(c.req.valid('query').device ?? null), 200);
+  });
+}

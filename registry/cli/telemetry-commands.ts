@@ -1,0 +1,149 @@
+// Why: `lepton telemetry`: the records that devices sent, as a table, as NDJSON, or into a file.
+// Trusts: the registry's answers, line by line validated. Must never: hold all records in memory, or leave
+// a file that looks whole and is not.
+
+import { open, rename, rm } from 'node:fs/promises';
+import { type Command, Option } from 'commander';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import { describeIssues } from '../../shared/wire/messages.ts';
+import { type StoredRecord, storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
+import { connect } from './client.ts';
+import { connected, duration, type GlobalFlags, positive } from './flags.ts';
+import { print, when, writeOut } from './output.ts';
+
+interface RecordFlags extends GlobalFlags {
+  device?: string;
+  class?: string;
+  since?: number;
+  release?: string;
+  limit?: number;
+  cursor?: string;
+}
+
+function filtered(command: Command): Command {
+  return connected(command)
+    .option('--device <id>', 'of one device')
+    .addOption(new Option('--class <class>', 'of one class').choices([...telemetryClasses]))
+    .option('--since <duration>', 'not older than, e.g. 1h, by the device’s clock', duration)
+    .option('--release <ns/name@version>', 'about one release')
+    .option('--limit <n>', 'at most so many', positive)
+    .option('--cursor <record>', 'go on after DEVICE:EPOCH:SEQUENCE:INDEX');
+}
+
+function pathOf(flags: RecordFlags): string {
+  const query = new URLSearchParams();
+  for (const name of ['device', 'class', 'release', 'cursor'] as const) {
+    const value = flags[name];
+    if (value !== undefined) query.set(name, value);
+  }
+  if (flags.since !== undefined) query.set('since', String(Math.max(0, Date.now() - flags.since)));
+  if (flags.limit !== undefined) query.set('limit', String(flags.limit));
+  return `/api/v1/telemetry?${query}`;
+}
+
+function recordOf(line: string): StoredRecord {
+  let body: unknown;
+  try {
+    body = JSON.parse(line);
+  } catch (cause) {
+    throw new FleetError('registry-answer-invalid', 'a record is no JSON', { cause });
+  }
+  const parsed = storedRecordSchema.safeParse(body);
+  if (!parsed.success) throw new FleetError('registry-answer-invalid', describeIssues(parsed.error));
+  return parsed.data;
+}
+
+function decoded(decoder: InstanceType<typeof TextDecoder>, bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes, { stream: true });
+  } catch (cause) {
+    throw new FleetError('registry-answer-invalid', 'the answer is no UTF-8 text', { cause });
+  }
+}
+
+/** Whole lines of the answer as they come, some at a time. */
+async function* lineBlocks(flags: RecordFlags): AsyncGenerator<string[]> {
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  let rest = '';
+  for await (const bytes of connect(flags).stream(pathOf(flags))) {
+    const lines = (rest + decoded(decoder, bytes)).split('\n');
+    rest = lines.pop() ?? '';
+    if (lines.length > 0) yield lines;
+  }
+  if (rest !== '')
+    throw new FleetError('registry-answer-invalid', 'the answer ends in the middle of a record');
+}
+
+/** Widths are fixed: the first line is shown before the last one is known. */
+function row(time: string, device: string, kind: string, release: string, data: string): string {
+  return `${time.padEnd(24)}  ${device.padEnd(32)}  ${kind.padEnd(6)}  ${release.padEnd(20)}  ${data}\n`;
+}
+
+async function query(flags: RecordFlags): Promise<void> {
+  let count = 0;
+  for await (const lines of lineBlocks(flags)) {
+    const records = lines.map(recordOf);
+    const text = flags.json
+      ? `${lines.join('\n')}\n`
+      : records
+          .map((one) =>
+            row(when(one.timeMs), one.device, one.class, one.release ?? '-', JSON.stringify(one.data)),
+          )
+          .join('');
+    const head = count === 0 && !flags.json ? row('TIME', 'DEVICE', 'CLASS', 'RELEASE', 'DATA') : '';
+    count += records.length;
+    if (!(await writeOut(head + text))) return;
+  }
+  if (count === 0 && !flags.json) await writeOut('(none)\n');
+}
+
+async function exportTo(file: string, flags: RecordFlags): Promise<number> {
+  const part = `${file}.part`;
+  const fault = (cause: unknown): FleetError =>
+    new FleetError('disk-io', `cannot write ${file}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+      hint: 'check the folder, its permissions and the space left',
+    });
+  // Records may be about people: for the owner's eyes, like the token they were read with.
+  const handle = await open(part, 'w', 0o600).catch((cause: unknown) => {
+    throw fault(cause);
+  });
+  let count = 0;
+  try {
+    for await (const lines of lineBlocks(flags)) {
+      for (const line of lines) recordOf(line);
+      count += lines.length;
+      await handle.writeFile(`${lines.join('\n')}\n`).catch((cause: unknown) => {
+        throw fault(cause);
+      });
+    }
+    await handle.sync();
+    await handle.close();
+    await rename(part, file);
+  } catch (thrown) {
+    await handle.close();
+    await rm(part, { force: true });
+    throw thrown instanceof FleetError ? thrown : fault(thrown);
+  }
+  return count;
+}
+
+export function addTelemetryCommands(program: Command): void {
+  const telemetry = program.command('telemetry').description('the records that devices sent');
+
+  filtered(telemetry.command('query'))
+    .description('stored records in the order of storing; with --json one JSON document a line')
+    .action((flags: RecordFlags) => query(flags));
+
+  filtered(telemetry.command('export'))
+    .description('write stored records to a file, one JSON document a line')
+    .requiredOption('--out <file>', 'the file; replaced when all is written')
+    .action(async (flags: RecordFlags & { out: string }) => {
+      const records = await exportTo(flags.out, flags);
+      print(
+        { json: flags.json === true },
+        { file: flags.out, records },
+        () => `${records} records in ${flags.out}`,
+      );
+    });
+}

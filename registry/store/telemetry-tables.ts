@@ -1,0 +1,46 @@
+// Why: the columns of migrations/003-telemetry.sql as types, so that a query with a wrong name does not compile.
+// Trusts: the migration; both are changed together. Must never: hold logic.
+
+import type { Generated } from 'kysely';
+import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
+
+export interface TelemetryChainsTable {
+  device_id: string;
+  epoch: number;
+  last_sequence: number;
+  last_head_sha256: string;
+  batches: number;
+  records: number;
+  dropped: number;
+}
+
+export interface TelemetryBatchesTable {
+  batch_id: Generated<number>;
+  device_id: string;
+  epoch: number;
+  sequence: number;
+  head_sha256: string;
+  wrap_sha256: string;
+  class: TelemetryClass;
+  format: 'packed' | 'rows' | 'tombstone';
+  records: number;
+  dropped: number;
+  time_first_ms: number | null;
+  time_last_ms: number | null;
+  stored_at_ms: number;
+}
+
+export interface TelemetryRecordsTable {
+  batch_id: number;
+  record_index: number;
+  time_ms: number;
+  release: string | null;
+  /** JSON object. */
+  data: string;
+}
+
+export interface TelemetryTables {
+  telemetry_chains: TelemetryChainsTable;
+  telemetry_batches: TelemetryBatchesTable;
+  telemetry_records: TelemetryRecordsTable;
+}

@@ -1,0 +1,168 @@
+// Why: takes opened batches into the store: chain, batch and records of one batch change together or not at all.
+// Trusts: its caller to have checked signature and content. Must never: store records without their chain.
+
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import { type BatchIdentity, type ChainEnd, placeOf } from './chain.ts';
+import type { OpenedRecord, SignedBatch } from './open-batch.ts';
+
+/** What became of a batch inside its transaction. */
+export type Taken =
+  | { status: 'stored' | 'repeated'; records: number }
+  /** Nobody opened it yet: it became the next one only meanwhile. */
+  | { status: 'unopened' };
+
+export interface BatchStore {
+  /** Where a device stands, before the transaction: what to check a statement with and what to open. */
+  standing(db: RegistryDb, deviceId: string): Result<Standing>;
+  /** Refusals: those of `standing`, of `placeOf`, and of `opened`. */
+  take(
+    db: RegistryDb,
+    batch: SignedBatch,
+    opened: Result<OpenedRecord[]> | null,
+    nowMs: number,
+  ): { taken: Result<Taken>; expectedSequence: number };
+}
+
+export interface Standing {
+  publicKey: Uint8Array;
+  epoch: number;
+  end: ChainEnd | null;
+}
+
+/** Rows of one insert: fewer calls into SQLite, still far below its bound on parameters. */
+const rowsAtOnce = 50;
+const rowParameters = '(?, ?, ?, ?, ?)';
+
+function insertRows(count: number): string {
+  const rows = Array.from({ length: count }, () => rowParameters).join(', ');
+  return `INSERT INTO telemetry_records (batch_id, record_index, time_ms, release, data) VALUES ${rows}`;
+}
+
+const insertFull = insertRows(rowsAtOnce);
+
+export function createBatchStore(store: RegistryStore): BatchStore {
+  const { qb } = store;
+
+  function standing(db: RegistryDb, deviceId: string): Result<Standing> {
+    const device = db.first(
+      qb
+        .selectFrom('devices')
+        .select(['public_key', 'status', 'telemetry_epoch'])
+        .where('device_id', '=', deviceId),
+    );
+    if (device === undefined) return refuse('device-unknown', 'it is not enrolled here');
+    if (device.status !== 'active') return refuse(`device-${device.status}`, 'it may not send telemetry');
+    const epoch = device.telemetry_epoch;
+    const chain = db.first(
+      qb
+        .selectFrom('telemetry_chains')
+        .select(['last_sequence', 'last_head_sha256'])
+        .where('device_id', '=', deviceId)
+        .where('epoch', '=', epoch),
+    );
+    const end =
+      chain === undefined ? null : { sequence: chain.last_sequence, headSha256: chain.last_head_sha256 };
+    return ok({ publicKey: new Uint8Array(device.public_key), epoch, end });
+  }
+
+  function storedAt(
+    db: RegistryDb,
+    deviceId: string,
+    epoch: number,
+    sequence: number,
+  ): (BatchIdentity & { records: number }) | null {
+    const row = db.first(
+      qb
+        .selectFrom('telemetry_batches')
+        .select(['head_sha256 as headSha256', 'wrap_sha256 as wrapSha256', 'records'])
+        .where('device_id', '=', deviceId)
+        .where('epoch', '=', epoch)
+        .where('sequence', '=', sequence),
+    );
+    return row ?? null;
+  }
+
+  function insertRecords(db: RegistryDb, batchId: number, records: readonly OpenedRecord[]): void {
+    for (let at = 0; at < records.length; at += rowsAtOnce) {
+      const some = records.slice(at, at + rowsAtOnce);
+      const values: (string | number | null)[] = [];
+      for (const [index, { timeMs, release, data }] of some.entries()) {
+        values.push(batchId, at + index, timeMs, release, data);
+      }
+      db.sql.run(some.length === rowsAtOnce ? insertFull : insertRows(some.length), ...values);
+    }
+  }
+
+  function insert(db: RegistryDb, batch: SignedBatch, records: readonly OpenedRecord[], nowMs: number): void {
+    const { deviceId, head, headSha256, statement } = batch;
+    const dropped = statement.format === 'tombstone' ? statement.recordCount : 0;
+    let firstMs: number | null = null;
+    let lastMs: number | null = null;
+    for (const { timeMs } of records) {
+      if (firstMs === null || timeMs < firstMs) firstMs = timeMs;
+      if (lastMs === null || timeMs > lastMs) lastMs = timeMs;
+    }
+    const row = db.first(
+      qb
+        .insertInto('telemetry_batches')
+        .values({
+          device_id: deviceId,
+          epoch: head.epoch,
+          sequence: head.sequence,
+          head_sha256: headSha256,
+          wrap_sha256: statement.wrapSha256,
+          class: head.class,
+          format: statement.format,
+          records: records.length,
+          dropped,
+          time_first_ms: firstMs,
+          time_last_ms: lastMs,
+          stored_at_ms: nowMs,
+        })
+        .returning('batch_id'),
+    );
+    insertRecords(db, row?.batch_id ?? 0, records);
+    const end = { last_sequence: head.sequence, last_head_sha256: headSha256 };
+    const key = { device_id: deviceId, epoch: head.epoch };
+    db.run(
+      qb
+        .insertInto('telemetry_chains')
+        .values({ ...key, ...end, batches: 1, records: records.length, dropped })
+        .onConflict((conflict) =>
+          conflict.columns(['device_id', 'epoch']).doUpdateSet((eb) => ({
+            ...end,
+            batches: eb('telemetry_chains.batches', '+', 1),
+            records: eb('telemetry_chains.records', '+', records.length),
+            dropped: eb('telemetry_chains.dropped', '+', dropped),
+          })),
+        ),
+    );
+  }
+
+  return {
+    standing,
+
+    take(db, batch, opened, nowMs) {
+      const { head, headSha256, deviceId } = batch;
+      const present = standing(db, deviceId);
+      if (!present.ok) return { taken: present, expectedSequence: 1 };
+      const { epoch, end } = present.value;
+      const expectedSequence = (end?.sequence ?? 0) + 1;
+      const stored = (sequence: number) => storedAt(db, deviceId, epoch, sequence);
+      const place = placeOf(
+        { head, headSha256, wrapSha256: batch.statement.wrapSha256 },
+        { epoch, end, storedAt: stored },
+      );
+      if (!place.ok) return { taken: place, expectedSequence };
+      if (place.value === 'repeated') {
+        const records = stored(head.sequence)?.records ?? 0;
+        return { taken: ok({ status: 'repeated', records }), expectedSequence };
+      }
+      if (opened === null) return { taken: ok({ status: 'unopened' }), expectedSequence };
+      if (!opened.ok) return { taken: opened, expectedSequence };
+      insert(db, batch, opened.value, nowMs);
+      return { taken: ok({ status: 'stored', records: opened.value.length }), expectedSequence };
+    },
+  };
+}

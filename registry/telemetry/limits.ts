@@ -1,0 +1,26 @@
+// Why: how much telemetry the registry takes at once, and for how long a key is good, each with its reason.
+// Trusts: nothing. Must never: be read from the network.
+
+const MiB = 1024 * 1024;
+
+export const telemetryLimits = {
+  /** A device's region key: what is erased at once when one key is deleted (DESIGN 8). */
+  keyPeriodMs: 30 * 86_400_000,
+  /** Messages of one device that wait. It sends at most `outboxWindow` of them and then waits for answers. */
+  waitingPerDeviceMax: 16,
+  /** Bytes that wait, of all devices: at 100 KiB a batch several seconds of work. */
+  waitingBytesMax: 64 * MiB,
+  /** Batches stored by one commit: one sync of the disk for all that waited for it. */
+  groupBatchesMax: 64,
+  /** Opened records of one group in memory, in clear; one batch may be larger than that. */
+  groupPlainBytesMax: 16 * MiB,
+  /** One batch in clear. A message has 256 KiB; JSON records that compress better than 64:1 say nothing. */
+  batchPlainBytesMax: 16 * MiB,
+  /**
+   * How far behind the chain's end a batch may be that comes again. A device that lost answers repeats at most
+   * its window (`outboxWindow`, with room for larger ones); anything older was kept by somebody else.
+   */
+  resendBatchesMax: 16,
+  /** Records read in one transaction while a query streams. */
+  pageRecords: 1_000,
+} as const;

@@ -70,5 +70,6 @@ export function assignmentOf(step: Step, epoch: number, catalogue: Catalogue): A
     expiresAtMs: 4_000_000_000_000,
     labels: {},
     releases,
+    telemetry: null,
   };
 }

@@ -7,6 +7,7 @@ import { progress } from '../../shared/host/terminal.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import { exploreSeed } from '../harness.ts';
+import { type DemoFlags, demo } from './demo.ts';
 import { type ExploreOptions, explore } from './explore.ts';
 
 function wholeNumber(text: string): number {
@@ -29,7 +30,7 @@ function fail(thrown: unknown): void {
 }
 
 const program = new Command('lepton-sim')
-  .description('Deterministic simulation of the device: the real update code under power cuts from a seed.')
+  .description('Simulation: the real update code under power cuts from a seed, and a fleet to look at.')
   .exitOverride()
   // Errors are written below, as one line with a code.
   .configureOutput({ outputError: () => undefined });
@@ -49,6 +50,15 @@ program
     });
     bar.stop();
     if (!held) process.exitCode = 1;
+  });
+
+program
+  .command('demo')
+  .description('a registry and three agents as real processes, simulated machines, three releases')
+  .option('--once', 'end after the summary; exit 1 where it is not as promised', false)
+  .option('--json', 'the summary as the last line of stdout, everything else on stderr', false)
+  .action(async (flags: DemoFlags) => {
+    if (!(await demo(flags))) process.exitCode = 1;
   });
 
 try {

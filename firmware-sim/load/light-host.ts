@@ -1,0 +1,74 @@
+// Why: a device without models: everything of the agent is real but the inference children, so that one
+// process can hold a fleet. Trusts: its caller for how a release behaves.
+// Must never: be used where the answers of a model matter; it gives none.
+
+import type { InferenceHost } from '../../agent/inference/host.ts';
+import type { Clock, ProbeEvidence } from '../../shared/kernel/ports.ts';
+import { ok, refuse } from '../../shared/kernel/result.ts';
+
+export interface LightHostOptions {
+  clock: Clock;
+  /** How long a load and a probe take, milliseconds. */
+  loadMs: number;
+  /** What the probe of a release finds; the default is a release that keeps its promises. */
+  probe?: (releaseId: string) => ProbeEvidence;
+}
+
+export const goodEvidence: ProbeEvidence = {
+  goldenCases: 1,
+  goldenPassed: 1,
+  firstFailure: null,
+  latencyP50Ms: 1,
+  latencyP95Ms: 2,
+  memoryBytesPeak: 50 * 1024 * 1024,
+};
+
+/** A stand-in for the inference host: it loads, proves and switches, and answers no request. */
+export function createLightHost(options: LightHostOptions): InferenceHost {
+  const { clock, loadMs, probe = () => goodEvidence } = options;
+  const loaded = new Map<string, { as: string; releaseId: string }>();
+  const serving = new Map<string, string>();
+  return {
+    async load(release) {
+      await clock.timer(loadMs).done;
+      loaded.set(release.manifestSha256, release);
+      return ok();
+    },
+    async probe(release) {
+      await clock.timer(loadMs).done;
+      return ok(probe(release.releaseId));
+    },
+    async activate(as, manifestSha256) {
+      if (!loaded.has(manifestSha256)) return refuse('model-load-failed', `${as}: not loaded`);
+      serving.set(as, manifestSha256);
+      return ok();
+    },
+    async deactivate(as) {
+      serving.delete(as);
+    },
+    async unload(as, manifestSha256) {
+      if (serving.get(as) !== manifestSha256) loaded.delete(manifestSha256);
+    },
+    async healthy(as) {
+      return serving.has(as)
+        ? ok({ requests: 0, errors: 0, latencyP95Ms: null })
+        : refuse('infer-not-ready', `${as} does not serve`);
+    },
+    async infer() {
+      return refuse('infer-unsupported', 'a light device runs no models');
+    },
+    models: () =>
+      [...serving].flatMap(([as, manifestSha256]) => {
+        const release = loaded.get(manifestSha256);
+        if (release === undefined) return [];
+        const version = release.releaseId.slice(release.releaseId.indexOf('@') + 1);
+        const { releaseId } = release;
+        return [{ as, releaseId, version, ready: true, reason: null, pid: null, inputs: [], outputs: [] }];
+      }),
+    requests: () => ({ answered: 0, failed: 0 }),
+    async close() {
+      loaded.clear();
+      serving.clear();
+    },
+  };
+}

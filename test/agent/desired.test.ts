@@ -22,6 +22,7 @@ const assignment = (epoch: number): Assignment => ({
   expiresAtMs: 1,
   labels: {},
   releases: [],
+  telemetry: null,
 });
 
 /** A message that the fake authority knows by its payload type. */
@@ -68,6 +69,7 @@ function follow(inForce: Assignment | null = null): Scene {
     },
   };
   const authority: Authority = {
+    regionRoot: () => assert.fail('nobody asks for it here'),
     assignment: () => inForce,
     epoch: () => inForce?.epoch ?? 0,
     verifiedTimeMs: () => 0,

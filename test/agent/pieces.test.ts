@@ -80,6 +80,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
       region: 'r',
       agent: { version: '1', runtime: 'node', arch: 'x64' },
       timezone: 'UTC',
+      outbox: () => null,
       models: () => models,
       trust: () => ({ epoch: 4, verifiedTimeMs: 5 }),
       clock,

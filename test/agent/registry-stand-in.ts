@@ -243,6 +243,7 @@ export async function standIn(log: Log): Promise<StandIn> {
         expiresAtMs: Date.now() + dayMs,
         labels: { site: 'a' },
         releases: assigned,
+        telemetry: null,
         ...changes,
       };
     },

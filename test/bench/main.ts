@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 import { benchInference } from './inference.ts';
+import { benchTelemetry } from './telemetry.ts';
 
 const mib = 1024 * 1024;
 
@@ -119,6 +120,7 @@ const results = {
   },
   processes: await benchProcesses(),
   inference: await benchInference(),
+  telemetry: await benchTelemetry(),
 };
 const out = join(projectFolder, 'bench-results.json');
 const rounded = JSON.stringify(

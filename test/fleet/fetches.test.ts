@@ -21,7 +21,7 @@ async function fetch(
   world.bus.frames.delete(device.id);
   device.say('fetch', { ...head(world), requestId: 7, target, offset, length });
   const abandoned = world.fleet.counters().fetches.abandoned;
-  for (let turn = 0; turn < 100_000; turn += 1) {
+  for (const end = performance.now() + 30_000; performance.now() < end; ) {
     const frames = world.bus.frames.get(device.id) ?? [];
     if (isAnswered(frames, offset, length) || world.fleet.counters().fetches.abandoned > abandoned)
       return frames;

@@ -103,7 +103,7 @@ test('one golden case that fails: gate probe, every device goes back to what it 
   assert.ok(status.devices.every((device) => device.release === v1));
   // Every device holds a new epoch, none an old one.
   assert.ok(
-    (await all(devices, async (device) => (await device.assignment())?.epoch)).every((epoch) => epoch === 3),
+    (await all(devices, async (device) => (await device.assignment())?.epoch)).every((epoch) => epoch === 4),
   );
 });
 

@@ -29,6 +29,7 @@ function assignment(changes: Partial<Assignment> = {}): Assignment {
     expiresAtMs: nowMs + dayMs,
     labels: { site: 'a\u0001b' },
     releases: [detector],
+    telemetry: null,
     ...changes,
   };
 }

@@ -25,6 +25,7 @@ import { type Line, openLine } from './bus/line.ts';
 import { createRefusals, listRefusals, refusalMigrations } from './bus/refusals.ts';
 import { type AgentInfo, createReporter, type Reporter, reportMigrations } from './bus/reports.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
+import { runtimeVersion } from './inference/runtime-version.ts';
 import { type AgentStatus, statusSchemaVersion } from './status.ts';
 import { openTelemetry, outboxFile } from './telemetry/open.ts';
 import { type Authority, openAuthority } from './trust/authority.ts';
@@ -112,7 +113,7 @@ async function writeWhole(disk: Disk, path: string, body: object): Promise<void>
 }
 
 export function agentInfo(version: string): AgentInfo {
-  return { version, runtime: `node ${process.versions.node}`, arch: process.arch };
+  return { version, runtime: runtimeVersion(), arch: process.arch };
 }
 
 /**

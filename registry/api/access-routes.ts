@@ -13,14 +13,8 @@ import {
 } from '../../shared/wire/http.ts';
 import { nameSchema } from '../../shared/wire/messages.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { body, json } from './documents.ts';
 
-const json = <S extends z.ZodType>(schema: S, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-});
-const body = <S extends z.ZodType>(schema: S) => ({
-  body: { required: true, content: { 'application/json': { schema } } },
-});
 const namespaceParam = { params: z.object({ namespace: nameSchema }) };
 
 const createToken = createRoute({

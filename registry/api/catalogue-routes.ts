@@ -13,11 +13,8 @@ import {
 import { metadataNamePattern, nameSchema } from '../../shared/wire/messages.ts';
 import type { Blobs } from '../catalog/blobs.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
+import { json } from './documents.ts';
 
-const json = <S extends z.ZodType>(schema: S, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-});
 const octets = (description: string) => ({
   description,
   content: { 'application/octet-stream': { schema: { type: 'string' as const, format: 'binary' } } },

@@ -11,14 +11,8 @@ import {
   fleetEventSchema,
 } from '../../shared/wire/http.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { body, json } from './documents.ts';
 
-const json = <S extends z.ZodType>(schema: S, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-});
-const body = <S extends z.ZodType>(schema: S) => ({
-  body: { required: true, content: { 'application/json': { schema } } },
-});
 /** Not checked against the form of an id: what is no device is `device-unknown`, whatever it looks like. */
 const device = { params: z.object({ id: z.string().max(128) }) };
 

@@ -14,11 +14,8 @@ import {
 } from '../../shared/wire/http.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
+import { json } from './documents.ts';
 
-const json = <S extends z.ZodType>(schema: S, description: string) => ({
-  description,
-  content: { 'application/json': { schema } },
-});
 const rollout = { params: z.object({ id: z.string().max(128) }) };
 
 const startRollout = createRoute({

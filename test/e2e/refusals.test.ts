@@ -11,12 +11,9 @@ import { after, before, describe, test } from 'node:test';
 import { connect, type IClientOptions, type MqttClient } from 'mqtt';
 import { agentMigrations } from '../../agent/daemon.ts';
 import { type Identity, loadIdentity } from '../../agent/trust/identity.ts';
-import { type Registry, startRegistry } from '../../registry/registry.ts';
+import type { Registry } from '../../registry/registry.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
-import { systemClock } from '../../shared/host/clock.ts';
-import { systemEntropy } from '../../shared/host/entropy.ts';
-import { openLog } from '../../shared/host/log.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
@@ -41,7 +38,6 @@ import {
 } from '../support/fleet.ts';
 import {
   type LeptonRunner,
-  leptonRunner,
   run,
   startTestAgent,
   type TestAgent,
@@ -49,8 +45,9 @@ import {
   type Workplace,
   workplace,
 } from '../support/processes.ts';
+import { openTestRegistry, testRegion } from '../support/registry.ts';
 
-const region = 'eu-west';
+const region = testRegion;
 
 describe('refused over the real wire', { skip: dataMissing }, () => {
   let place: Workplace;
@@ -62,18 +59,7 @@ describe('refused over the real wire', { skip: dataMissing }, () => {
 
   before(async () => {
     place = workplace('refusals');
-    registry = await startRegistry({
-      dataFolder: place.path('registry'),
-      region,
-      http: { host: '127.0.0.1', port: 0 },
-      mqtt: { host: '127.0.0.1', port: 0 },
-      version: '0.0.0-test',
-      clock: systemClock,
-      entropy: systemEntropy,
-      log: openLog({ level: 'error' }),
-    });
-    place.onClose(() => registry.stop());
-    lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken });
+    ({ registry, lepton } = await openTestRegistry(place));
     const claim = await makeClaim(place, { lepton }, 'claim', ['--uses', '3']);
     agent = await startTestAgent(place, claim, 'agent');
     other = await startTestAgent(place, claim, 'other');

@@ -9,13 +9,11 @@ import { after, before, describe, test } from 'node:test';
 import { connect, type MqttClient } from 'mqtt';
 import { agentMigrations } from '../../agent/daemon.ts';
 import { type Identity, loadIdentity } from '../../agent/trust/identity.ts';
-import { type Registry, startRegistry } from '../../registry/registry.ts';
+import type { Registry } from '../../registry/registry.ts';
 import { telemetryLimits } from '../../registry/telemetry/limits.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
-import { systemClock } from '../../shared/host/clock.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
-import { openLog } from '../../shared/host/log.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
@@ -39,16 +37,16 @@ import { deviceTopic, everyDeviceFilter } from '../../shared/wire/topics.ts';
 import { makeClaim, showDevice } from '../support/fleet.ts';
 import {
   type LeptonRunner,
-  leptonRunner,
   startTestAgent,
   type TestAgent,
   until,
   type Workplace,
   workplace,
 } from '../support/processes.ts';
+import { openTestRegistry, testRegion } from '../support/registry.ts';
 import { BatchMaker, bombBody, recordsOf } from './batch-maker.ts';
 
-const region = 'eu-west';
+const region = testRegion;
 
 /** Somebody who holds a device's key and speaks MQTT: the device itself, or a thief. */
 interface Speaker {
@@ -72,18 +70,7 @@ describe('telemetry attacked over the real wire', () => {
 
   before(async () => {
     place = workplace('telemetry');
-    registry = await startRegistry({
-      dataFolder: place.path('registry'),
-      region,
-      http: { host: '127.0.0.1', port: 0 },
-      mqtt: { host: '127.0.0.1', port: 0 },
-      version: '0.0.0-test',
-      clock: systemClock,
-      entropy: systemEntropy,
-      log: openLog({ level: 'error' }),
-    });
-    place.onClose(() => registry.stop());
-    lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken });
+    ({ registry, lepton } = await openTestRegistry(place));
     const claim = await makeClaim(place, { lepton }, 'claim', ['--uses', '3']);
     speaker = await speakerFor(await stolenIdentity(claim, 'speaker'));
     thief = await speakerFor(await stolenIdentity(claim, 'thief'));

@@ -35,8 +35,8 @@ const machines = [
   { name: 'press-3', seed: 33, wear: 0.7 },
 ] as const;
 const windowEveryMs = 200;
-/** A life of some minutes, so that regimes change while somebody watches. */
-const wearPerWindow = 0.0015;
+/** A life of some ten seconds, so that each release meets every regime and their numbers can be compared. */
+const wearPerWindow = 0.02;
 const canaryWaves = [{ count: 1, soak: '5s' }, { percent: 100 }];
 /** Answers of each device after each rollout before the story goes on. */
 const answersBetween = 25;

@@ -250,12 +250,16 @@ export function parseMessage<S extends z.ZodType>(schema: S, payload: Uint8Array
   return refuse('message-malformed', describeIssues(parsed.error));
 }
 
+const issueCharactersMax = 500;
+
 /** The first wrong field of a validation in words: `releases.0.as: Invalid string`. */
 export function describeIssues(error: z.ZodError): string {
   const issue = error.issues[0];
   if (!issue) return 'invalid';
   const path = issue.path.map(String).join('.');
-  return path === '' ? issue.message : `${path}: ${issue.message}`;
+  const words = path === '' ? issue.message : `${path}: ${issue.message}`;
+  // A path holds what the sender wrote: a key of megabytes must not travel on in reports and logs.
+  return words.length <= issueCharactersMax ? words : `${words.slice(0, issueCharactersMax)}…`;
 }
 
 export function encodeMessage(body: object): Uint8Array {

@@ -58,6 +58,7 @@ export const codes = {
     'the director names another counter than the publisher signed',
   ),
   'release-below-floor': row(400, 'never', 'its publisher has withdrawn releases this old'),
+  'release-withdrawn': row(400, 'never', 'its publisher took this release back; assign another one'),
   'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),
   'report-replayed': row(409, 'never', 'its counter was used before'),
 

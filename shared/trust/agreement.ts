@@ -9,7 +9,7 @@ import { type CatalogueRelease, findRelease, type TrustState } from './tuf/catal
 
 /**
  * Whether both authorities name the same bytes. Refusals: `target-unknown`, `target-digest-mismatch`,
- * `release-counter-mismatch`, `release-below-floor`, and those of `findRelease`.
+ * `release-counter-mismatch`, `release-below-floor`, `release-withdrawn`, and those of `findRelease`.
  */
 export function checkAgreement(state: TrustState, assigned: AssignedRelease): Result<CatalogueRelease> {
   const name = parseReleaseId(assigned.releaseId);
@@ -34,6 +34,9 @@ export function checkAgreement(state: TrustState, assigned: AssignedRelease): Re
       'release-below-floor',
       `${assigned.releaseId}: counter ${release.counter}, floor ${release.floor}`,
     );
+  }
+  if (release.withdrawn) {
+    return refuse('release-withdrawn', `${assigned.releaseId}: its publisher took it back`);
   }
   return found;
 }

@@ -38,6 +38,8 @@ export interface CatalogueRelease {
   counter: number;
   /** Lowest counter of this model that may be assigned. */
   floor: number;
+  /** Its publisher took it back: nobody installs it any more. */
+  withdrawn: boolean;
   /** What it needs, as the publisher wrote it; null where it names nothing. */
   requires: JsonValue;
 }
@@ -108,7 +110,8 @@ function releaseIn(metadata: TargetsMetadata, release: ReleaseName): Result<Cata
   if (entry === undefined) return refuse('target-unknown', `no target ${targetPath(release)}`);
   const { sha256, bytes, counter, requires } = entry;
   if (counter === null) return refuse('metadata-malformed', `target ${targetPath(release)} has no counter`);
-  return ok({ sha256, bytes, counter, floor: metadata.floors.get(release.name) ?? 0, requires });
+  const withdrawn = metadata.withdrawn.get(release.name)?.has(counter) ?? false;
+  return ok({ sha256, bytes, counter, floor: metadata.floors.get(release.name) ?? 0, withdrawn, requires });
 }
 
 /** Top-level targets: §5.6.2–5.6.4, then the house's own rule for delegations. */

@@ -90,6 +90,8 @@ export interface TargetsMetadata extends MetadataHead {
   delegations: readonly DelegatedRole[];
   /** Lowest counter the director may assign, by model name without namespace (`x-lepton`). */
   floors: ReadonlyMap<string, number>;
+  /** Counters of single releases that their publisher took back, by model name without namespace (`x-lepton`). */
+  withdrawn: ReadonlyMap<string, ReadonlySet<number>>;
 }
 
 const counterSchema = z.number().int().nonnegative();
@@ -176,7 +178,10 @@ const targetsSchema = z.object({
     })
     .optional(),
   'x-lepton': z
-    .object({ floors: z.record(z.string().regex(namePattern), counterSchema).optional() })
+    .object({
+      floors: z.record(z.string().regex(namePattern), counterSchema).optional(),
+      withdrawn: z.record(z.string().regex(namePattern), z.array(counterSchema).max(10_000)).optional(),
+    })
     .optional(),
 });
 
@@ -311,6 +316,12 @@ export function parseTargets(bytes: Uint8Array): Result<TargetsMetadata> {
     targets,
     delegations,
     floors: new Map(Object.entries(signed['x-lepton']?.floors ?? {})),
+    withdrawn: new Map(
+      Object.entries(signed['x-lepton']?.withdrawn ?? {}).map(([name, counters]) => [
+        name,
+        new Set(counters),
+      ]),
+    ),
   });
 }
 

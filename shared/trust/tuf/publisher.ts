@@ -15,7 +15,7 @@ export interface NewRelease {
 
 /**
  * The next targets file of a namespace, one version on, signed by `signers`. Everything of the current file is
- * kept; `floors` (by model name) raise those they name. Refusals: `metadata-malformed` (the current file),
+ * kept; `floors` (by model name) raise those they name, `withdrawn` adds to what was taken back. Refusals: `metadata-malformed` (the current file),
  * `release-exists`, `conflict` (a counter that does not grow), `metadata-rollback` (a falling floor),
  * `input-invalid` (another namespace).
  */
@@ -24,6 +24,7 @@ export function nextPublisherTargets(parts: {
   current: Uint8Array | null;
   add: readonly NewRelease[];
   floors?: ReadonlyMap<string, number>;
+  withdrawn?: ReadonlyMap<string, ReadonlySet<number>>;
   expiresAtMs: number;
   signers: readonly Signer[];
 }): Result<Uint8Array> {
@@ -39,12 +40,17 @@ export function nextPublisherTargets(parts: {
     targets.set(targetPath(release), entry);
   }
   const floors = new Map([...(current.value?.floors ?? []), ...(parts.floors ?? [])]);
+  const withdrawn = new Map(current.value?.withdrawn ?? []);
+  for (const [model, counters] of parts.withdrawn ?? []) {
+    withdrawn.set(model, new Set([...(withdrawn.get(model) ?? []), ...counters]));
+  }
   const version = (current.value?.version ?? 0) + 1;
   const next = makeTargets({
     version,
     expiresAtMs: parts.expiresAtMs,
     targets,
     floors,
+    withdrawn,
     signers: parts.signers,
   });
   const checked = checkPublisherStep({ ...parts, next });
@@ -138,6 +144,12 @@ function checkKept(current: TargetsMetadata | null, next: TargetsMetadata): Resu
   for (const [model, floor] of current?.floors ?? []) {
     if ((next.floors.get(model) ?? 0) < floor)
       return refuse('metadata-rollback', `the floor of ${model} falls`);
+  }
+  for (const [model, counters] of current?.withdrawn ?? []) {
+    for (const counter of counters) {
+      if (next.withdrawn.get(model)?.has(counter) !== true)
+        return refuse('metadata-rollback', `${model}: counter ${counter} was withdrawn and comes back`);
+    }
   }
   return ok();
 }

@@ -78,24 +78,42 @@ export function makeSnapshot(parts: Head & { files: ReadonlyMap<string, MetaFile
 
 /**
  * The exact bytes of a targets file: the top-level one has `delegations`, a publisher's has `targets` (by
- * `NS/NAME/VERSION`) and `floors` (by NAME). Throws `input-invalid`, `key-invalid`.
+ * `NS/NAME/VERSION`), `floors` and `withdrawn` (by NAME). Throws `input-invalid`, `key-invalid`.
  */
 export function makeTargets(
   parts: Head & {
     targets?: ReadonlyMap<string, TargetEntry>;
     delegations?: readonly Delegation[];
     floors?: ReadonlyMap<string, number>;
+    withdrawn?: ReadonlyMap<string, ReadonlySet<number>>;
   },
 ): Uint8Array {
-  const { targets = new Map<string, TargetEntry>(), delegations, floors } = parts;
+  const { targets = new Map<string, TargetEntry>(), delegations } = parts;
   const entries = [...targets].map(([path, entry]): [string, JsonValue] => [path, wireTarget(entry)]);
   return signFile(parts, 'targets', {
     targets: Object.fromEntries(entries),
     ...(delegations === undefined ? {} : { delegations: wireDelegations(delegations) }),
-    ...(floors === undefined || floors.size === 0
-      ? {}
-      : { 'x-lepton': { floors: Object.fromEntries(floors) } }),
+    ...wireOwnWords(parts),
   });
+}
+
+/** What a publisher says beyond TUF: floors and single releases taken back. */
+function wireOwnWords(parts: {
+  floors?: ReadonlyMap<string, number>;
+  withdrawn?: ReadonlyMap<string, ReadonlySet<number>>;
+}): JsonObject {
+  const { floors = new Map<string, number>(), withdrawn = new Map<string, ReadonlySet<number>>() } = parts;
+  if (floors.size === 0 && withdrawn.size === 0) return {};
+  const lists = [...withdrawn].map(([name, counters]): [string, JsonValue] => [
+    name,
+    [...counters].sort((a, b) => a - b),
+  ]);
+  return {
+    'x-lepton': {
+      ...(floors.size === 0 ? {} : { floors: Object.fromEntries(floors) }),
+      ...(lists.length === 0 ? {} : { withdrawn: Object.fromEntries(lists) }),
+    },
+  };
 }
 
 /** How a metadata file is listed: its own version, length and digest. Throws `metadata-malformed`. */
@@ -129,6 +147,7 @@ export interface TargetsFile {
   targets: ReadonlyMap<string, TargetEntry>;
   delegations: readonly Delegation[];
   floors: ReadonlyMap<string, number>;
+  withdrawn: ReadonlyMap<string, ReadonlySet<number>>;
   /** Key ids that appear in its signatures, valid or not. */
   signatureKeyIds: readonly string[];
 }
@@ -152,6 +171,7 @@ export function parseTargetsFile(bytes: Uint8Array): Result<TargetsFile> {
       threshold: role.threshold,
     })),
     floors: metadata.floors,
+    withdrawn: metadata.withdrawn,
     signatureKeyIds: metadata.signatures.map((signature) => signature.keyId),
   });
 }

@@ -27,6 +27,7 @@ export function makeRegionRoot(parts: {
   version: number;
   expiresAtMs: number;
   roles: Readonly<Record<RegionRole, RoleSpec>>;
+  holders?: ReadonlyMap<string, string>;
   signers: readonly Signer[];
 }): Uint8Array {
   return makeRootFile({ ...parts, region: parts.region });

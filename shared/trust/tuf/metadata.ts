@@ -45,6 +45,8 @@ export interface RootMetadata extends MetadataHead {
   roles: ReadonlyMap<string, RoleKeys>;
   /** The region whose root this is; null for the catalogue's. */
   region: string | null;
+  /** Who holds which key, by key id, in the words of the ceremony: for people, proves nothing. */
+  holders: ReadonlyMap<string, string>;
 }
 
 /** How one metadata file is listed in another. Length and digest are optional in TUF. */
@@ -138,7 +140,14 @@ const rootSchema = z.object({
   consistent_snapshot: z.literal(true),
   keys: z.record(keyIdSchema, keySchema),
   roles: rolesSchema,
-  'x-lepton': z.object({ kind: z.literal('region'), region: z.string().regex(namePattern) }).optional(),
+  'x-lepton': z
+    .object({
+      kind: z.literal('region').optional(),
+      region: z.string().regex(namePattern).optional(),
+      holders: z.record(keyIdSchema, z.string().max(128)).optional(),
+    })
+    .refine((own) => (own.kind === undefined) === (own.region === undefined), 'half a region')
+    .optional(),
 });
 
 const timestampSchema = z.object({
@@ -253,6 +262,7 @@ export function parseRoot(bytes: Uint8Array, requiredRoles: readonly string[]): 
     expiresAtMs: signed.expires,
     roles,
     region: signed['x-lepton']?.region ?? null,
+    holders: new Map(Object.entries(signed['x-lepton']?.holders ?? {})),
   });
 }
 

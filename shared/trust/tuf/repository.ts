@@ -47,13 +47,23 @@ interface Head {
 }
 
 /** The exact bytes of a catalogue root. Throws `input-invalid`, `key-invalid`. */
-export function makeRoot(parts: Head & { roles: Readonly<Record<CatalogueRole, RoleSpec>> }): Uint8Array {
+export function makeRoot(
+  parts: Head & {
+    roles: Readonly<Record<CatalogueRole, RoleSpec>>;
+    holders?: ReadonlyMap<string, string>;
+  },
+): Uint8Array {
   return makeRootFile({ ...parts, region: null });
 }
 
 /** A file in root format with any roles; with a region it is that region's root and never the catalogue's. */
 export function makeRootFile(
-  parts: Head & { roles: Readonly<Record<string, RoleSpec>>; region: string | null },
+  parts: Head & {
+    roles: Readonly<Record<string, RoleSpec>>;
+    region: string | null;
+    /** Key id to name: who holds which key. */
+    holders?: ReadonlyMap<string, string>;
+  },
 ): Uint8Array {
   const entries = Object.entries(parts.roles);
   const roles = Object.fromEntries(entries.map(([name, role]) => [name, wireRole(name, role)]));
@@ -61,8 +71,18 @@ export function makeRootFile(
     consistent_snapshot: true,
     keys: wireKeys(entries.map(([, role]) => role)),
     roles,
-    ...(parts.region === null ? {} : { 'x-lepton': { kind: 'region', region: parts.region } }),
+    ...wireRootOwnWords(parts.region, parts.holders ?? new Map()),
   });
+}
+
+function wireRootOwnWords(region: string | null, holders: ReadonlyMap<string, string>): JsonObject {
+  if (region === null && holders.size === 0) return {};
+  return {
+    'x-lepton': {
+      ...(region === null ? {} : { kind: 'region', region }),
+      ...(holders.size === 0 ? {} : { holders: Object.fromEntries(holders) }),
+    },
+  };
 }
 
 /** The exact bytes of a timestamp for that snapshot (see `describeFile`). */

@@ -34,7 +34,14 @@ describe('refreshing the catalogue', () => {
     assert.equal(codeOf(verifyStoredCatalogue(device.state)), 'ok');
     assert.deepEqual(findRelease(device.state, detector), {
       ok: true,
-      value: { sha256: entry(1).sha256, bytes: 100, counter: 1, floor: 0, requires: { opset: 17 } },
+      value: {
+        sha256: entry(1).sha256,
+        bytes: 100,
+        counter: 1,
+        floor: 0,
+        withdrawn: false,
+        requires: { opset: 17 },
+      },
     });
   });
 

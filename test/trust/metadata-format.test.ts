@@ -249,11 +249,14 @@ describe('making metadata', () => {
       ['acme/a/1.0.1', { ...entry(2), requires: null }],
     ]);
     const floors = new Map([['a', 2]]);
-    const made = parseTargetsFile(makeTargets({ ...head, targets: releases, floors, signers: [one] }));
+    const withdrawn = new Map([['a', new Set([1])]]);
+    const made = parseTargetsFile(
+      makeTargets({ ...head, targets: releases, floors, withdrawn, signers: [one] }),
+    );
     assert.ok(made.ok);
     assert.deepEqual(
       { ...made.value },
-      { ...head, targets: releases, floors, delegations: [], signatureKeyIds: [one.keyId] },
+      { ...head, targets: releases, floors, withdrawn, delegations: [], signatureKeyIds: [one.keyId] },
     );
     const delegations = [{ namespace: 'acme', ...role(2, one, two) }];
     const top = parseTargetsFile(makeTargets({ ...head, delegations, signers: [] }));

@@ -71,6 +71,7 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
       name: machine.as,
       state: machine.phase,
       active: machine.active?.releaseId ?? null,
+      activeSha256: machine.active?.manifestSha256 ?? null,
       candidate: machine.candidate?.releaseId ?? null,
       lastGood: machine.lastGood?.releaseId ?? null,
       target: machine.target?.releaseId ?? null,

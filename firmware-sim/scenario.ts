@@ -57,6 +57,7 @@ export function assignmentOf(step: Step, epoch: number, catalogue: Catalogue): A
       manifestSha256,
       manifestBytes,
       counter,
+      requires: null,
       rolloutId,
       policy: { deadlinesMs, soakMs },
     };
@@ -71,5 +72,6 @@ export function assignmentOf(step: Step, epoch: number, catalogue: Catalogue): A
     labels: {},
     releases,
     telemetry: null,
+    authoritiesSha256: null,
   };
 }

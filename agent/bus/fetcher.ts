@@ -64,6 +64,7 @@ export interface FetcherParts {
 }
 
 function describe(target: FetchTarget): string {
+  if (target.kind === 'refresh') return 'metadata';
   return target.kind === 'blob' ? `blob ${target.sha256}` : target.name;
 }
 

@@ -6,6 +6,7 @@ import type { Migration } from '../../shared/host/sqlite.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, SqlTx, Store } from '../../shared/kernel/ports.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
+import { isAttack } from '../../shared/trust/attacks.ts';
 
 export const refusalMigrations: readonly Migration[] = [
   {
@@ -28,6 +29,8 @@ export interface StoredRefusal {
   code: string;
   detail: string;
   atMs: number;
+  /** Somebody tried something, and not only something went wrong. */
+  attack: boolean;
 }
 
 /** A hundred of them must fit in one report beside 64 models (`busMessageBytesMax`). */
@@ -78,5 +81,11 @@ export function listRefusals(db: SqlTx): StoredRefusal[] {
     .all<{ id: number; code: string; detail: string; at_ms: number }>(
       'SELECT id, code, detail, at_ms FROM refusals ORDER BY id',
     )
-    .map((row) => ({ id: row.id, code: row.code, detail: row.detail, atMs: row.at_ms }));
+    .map((row) => ({
+      id: row.id,
+      code: row.code,
+      detail: row.detail,
+      atMs: row.at_ms,
+      attack: isAttack(row.code),
+    }));
 }

@@ -98,6 +98,8 @@ export function createReporter(parts: ReporterParts): Reporter {
       deviceId,
       region,
       counter,
+      boot: 0,
+      session: '',
       sentAtMs: Math.max(0, Math.floor(clock.wall())),
       verifiedTimeMs: facts.verifiedTimeMs,
       epoch: facts.epoch,
@@ -106,6 +108,9 @@ export function createReporter(parts: ReporterParts): Reporter {
       models: parts.models(),
       refusals,
       outbox: parts.outbox(),
+      held: null,
+      clock: null,
+      certificateExpiresAtMs: null,
     };
     for (const charsMax of reasonCharsSteps) {
       const envelope = signReport({ ...report, models: shortened(report.models, charsMax) }, signer);

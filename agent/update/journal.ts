@@ -30,7 +30,7 @@ export const updateMigrations: { name: string; sql: string }[] = [
 ];
 
 const releaseRefSchema = assignedReleaseSchema
-  .pick({ releaseId: true, manifestSha256: true, manifestBytes: true, counter: true })
+  .pick({ releaseId: true, manifestSha256: true, manifestBytes: true, counter: true, requires: true })
   .nullable();
 
 const machineStateSchema = z.strictObject({

@@ -1,6 +1,7 @@
 // Why: what is journalled for one model, and what can be read from it.
 // Trusts: machine.ts, the one place that makes a next state. Must never: hold what is not durable.
 
+import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import type { ProbeEvidence } from '../../shared/kernel/ports.ts';
 import type {
   ActivationPolicy,
@@ -15,6 +16,8 @@ export interface ReleaseRef {
   manifestSha256: string;
   manifestBytes: number;
   counter: number;
+  /** What it needs, as its publisher signed it and the director repeated. */
+  requires: JsonValue;
 }
 
 /**

@@ -277,8 +277,8 @@ function onBooted(state: MachineState, nowMs: number): Change {
 }
 
 function onAssigned(state: MachineState, release: AssignedRelease): Change {
-  const { releaseId, manifestSha256, manifestBytes, counter, rolloutId, policy } = release;
-  const target: ReleaseRef = { releaseId, manifestSha256, manifestBytes, counter };
+  const { releaseId, manifestSha256, manifestBytes, counter, requires, rolloutId, policy } = release;
+  const target: ReleaseRef = { releaseId, manifestSha256, manifestBytes, counter, requires };
   const intent = { target, rolloutId, policy };
   // The running update is already about these bytes: it goes on under the new terms.
   if (table[state.phase].updating && state.target?.manifestSha256 === manifestSha256) return { set: intent };

@@ -289,6 +289,7 @@ function reported(lane: Lane): ReportedModel {
     name: state.as,
     state: state.phase,
     active: state.active?.releaseId ?? null,
+    activeSha256: state.active?.manifestSha256 ?? null,
     candidate: state.candidate?.releaseId ?? null,
     lastGood: state.lastGood?.releaseId ?? null,
     target: state.target?.releaseId ?? null,

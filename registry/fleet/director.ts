@@ -55,6 +55,16 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   const unpublished = new Set<string>();
   let publishing: Promise<void> | null = null;
 
+  /** What the release needs, as it stands signed in the catalogue. */
+  function requiresIn(db: RegistryDb, releaseId: string): AssignedRelease['requires'] {
+    const row = db.first(qb.selectFrom('releases').select('manifest').where('release_id', '=', releaseId));
+    if (row === undefined) return null;
+    const manifest: { requires?: AssignedRelease['requires'] } = JSON.parse(
+      new TextDecoder().decode(row.manifest),
+    );
+    return manifest.requires ?? {};
+  }
+
   function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
     const device = db.first(
       qb
@@ -80,6 +90,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         manifestSha256: row.manifest_sha256,
         manifestBytes: row.manifest_bytes,
         counter: row.counter,
+        requires: requiresIn(db, row.release_id),
         rolloutId: row.rollout_id,
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),
@@ -96,7 +107,18 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     const epoch = (present?.epoch ?? 0) + 1;
     const expiresAtMs = nowMs + fleetLimits.assignmentMs;
     const envelope = signAssignment(
-      { schemaVersion, deviceId, region, epoch, issuedAtMs: nowMs, expiresAtMs, labels, releases, telemetry },
+      {
+        schemaVersion,
+        deviceId,
+        region,
+        epoch,
+        issuedAtMs: nowMs,
+        expiresAtMs,
+        labels,
+        releases,
+        telemetry,
+        authoritiesSha256: null,
+      },
       keyring.signer('director'),
     );
     const row = {

@@ -87,6 +87,7 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents }
   }
 
   async function find(deviceId: string, target: FetchTarget): Promise<Source | 'denied' | 'not-found'> {
+    if (target.kind === 'refresh') return 'not-found';
     if (target.kind === 'metadata') {
       const bytes = await repository.file(target.name);
       if (bytes === null) return 'not-found';
@@ -192,10 +193,11 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents }
   ): Promise<void> {
     if (why === 'denied') counters.denied += 1;
     else counters.notFound += 1;
-    const name = target.kind === 'blob' ? target.sha256 : target.name;
+    const name =
+      target.kind === 'blob' ? target.sha256 : target.kind === 'metadata' ? target.name : 'metadata';
     log.emit(why === 'denied' ? 'warn' : 'debug', 'fetch.refused', { deviceId, code: `fetch-${why}`, name });
     // Asking for the next root until there is none is how TUF finds it (§5.3): no event.
-    if (target.kind === 'metadata') return;
+    if (target.kind !== 'blob') return;
     const detail = `blob ${name}`;
     await parts.events.recordStranger({
       source: 'registry',

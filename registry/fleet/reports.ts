@@ -3,7 +3,7 @@
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { type Result, refuse } from '../../shared/kernel/result.ts';
-import { checkReport } from '../../shared/trust/report.ts';
+import { checkReport, noReportYet } from '../../shared/trust/report.ts';
 import { type Envelope, parseMessage, type Report, signedMessageSchema } from '../../shared/wire/messages.ts';
 import type { RegistryCore } from '../core.ts';
 import type { DevicesTable } from '../store/fleet-tables.ts';
@@ -32,7 +32,7 @@ export function createReports(
       envelope,
       devicePublicKey: new Uint8Array(device.public_key),
       deviceId: device.device_id,
-      lastCounter: device.report_counter,
+      last: { ...noReportYet, counter: device.report_counter },
     });
     if (!checked.ok) return checked;
     if (checked.value.region !== region) {

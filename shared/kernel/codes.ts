@@ -60,6 +60,23 @@ export const codes = {
   'release-below-floor': row(400, 'never', 'its publisher has withdrawn releases this old'),
   'release-withdrawn': row(400, 'never', 'its publisher took this release back; assign another one'),
   'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),
+  'release-requires-mismatch': row(
+    400,
+    'never',
+    'the director names other requirements than the publisher signed',
+  ),
+  'time-signature-invalid': row(400, 'never', 'not signed by this region’s time key'),
+  'time-replayed': row(400, 'never', 'it answers another question, or another device’s'),
+  'time-unavailable': row(503, 'backoff', 'the region did not answer with signed time'),
+  'certificate-expired': row(403, 'backoff', 'the device renews it as soon as it is connected'),
+  'authorities-invalid': row(400, 'never', 'the list of certificate authorities is not this region’s'),
+  'renewal-refused': row(403, 'never', 'enrol the device again with a new claim'),
+  'held-invalid': row(
+    400,
+    'never',
+    'what the device returned is not signed by this region or its publishers',
+  ),
+  'report-cloned': row(409, 'never', 'two devices use one key; lepton devices release ID, or enrol again'),
   'report-replayed': row(409, 'never', 'its counter was used before'),
 
   // delivery

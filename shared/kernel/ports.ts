@@ -95,7 +95,11 @@ export interface RegistryBus extends Bus {
   disconnect(deviceId: string): Promise<void>;
 }
 
-export type FetchTarget = { kind: 'blob'; sha256: string } | { kind: 'metadata'; name: string };
+export type FetchTarget =
+  | { kind: 'blob'; sha256: string }
+  | { kind: 'metadata'; name: string }
+  /** All metadata that a device lacks in one answer (shared/wire/refresh.ts). */
+  | { kind: 'refresh'; held: Record<string, number>; namespaces: Record<string, number> };
 
 export interface Fetcher {
   /**

@@ -2,6 +2,7 @@
 // Trusts: the catalogue's chain for the bytes, the counter and the floor; an assignment for the choice alone.
 // Must never: judge a release by a number that the director wrote.
 
+import { canonicalJson, type JsonValue } from '../crypto/canonical-json.ts';
 import { parseReleaseId } from '../kernel/releases.ts';
 import { type Result, refuse } from '../kernel/result.ts';
 import type { AssignedRelease } from '../wire/messages.ts';
@@ -9,7 +10,7 @@ import { type CatalogueRelease, findRelease, type TrustState } from './tuf/catal
 
 /**
  * Whether both authorities name the same bytes. Refusals: `target-unknown`, `target-digest-mismatch`,
- * `release-counter-mismatch`, `release-below-floor`, `release-withdrawn`, and those of `findRelease`.
+ * `release-counter-mismatch`, `release-requires-mismatch`, `release-below-floor`, `release-withdrawn`, and those of `findRelease`.
  */
 export function checkAgreement(state: TrustState, assigned: AssignedRelease): Result<CatalogueRelease> {
   const name = parseReleaseId(assigned.releaseId);
@@ -29,6 +30,13 @@ export function checkAgreement(state: TrustState, assigned: AssignedRelease): Re
       `${assigned.releaseId}: counter ${assigned.counter}, not ${release.counter}`,
     );
   }
+  // Hardware as its publisher signed it: a director that leaves it out could bring a release where it was never meant.
+  if (!isSameJson(assigned.requires, release.requires)) {
+    return refuse(
+      'release-requires-mismatch',
+      `${assigned.releaseId}: director and publisher name different requirements`,
+    );
+  }
   if (release.counter < release.floor) {
     return refuse(
       'release-below-floor',
@@ -39,4 +47,8 @@ export function checkAgreement(state: TrustState, assigned: AssignedRelease): Re
     return refuse('release-withdrawn', `${assigned.releaseId}: its publisher took it back`);
   }
   return found;
+}
+
+function isSameJson(a: JsonValue, b: JsonValue): boolean {
+  return Buffer.compare(canonicalJson(a), canonicalJson(b)) === 0;
 }

@@ -47,6 +47,8 @@ export const payloadTypes = {
   report: 'application/vnd.lepton.report.v1+json',
   telemetryBatch: 'application/vnd.lepton.telemetry-batch.v1+json',
   telemetryAnswer: 'application/vnd.lepton.telemetry-answer.v1+json',
+  time: 'application/vnd.lepton.time.v1+json',
+  authorities: 'application/vnd.lepton.authorities.v1+json',
 } as const;
 
 export const activationPolicySchema = z.object({
@@ -69,6 +71,8 @@ export const assignedReleaseSchema = z.object({
   manifestSha256: sha256,
   manifestBytes: z.number().int().positive(),
   counter: z.number().int().nonnegative(),
+  /** What the release needs, repeated from the catalogue as its publisher signed it; null where it names nothing. */
+  requires: z.json().default(null),
   rolloutId: z.string().max(64).nullable(),
   policy: activationPolicySchema,
 });
@@ -96,6 +100,11 @@ export const assignmentSchema = z.object({
   releases: z.array(assignedReleaseSchema).max(64),
   /** The region's key for this device and this period; null until the region has made one. */
   telemetry: telemetryKeySchema.nullable().default(null),
+  /**
+   * Digest of the fleet's certificate authorities that the device should hold (`authoritiesSha256` in
+   * shared/trust/authorities.ts). A device that holds others renews its certificate, which brings them.
+   */
+  authoritiesSha256: sha256.nullable().default(null),
 });
 export type Assignment = z.infer<typeof assignmentSchema>;
 
@@ -132,6 +141,8 @@ export const reportedModelSchema = z.object({
   state: z.enum(machineStates),
   /** Release ids, null where the slot is empty. */
   active: releaseIdSchema.nullable(),
+  /** SHA-256 of the manifest of what serves, hex: the running bytes, whatever they are called. */
+  activeSha256: sha256.nullable().default(null),
   candidate: releaseIdSchema.nullable(),
   lastGood: releaseIdSchema.nullable(),
   /** Release that the last finished or running update was about. */
@@ -152,7 +163,19 @@ export const reportedRefusalSchema = z.object({
   code: z.string().max(64),
   detail: z.string().max(2_000),
   atMs: timeMs,
+  /** Somebody tried something (shared/trust/attacks.ts), in the device's own judgement. */
+  attack: z.boolean().default(false),
 });
+
+/** Versions of what a device has verified; 0 where it holds none. Numbers for people: nobody adopts them. */
+export const heldVersionsSchema = z.object({
+  root: z.number().int().nonnegative(),
+  regionRoot: z.number().int().nonnegative(),
+  timestamp: z.number().int().nonnegative(),
+  snapshot: z.number().int().nonnegative(),
+  targets: z.number().int().nonnegative(),
+});
+export type HeldVersions = z.infer<typeof heldVersionsSchema>;
 
 export const outboxStateSchema = z.object({
   producedRecords: z.number().int().nonnegative(),
@@ -169,6 +192,13 @@ export const reportSchema = z.object({
   region: nameSchema,
   /** Strictly increasing over the device's life. */
   counter: z.number().int().positive(),
+  /** Grows with each start of the agent, durable before the first report of that start. */
+  boot: z.number().int().nonnegative().default(0),
+  /** Random, drawn at each start: two devices with one key cannot have the same under one `boot`. */
+  session: z
+    .string()
+    .regex(/^([0-9a-f]{32})?$/)
+    .default(''),
   sentAtMs: timeMs,
   /** Highest time the device has verified, 0 where none. */
   verifiedTimeMs: timeMs,
@@ -179,6 +209,18 @@ export const reportSchema = z.object({
   models: z.array(reportedModelSchema).max(64),
   refusals: z.array(reportedRefusalSchema).max(100),
   outbox: outboxStateSchema.nullable(),
+  held: heldVersionsSchema.nullable().default(null),
+  clock: z
+    .object({
+      /** The device's own clock, Unix milliseconds. */
+      wallMs: timeMs,
+      /** `signed`: the region's time, fetched in this start; `wall`: its own clock, not below the floor. */
+      source: z.enum(['signed', 'wall']),
+    })
+    .nullable()
+    .default(null),
+  /** End of its client certificate, Unix milliseconds. */
+  certificateExpiresAtMs: timeMs.nullable().default(null),
 });
 export type Report = z.infer<typeof reportSchema>;
 
@@ -189,12 +231,22 @@ export type Presence = z.infer<typeof presenceSchema>;
 export const metadataNamePattern =
   /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
 
+/** What a device holds, so that one request brings exactly what it lacks; 0 where it holds none. */
+export const refreshTargetSchema = z.object({
+  kind: z.literal('refresh'),
+  held: heldVersionsSchema,
+  /** By namespace that the device wants: the version it holds, 0 for none. */
+  namespaces: z.record(nameSchema, z.number().int().nonnegative()),
+});
+export type RefreshTarget = z.infer<typeof refreshTargetSchema>;
+
 export const fetchRequestSchema = z.object({
   ...head,
   requestId: z.number().int().nonnegative().max(0xffffffff),
   target: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('blob'), sha256 }),
     z.object({ kind: z.literal('metadata'), name: z.string().regex(metadataNamePattern) }),
+    refreshTargetSchema,
   ]),
   offset: z.number().int().nonnegative(),
   length: z
@@ -233,6 +285,80 @@ export const enrolReplySchema = z.object({
   ]),
 });
 export type EnrolReply = z.infer<typeof enrolReplySchema>;
+
+/** Device → `time`. */
+export const timeRequestSchema = z.object({
+  ...head,
+  /** 16 random bytes, hex: the answer is bound to it, so that no old one can be replayed. */
+  nonce: z.string().regex(/^[0-9a-f]{32}$/),
+});
+export type TimeRequest = z.infer<typeof timeRequestSchema>;
+
+/** What the region's `time` key signs. */
+export const timeStatementSchema = z.object({
+  schemaVersion: z.literal(1),
+  deviceId: deviceIdSchema,
+  region: nameSchema,
+  nonce: z.string().regex(/^[0-9a-f]{32}$/),
+  timeMs,
+});
+export type TimeStatement = z.infer<typeof timeStatementSchema>;
+
+/** Device → `renew`. */
+export const renewRequestSchema = z.object({
+  ...head,
+  /** PKCS #10, PEM, for the device's own key, signed by it. */
+  csr: z.string().max(8_192),
+});
+export type RenewRequest = z.infer<typeof renewRequestSchema>;
+
+/** What the region's `command` key signs: the certificate authorities that may issue for this fleet. */
+export const authoritiesStatementSchema = z.object({
+  schemaVersion: z.literal(1),
+  region: nameSchema,
+  issuedAtMs: timeMs,
+  /** Certificates (PEM), the one that issues now first. */
+  certificates: z.array(z.string().max(16_384)).min(1).max(8),
+});
+export type AuthoritiesStatement = z.infer<typeof authoritiesStatementSchema>;
+
+export const renewReplySchema = z.object({
+  ...head,
+  result: z.discriminatedUnion('status', [
+    z.object({
+      status: z.literal('accepted'),
+      /** PEM of the device's new client certificate. */
+      certificate: z.string().max(16_384),
+      /** Envelope of `authoritiesStatementSchema`. */
+      authorities: envelopeSchema,
+    }),
+    z.object({ status: z.literal('refused'), code: z.string().max(64), detail: z.string().max(2_000) }),
+  ]),
+});
+export type RenewReply = z.infer<typeof renewReplySchema>;
+
+/** Names of what a device can give back to a registry that was restored from an old backup. */
+export const heldFilePattern =
+  /^(root|region-root|timestamp|snapshot|targets|ns\/[a-z0-9][a-z0-9-]{0,62}|assignment|acknowledgement)$/;
+/** Bytes of one piece: with its base64 and head far below a bus message. */
+export const heldPieceBytes = 96 * 1024;
+
+/** Device → `result`: a piece of signed bytes that the device holds and its registry seems to have lost. */
+export const heldMessageSchema = z.object({
+  ...head,
+  kind: z.literal('held'),
+  file: z.string().regex(heldFilePattern),
+  /** Digest and size of the whole file. */
+  sha256,
+  totalBytes: z
+    .number()
+    .int()
+    .positive()
+    .max(8 * 1024 * 1024),
+  offset: z.number().int().nonnegative(),
+  bytes: z.base64().max(Math.ceil(heldPieceBytes / 3) * 4),
+});
+export type HeldMessage = z.infer<typeof heldMessageSchema>;
 
 const decoder = new TextDecoder('utf-8', { fatal: true });
 const encoder = new TextEncoder();

@@ -83,8 +83,16 @@ export function parseTopic(topic: string): ParsedTopic | null {
 
 /** Who a connection is, decided from its certificate alone. */
 export type BusIdentity =
-  | { kind: 'device'; deviceId: string }
+  /** `expired`: its certificate's dates are over, nothing else is wrong with it. */
+  | { kind: 'device'; deviceId: string; expired?: boolean }
   | { kind: 'claim'; claimId: string; attempt: string };
+
+/**
+ * What a device with an expired certificate may use: a new certificate, and signed time, without which a
+ * device whose clock is wrong could not ask for one (DESIGN 3).
+ */
+const expiredPublishes: readonly DevicePublishChannel[] = ['renew', 'time'];
+const expiredSubscribes: readonly DeviceSubscribeChannel[] = ['renew/reply', 'time/reply'];
 
 /** Whether this identity may publish there. Everything that is not named is denied. */
 export function mayPublish(identity: BusIdentity, region: string, topic: string, retain: boolean): boolean {
@@ -100,7 +108,8 @@ export function mayPublish(identity: BusIdentity, region: string, topic: string,
     );
   }
   if (parsed.kind !== 'device' || parsed.deviceId !== identity.deviceId) return false;
-  if (!(devicePublishes as readonly string[]).includes(parsed.channel)) return false;
+  const publishes: readonly string[] = identity.expired === true ? expiredPublishes : devicePublishes;
+  if (!publishes.includes(parsed.channel)) return false;
   return !retain || parsed.channel === 'presence';
 }
 
@@ -117,11 +126,10 @@ export function maySubscribe(identity: BusIdentity, region: string, filter: stri
       parsed.attempt === identity.attempt
     );
   }
-  if (parsed.kind === 'tuf-timestamp') return true;
+  if (parsed.kind === 'tuf-timestamp') return identity.expired !== true;
+  const subscribes: readonly string[] = identity.expired === true ? expiredSubscribes : deviceSubscribes;
   return (
-    parsed.kind === 'device' &&
-    parsed.deviceId === identity.deviceId &&
-    (deviceSubscribes as readonly string[]).includes(parsed.channel)
+    parsed.kind === 'device' && parsed.deviceId === identity.deviceId && subscribes.includes(parsed.channel)
   );
 }
 

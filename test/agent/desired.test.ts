@@ -23,6 +23,7 @@ const assignment = (epoch: number): Assignment => ({
   labels: {},
   releases: [],
   telemetry: null,
+  authoritiesSha256: null,
 });
 
 /** A message that the fake authority knows by its payload type. */

@@ -17,7 +17,7 @@ import { openStore, openStoreFromSnapshot } from '../../shared/host/sqlite.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Bus, Entropy } from '../../shared/kernel/ports.ts';
-import { checkReport } from '../../shared/trust/report.ts';
+import { checkReport, noReportYet } from '../../shared/trust/report.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import { parseMessage, type ReportedModel, signedMessageSchema } from '../../shared/wire/messages.ts';
 import { countingEntropy, handClock, settle, silent } from './hand-clock.ts';
@@ -62,6 +62,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
     name: 'm',
     state: 'idle',
     active: null,
+    activeSha256: null,
     candidate: null,
     lastGood: null,
     target: 'acme/model@1.0.0',
@@ -95,7 +96,12 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
     const message = parseMessage(signedMessageSchema, payload);
     assert.ok(message.ok);
     const { envelope } = message.value;
-    const report = checkReport({ envelope, devicePublicKey: publicKeyOf(seed), deviceId, lastCounter });
+    const report = checkReport({
+      envelope,
+      devicePublicKey: publicKeyOf(seed),
+      deviceId,
+      last: { ...noReportYet, counter: lastCounter },
+    });
     assert.ok(report.ok, report.ok ? '' : report.refusal.detail);
     assert.equal(report.value.epoch, 4);
     lastCounter = report.value.counter;

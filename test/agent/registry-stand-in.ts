@@ -17,7 +17,7 @@ import { systemEntropy } from '../../shared/host/entropy.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Log } from '../../shared/kernel/ports.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
-import { checkReport } from '../../shared/trust/report.ts';
+import { checkReport, noReportYet } from '../../shared/trust/report.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import { encodeFrame } from '../../shared/wire/frames.ts';
 import {
@@ -154,7 +154,7 @@ export async function standIn(log: Log): Promise<StandIn> {
   async function answerFetch(deviceId: string, payload: Uint8Array): Promise<void> {
     const request = unwrap(parseMessage(fetchRequestSchema, payload));
     const { target } = request;
-    const name = target.kind === 'blob' ? target.sha256 : target.name;
+    const name = target.kind === 'blob' ? target.sha256 : target.kind === 'metadata' ? target.name : '';
     self.fetches.push(target.kind === 'blob' ? `blob ${name} ${request.offset}` : `metadata ${name}`);
     const whole = target.kind === 'blob' ? blobs.get(name) : files.get(name);
     const send = async (frame: Uint8Array): Promise<void> => {
@@ -244,6 +244,7 @@ export async function standIn(log: Log): Promise<StandIn> {
         labels: { site: 'a' },
         releases: assigned,
         telemetry: null,
+        authoritiesSha256: null,
         ...changes,
       };
     },
@@ -304,7 +305,14 @@ export async function standIn(log: Log): Promise<StandIn> {
         if (device === undefined) return;
         const { envelope } = unwrap(parseMessage(signedMessageSchema, message.payload));
         const { publicKey, lastCounter } = device;
-        const report = unwrap(checkReport({ envelope, devicePublicKey: publicKey, deviceId, lastCounter }));
+        const report = unwrap(
+          checkReport({
+            envelope,
+            devicePublicKey: publicKey,
+            deviceId,
+            last: { ...noReportYet, counter: lastCounter },
+          }),
+        );
         device.lastCounter = report.counter;
         self.reports.push(report);
       });

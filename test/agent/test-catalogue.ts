@@ -135,6 +135,7 @@ export function testCatalogue(region: string, expiresAtMs: number): TestCatalogu
         manifestSha256,
         manifestBytes: manifest.length,
         counter,
+        requires: null,
         rolloutId: `rollout-${counter}`,
         policy: { deadlinesMs: { fetching: 60_000, probing: 60_000, soaking: 60_000 }, soakMs: 0 },
       };

@@ -17,6 +17,7 @@ test('a signed report becomes the device’s view; its refusals become events on
     name: 'digits',
     state: 'fetching',
     active: null,
+    activeSha256: null,
     candidate: 'acme/digits@1.0.0',
     lastGood: null,
     target: 'acme/digits@1.0.0',
@@ -25,9 +26,9 @@ test('a signed report becomes the device’s view; its refusals become events on
     progress: { doneBytes: 1, totalBytes: 2 },
     probe: null,
   });
-  device.refusals = [{ id: 1, code: 'blob-digest-mismatch', detail: 'a bit', atMs: 5 }];
+  device.refusals = [{ id: 1, code: 'blob-digest-mismatch', detail: 'a bit', atMs: 5, attack: true }];
   device.report();
-  device.refusals.push({ id: 2, code: 'assignment-replayed', detail: 'old', atMs: 6 });
+  device.refusals.push({ id: 2, code: 'assignment-replayed', detail: 'old', atMs: 6, attack: true });
   device.report();
   device.report();
   await world.settle();

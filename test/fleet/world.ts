@@ -135,6 +135,7 @@ export interface World extends Bench {
 const idle: Omit<ReportedModel, 'name'> = {
   state: 'idle',
   active: null,
+  activeSha256: null,
   candidate: null,
   lastGood: null,
   target: null,
@@ -196,6 +197,8 @@ export class Device {
       deviceId: this.id,
       region,
       counter: this.counter,
+      boot: 1,
+      session: this.id,
       sentAtMs: this.world.clock.wall(),
       verifiedTimeMs: this.world.clock.wall(),
       epoch: this.epoch,
@@ -204,6 +207,9 @@ export class Device {
       models: [...this.models.values()],
       refusals: this.refusals,
       outbox: null,
+      held: null,
+      clock: null,
+      certificateExpiresAtMs: null,
     };
   }
 

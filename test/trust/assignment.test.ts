@@ -30,6 +30,7 @@ function assignment(changes: Partial<Assignment> = {}): Assignment {
     labels: { site: 'a\u0001b' },
     releases: [detector],
     telemetry: null,
+    authoritiesSha256: null,
     ...changes,
   };
 }
@@ -217,6 +218,8 @@ describe('agreement of director and publisher', () => {
       [{ manifestSha256: 'b'.repeat(64) }, 'target-digest-mismatch'],
       [{ manifestBytes: 101 }, 'target-digest-mismatch'],
       [{ counter: 2 }, 'release-counter-mismatch'],
+      [{ requires: null }, 'release-requires-mismatch'],
+      [{ requires: { opset: 18 } }, 'release-requires-mismatch'],
       [{ releaseId: 'acme/old@1.0.0' }, 'release-below-floor'],
       [{ releaseId: 'acme/old@1.0.0', counter: 2 }, 'release-counter-mismatch'],
     ];

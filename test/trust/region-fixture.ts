@@ -51,6 +51,7 @@ export const detector: AssignedRelease = {
   manifestSha256: entry(1).sha256,
   manifestBytes: 100,
   counter: 1,
+  requires: { opset: 17 },
   rolloutId: 'r1',
   policy,
 };

@@ -23,6 +23,7 @@ const assigned = (name: string, rolloutId: string | null = 'r', soakMs = 0): Ass
   manifestSha256: digest(name),
   manifestBytes: 10,
   counter: 1,
+  requires: null,
   rolloutId,
   policy: { deadlinesMs: { fetching: 1_000, probing: 2_000, soaking: 3_000 }, soakMs },
 });

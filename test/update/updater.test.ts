@@ -28,6 +28,7 @@ test('a release is fetched, proven, served and reported; each report follows the
       name: 'alpha',
       state: 'committed',
       active: releaseId,
+      activeSha256: manifestSha256,
       candidate: null,
       lastGood: releaseId,
       target: releaseId,

@@ -74,3 +74,12 @@ export function checkAuthorities(parts: {
   }
   return ok(statement);
 }
+
+/**
+ * The TLS server name by which a device says which authority it trusts, so that a broker in the middle of a
+ * change of authorities shows each device a certificate that this device can check. It names no host: the
+ * device checks the certificate against the host it dialled.
+ */
+export function authorityServerName(certificate: string): string {
+  return `ca-${authoritiesSha256([certificate]).slice(0, 32)}.lepton.internal`;
+}

@@ -11,7 +11,17 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { BaseFetcher, Updater } from 'tuf-js';
 import { findRelease } from '../../shared/trust/tuf/client.ts';
-import { codeOf, Device, dayMs, entry, forge, nowMs, Repository, signerNamed } from './catalogue-fixture.ts';
+import {
+  codeOf,
+  Device,
+  dayMs,
+  entry,
+  forge,
+  nowMs,
+  Repository,
+  signerNamed,
+  wireKeyId,
+} from './catalogue-fixture.ts';
 
 /** tuf-js tells a missing file from a broken line by its own error class, which it does not export. */
 const { DownloadHTTPError } = createRequire(import.meta.url)('tuf-js/dist/error.js') as {
@@ -181,13 +191,16 @@ describe('tuf-js', () => {
       'one key under two ids for a threshold of two',
       (repository) => {
         const { keyId } = repository.timestampSigner;
+        let secondId = '';
         const root = forge(
           repository.firstRoot,
           (file) => {
             const keys = file.signed['keys'] as Record<string, unknown>;
             const roles = file.signed['roles'] as Record<string, unknown>;
-            keys['another-id'] = keys[keyId];
-            roles['timestamp'] = { keyids: [keyId, 'another-id'], threshold: 2 };
+            const again = { ...(keys[keyId] as object), note: 'the same key' };
+            secondId = wireKeyId(again);
+            keys[secondId] = again;
+            roles['timestamp'] = { keyids: [keyId, secondId], threshold: 2 };
           },
           repository.rootSigners,
         );
@@ -197,7 +210,7 @@ describe('tuf-js', () => {
           'timestamp.json',
           forge(repository.files.get('timestamp.json') ?? new Uint8Array(), (file) => {
             const [signature] = file.signatures;
-            if (signature) file.signatures.push({ ...signature, keyid: 'another-id' });
+            if (signature) file.signatures.push({ ...signature, keyid: secondId });
           }),
         );
         return root;

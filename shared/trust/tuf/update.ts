@@ -104,8 +104,8 @@ async function saveNew(
 ): Promise<void> {
   const { floors: before, [role]: held } = parts.held;
   const isHeld = held !== null && Buffer.compare(held, metadata.bytes) === 0;
-  // Without floors of its own an old store gets them now, although its files stay as they are.
-  if (!isHeld || before === null) await parts.save?.(role, metadata.bytes, floors);
+  // The numbers may be new although the file is not: an old store has none yet, a new root renames their keys.
+  if (!isHeld || before?.root !== floors.root) await parts.save?.(role, metadata.bytes, floors);
 }
 
 /** §5.3: walks the chain of roots to the last one the registry has. */

@@ -313,13 +313,13 @@ describe('tuf-js and we', () => {
   it('give the same verdict on repositories with any history', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 8 }), fc.constantFrom(...paths), compare),
-      { numRuns: 150 },
+      { numRuns: 60 },
     );
   });
 
   for (const kind of kinds) {
     it(`give the same verdict after: ${kind}`, async () => {
-      for (const n of [0, 1, 2, 3, 7, 12]) {
+      for (const n of [0, 1, 2, 7]) {
         const before: Step[] = [
           { kind: 'delegate', role: 'a', n: 7 },
           { kind: 'diamond', role: 'b', n: 14 },

@@ -246,6 +246,42 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
   assert.deepEqual(broken, []);
 });
 
+test('single doors: what must not spread has the importers that are named, and no others', () => {
+  const rules: { file: string; from: string[]; why: string }[] = [
+    {
+      file: 'shared/crypto/foreign.ts',
+      from: ['agent/cli/tuf'],
+      why: 'ECDSA, RSA and SHA-512 are for the conformance command alone: production is Ed25519 and SHA-256',
+    },
+    {
+      file: 'agent/cli/tuf/open-policy.ts',
+      from: ['agent/cli/tuf', 'agent/cli/tuf.ts'],
+      why: 'no device judges its catalogue by the open policy',
+    },
+    {
+      file: 'agent/cli/tuf.ts',
+      from: ['agent/cli/main.ts'],
+      why: 'the daemon does not load what only the command needs',
+    },
+  ];
+  const broken: string[] = [];
+  for (const file of files) {
+    if (within(file.path, 'test')) continue;
+    for (const { specifier } of file.imports) {
+      const path = target(file, specifier);
+      const rule = rules.find((one) => one.file === path);
+      if (rule && !rule.from.some((room) => within(file.path, room)))
+        broken.push(`${file.path} imports ${path}: ${rule.why}`);
+    }
+  }
+  assert.deepEqual(broken, []);
+  for (const { file } of rules)
+    assert.ok(
+      files.some((one) => one.path === file),
+      `${file} is gone; mend the rule`,
+    );
+});
+
 test('no cycles between files', () => {
   const graph = new Map(
     files.map((file) => [

@@ -9,6 +9,7 @@ import { FleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import type { RunFlags } from './run.ts';
 import type { StatusFlags } from './status.ts';
+import type { TufFlags } from './tuf.ts';
 
 // A device has little memory and the agent little garbage. Without these V8 lets the young generation grow to
 // 32 MiB at start: 108 MB resident were measured, 86 MB with them, and no slower parsing of requests.
@@ -67,6 +68,25 @@ async function main(): Promise<void> {
     .action(async (flags: StatusFlags) => {
       const { status } = await import('./status.ts');
       await status(flags, version);
+    });
+  program
+    .command('tuf')
+    .description('the TUF client alone: init ROOT, refresh, or download, with the conformance suite’s flags')
+    .argument('<action>', 'init, refresh or download')
+    .argument('[root]', 'for init: the root file to trust')
+    .option('--metadata-dir <folder>', 'where metadata is kept, byte for byte as it was received')
+    .option('--metadata-url <url>', 'where the repository’s metadata is')
+    .option('--target-name <path>', 'a target to download; repeatable', collect, [])
+    .option('--target-base-url <url>', 'where the repository’s target files are')
+    .option('--target-dir <folder>', 'where verified target files go, one flat name each')
+    .option('--json', 'one JSON document')
+    .action(async (action: string, root: string | undefined, flags: TufFlags) => {
+      const [{ tuf }, { systemClock }] = await Promise.all([
+        import('./tuf.ts'),
+        import('../../shared/host/clock.ts'),
+      ]);
+      const done = await tuf(action, root, flags, systemClock);
+      if (flags.json === true) process.stdout.write(`${JSON.stringify(done)}\n`);
     });
   try {
     await program.parseAsync();

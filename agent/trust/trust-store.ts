@@ -1,11 +1,14 @@
-// Why: what this device has verified, kept over restarts: metadata as exact bytes, the assignment in
-// force, the highest verified time. Trusts: its own database, and callers to have verified what they store.
-// Must never: hold half of a refresh; every change is one transaction.
+// Why: what this device has verified, kept over restarts: metadata as exact bytes, the version numbers that bind
+// where a file is torn, every root that led here, the assignment in force, the highest verified time.
+// Trusts: its own database, and callers to have verified what they store. Must never: hold half of a refresh;
+// every change is one transaction.
 
-import { sha256Hex } from '../../shared/crypto/digests.ts';
 import type { Migration } from '../../shared/host/sqlite.ts';
 import type { SqlTx, Store } from '../../shared/kernel/ports.ts';
-import type { TrustState } from '../../shared/trust/tuf/client.ts';
+import { parseRegionRoot } from '../../shared/trust/region.ts';
+import type { TrustState, VersionFloors } from '../../shared/trust/tuf/client.ts';
+import { housePolicy } from '../../shared/trust/tuf/house-policy.ts';
+import { trustRoot } from '../../shared/trust/tuf/trusted-set.ts';
 
 export const trustMigrations: readonly Migration[] = [
   {
@@ -26,6 +29,31 @@ export const trustMigrations: readonly Migration[] = [
         verified_ms INTEGER NOT NULL
       ) STRICT;
       INSERT INTO trust_time (id, verified_ms) VALUES (1, 0);
+    `,
+  },
+  {
+    name: 'agent-trust-002',
+    sql: `
+      -- The highest versions seen: 'timestamp', 'snapshot', and 'file/' with the name of each file listed.
+      CREATE TABLE trust_floors (
+        name TEXT PRIMARY KEY,
+        version INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+      -- The root and its online keys under which they were seen.
+      CREATE TABLE trust_floor_keys (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        root_version INTEGER NOT NULL,
+        online_keys TEXT NOT NULL
+      ) STRICT;
+      -- Roots in the order in which they were accepted, so that a torn one is not the end: every one of the
+      -- catalogue, and a second copy of the region's that is in force.
+      CREATE TABLE trust_roots (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('catalogue', 'region')),
+        bytes BLOB NOT NULL
+      ) STRICT;
+      INSERT INTO trust_roots (kind, bytes) SELECT 'catalogue', bytes FROM trust_files WHERE name = 'root';
+      INSERT INTO trust_roots (kind, bytes) SELECT 'region', bytes FROM trust_files WHERE name = 'region-root';
     `,
   },
 ];
@@ -61,11 +89,91 @@ function fileBytes(db: SqlTx, name: string): Uint8Array | null {
   return row === undefined ? null : new Uint8Array(row.bytes);
 }
 
+const filePrefix = 'file/';
+
+function putFloors(db: SqlTx, floors: VersionFloors): void {
+  db.run('DELETE FROM trust_floors');
+  const put = (name: string, version: number): void => {
+    db.run('INSERT INTO trust_floors (name, version) VALUES (?, ?)', name, version);
+  };
+  put('timestamp', floors.timestamp);
+  put('snapshot', floors.snapshot);
+  for (const [name, version] of floors.files) put(filePrefix + name, version);
+  db.run(
+    `INSERT INTO trust_floor_keys (id, root_version, online_keys) VALUES (1, ?, ?)
+     ON CONFLICT (id) DO UPDATE SET root_version = excluded.root_version, online_keys = excluded.online_keys`,
+    floors.root,
+    floors.onlineKeys,
+  );
+}
+
+function heldFloors(db: SqlTx): VersionFloors | null {
+  const keys = db.get<{ root_version: number; online_keys: string }>(
+    'SELECT root_version, online_keys FROM trust_floor_keys WHERE id = 1',
+  );
+  if (keys === undefined) return null;
+  const rows = db.all<{ name: string; version: number }>(
+    'SELECT name, version FROM trust_floors ORDER BY name',
+  );
+  const versions = new Map(rows.map((row) => [row.name, row.version]));
+  const files = rows.flatMap(({ name, version }): [string, number][] =>
+    name.startsWith(filePrefix) ? [[name.slice(filePrefix.length), version]] : [],
+  );
+  return {
+    root: keys.root_version,
+    onlineKeys: keys.online_keys,
+    timestamp: versions.get('timestamp') ?? 0,
+    snapshot: versions.get('snapshot') ?? 0,
+    files: new Map(files),
+  };
+}
+
+type RootKind = 'catalogue' | 'region';
+
+/** Newest first. */
+function acceptedRoots(db: SqlTx, kind: RootKind): Uint8Array[] {
+  const sql = 'SELECT bytes FROM trust_roots WHERE kind = ? ORDER BY id DESC';
+  return db.all<{ bytes: Uint8Array }>(sql, kind).map((row) => new Uint8Array(row.bytes));
+}
+
+function isAmong(roots: readonly Uint8Array[], root: Uint8Array): boolean {
+  return roots.some((one) => Buffer.compare(one, root) === 0);
+}
+
+function putRoot(db: SqlTx, kind: RootKind, root: Uint8Array): void {
+  // An older region root is not kept: its director's key may have been rotated out since, and no number in the
+  // store would keep such a key from commanding the device again.
+  if (kind === 'region') db.run("DELETE FROM trust_roots WHERE kind = 'region'");
+  else if (isAmong(acceptedRoots(db, kind), root)) return;
+  db.run('INSERT INTO trust_roots (kind, bytes) VALUES (?, ?)', kind, root);
+}
+
+/**
+ * The root to start from: the one in force, or where it is torn or lost the newest one that still verifies. From
+ * an older one the chain is walked again, and the floors see to it that it is walked to its end.
+ */
+function usableRoot(
+  inForce: Uint8Array | null,
+  accepted: readonly Uint8Array[],
+  isWhole: (root: Uint8Array) => boolean,
+): Uint8Array | null {
+  const candidates = inForce === null ? accepted : [inForce, ...accepted];
+  return candidates.find(isWhole) ?? candidates[0] ?? null;
+}
+
 /** All that is held, or null before enrolment. */
 export function loadTrust(store: Store): Promise<TrustRecord | null> {
   return store.tx((db) => {
-    const root = fileBytes(db, 'root');
-    const regionRoot = fileBytes(db, 'region-root');
+    const root = usableRoot(
+      fileBytes(db, 'root'),
+      acceptedRoots(db, 'catalogue'),
+      (bytes) => trustRoot(housePolicy, bytes).ok,
+    );
+    const regionRoot = usableRoot(
+      fileBytes(db, 'region-root'),
+      acceptedRoots(db, 'region'),
+      (bytes) => parseRegionRoot(bytes).ok,
+    );
     if (root === null || regionRoot === null) return null;
     const [timestamp, snapshot, targets] = topFiles.map((name) => fileBytes(db, name));
     const delegated: Record<string, Uint8Array> = {};
@@ -80,6 +188,7 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
       'SELECT epoch, payload_sha256, envelope FROM trust_assignment WHERE id = 1',
     );
     const time = db.get<{ verified_ms: number }>('SELECT verified_ms FROM trust_time WHERE id = 1');
+    const floors = heldFloors(db);
     return {
       catalogue: {
         root,
@@ -87,6 +196,7 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
         snapshot: snapshot ?? null,
         targets: targets ?? null,
         delegated,
+        ...(floors === null ? {} : { numbers: floors }),
       },
       regionRoot,
       assignment:
@@ -101,26 +211,37 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
 /**
  * Pins the roots received at enrolment, inside the transaction that stores the identity. A new identity
  * starts without an assignment: epochs are counted per device. Other metadata is kept where the root is
- * the one already held, so that enrolling again does not undo the protection against rollback.
+ * one that this device has accepted before, so that enrolling again does not undo the protection against
+ * rollback; the newest root stays in force then.
  */
 export function pinRoots(db: SqlTx, roots: { catalogue: Uint8Array; region: Uint8Array }): void {
-  const held = fileBytes(db, 'root');
-  if (held === null || sha256Hex(held) !== sha256Hex(roots.catalogue)) {
+  if (!isAmong(acceptedRoots(db, 'catalogue'), roots.catalogue)) {
     db.run('DELETE FROM trust_files');
+    db.run('DELETE FROM trust_floors');
+    db.run('DELETE FROM trust_floor_keys');
+    db.run("DELETE FROM trust_roots WHERE kind = 'catalogue'");
     putFile(db, 'root', roots.catalogue);
+    putRoot(db, 'catalogue', roots.catalogue);
   }
   putFile(db, 'region-root', roots.region);
+  putRoot(db, 'region', roots.region);
   db.run('DELETE FROM trust_assignment');
 }
 
 /** A verified successor of the catalogue's root. TUF 1.0 §5.3.8: stored before the next is asked for. */
 export function saveRoot(store: Store, root: Uint8Array): Promise<void> {
-  return store.tx((db) => putFile(db, 'root', root));
+  return store.tx((db) => {
+    putFile(db, 'root', root);
+    putRoot(db, 'catalogue', root);
+  });
 }
 
 /** A verified successor of the region's root. */
 export function saveRegionRoot(store: Store, root: Uint8Array): Promise<void> {
-  return store.tx((db) => putFile(db, 'region-root', root));
+  return store.tx((db) => {
+    putFile(db, 'region-root', root);
+    putRoot(db, 'region', root);
+  });
 }
 
 /** One refresh of the catalogue in one transaction. What the new state no longer has is forgotten. */
@@ -128,6 +249,8 @@ export function saveCatalogue(store: Store, state: TrustState): Promise<void> {
   return store.tx((db) => {
     db.run("DELETE FROM trust_files WHERE name <> 'region-root'");
     putFile(db, 'root', state.root);
+    putRoot(db, 'catalogue', state.root);
+    if (state.numbers !== undefined) putFloors(db, state.numbers);
     for (const name of topFiles) {
       const bytes = state[name];
       if (bytes !== null) putFile(db, name, bytes);

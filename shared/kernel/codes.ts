@@ -41,6 +41,7 @@ export const codes = {
   'metadata-rollback': row(400, 'never', 'older than what this device has verified before'),
   'metadata-digest-mismatch': row(400, 'backoff', 'its bytes differ from what the signed listing says'),
   'metadata-too-large': row(400, 'never', 'larger than the limit for its role'),
+  'repository-unreachable': row(503, 'backoff', 'check the URL and that the repository answers there'),
   'target-unknown': row(404, 'never', 'no publisher signed a release of this name'),
   'target-digest-mismatch': row(400, 'never', 'the director names other bytes than the publisher signed'),
   'key-invalid': row(400, 'never', 'the key is malformed or of small order'),

@@ -33,6 +33,13 @@ export const limits = {
   /** Keys and delegations in one metadata file. */
   keysPerRoleMax: 64,
   delegationsMax: 10_000,
+  /** Roles visited in one search for a target (TUF 1.0.34 §5.6.7); python-tuf and tuf-js stop at 32. */
+  delegatedRolesVisitedMax: 64,
+  /** One metadata file over HTTP in `lepton-agent tuf`, from the request to the last byte. */
+  tufMetadataTimeoutMs: 30_000,
+  /** One target file there: this long, and longer by a second for each so many bytes that are listed. */
+  tufTargetTimeoutMs: 60_000,
+  tufTargetBytesPerSecondMin: 64 * KiB,
   manifestBytesMax: 1 * MiB,
   releaseFilesMax: 1_000,
   /** One file of a release. ONNX protobuf files end at 2 GiB; external data may be larger. */

@@ -288,20 +288,6 @@ const attacks: Attack[] = [
     },
   },
   {
-    what: 'a stored timestamp that was torn',
-    code: 'state-corrupt',
-    run(_repository, device) {
-      device.state = { ...device.state, timestamp: device.state.timestamp?.subarray(0, 99) ?? null };
-    },
-  },
-  {
-    what: 'a stored snapshot that was torn',
-    code: 'state-corrupt',
-    run(_repository, device) {
-      device.state = { ...device.state, snapshot: new Uint8Array() };
-    },
-  },
-  {
     what: 'a stored root that was torn',
     code: 'state-corrupt',
     run(_repository, device) {

@@ -254,6 +254,11 @@ function canonical(value: unknown): string {
   return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${canonical(member)}`).join(',')}}`;
 }
 
+/** The id of a key object, whatever stands in it (TUF 1.0.34 §4.2.1). */
+export function wireKeyId(key: object): string {
+  return sha256Hex(Buffer.from(canonical(key), 'utf8'));
+}
+
 /** A repository and a device that has refreshed once. */
 export async function settled(): Promise<{ repository: Repository; device: Device }> {
   const repository = new Repository();

@@ -29,6 +29,7 @@ import {
   Repository,
   role,
   signerNamed,
+  wireKeyId,
 } from './catalogue-fixture.ts';
 
 describe('dates', () => {
@@ -145,6 +146,24 @@ const malformed: [string, Parser, Uint8Array, Change][] = [
       delete (signed['roles'] as Record<string, unknown>)['snapshot'];
     },
   ],
+  [
+    'a key under another key’s id',
+    parseRootFile,
+    root,
+    (_file, signed) => {
+      const keys = signed['keys'] as Record<string, unknown>;
+      keys[repository.timestampSigner.keyId] = keys[repository.snapshotSigner.keyId];
+    },
+  ],
+  [
+    'a publisher’s key under a name of its own',
+    parseTargetsFile,
+    targets,
+    (_file, signed) => {
+      const { keys } = signed['delegations'] as { keys: Record<string, unknown> };
+      keys['acme'] = keys[signerNamed('acme').keyId];
+    },
+  ],
   ['a root without consistent snapshots', parseRootFile, root, set('consistent_snapshot', false)],
   [
     'a region’s root as the catalogue’s',
@@ -228,9 +247,13 @@ describe('metadata', () => {
 
   it('counts keys of other algorithms for nothing', () => {
     const other = forge(root, (file) => {
-      const keys = file.signed['keys'] as Record<string, { keytype: string; scheme: string }>;
-      const key = keys[repository.timestampSigner.keyId];
-      if (key) Object.assign(key, { keytype: 'ecdsa', scheme: 'ecdsa-sha2-nistp256' });
+      const keys = file.signed['keys'] as Record<string, object>;
+      const roles = file.signed['roles'] as Record<string, { keyids: string[] }>;
+      const { keyId } = repository.timestampSigner;
+      const key = { ...keys[keyId], keytype: 'ecdsa', scheme: 'ecdsa-sha2-nistp256' };
+      delete keys[keyId];
+      keys[wireKeyId(key)] = key;
+      if (roles['timestamp']) roles['timestamp'].keyids = [wireKeyId(key)];
     });
     const parsed = parseRootFile(other);
     assert.ok(parsed.ok);

@@ -5,9 +5,18 @@
 import type { JsonValue } from '../../crypto/canonical-json.ts';
 import { type ReleaseName, targetPath } from '../../kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../kernel/result.ts';
-import type { RootMetadata, SnapshotMetadata, TargetsMetadata, TimestampMetadata } from './metadata.ts';
-import { checkDelegations, delegationOf, namespaceFile } from './namespaces.ts';
-import { acceptTargets, followSnapshot, followTimestamp, trustRoot } from './trusted-set.ts';
+import { boundsOf, onlineKeysOf, type VersionFloors } from './floors.ts';
+import type { RootFile, SnapshotMetadata, TimestampMetadata } from './format.ts';
+import { housePolicy } from './house-policy.ts';
+import type { TargetsMetadata } from './metadata.ts';
+import { delegationOf, namespaceFile } from './namespaces.ts';
+import {
+  acceptTargets,
+  acceptTopTargets,
+  followSnapshot,
+  followTimestamp,
+  trustRoot,
+} from './trusted-set.ts';
 
 /** The exact bytes of the metadata a device holds; null where it has none yet. */
 export interface TrustState {
@@ -17,12 +26,17 @@ export interface TrustState {
   targets: Uint8Array | null;
   /** By namespace. */
   delegated: Readonly<Record<string, Uint8Array>>;
+  /**
+   * The highest numbers seen, which bind even where the file they stood in is torn. Absent only before the first
+   * refresh, and in a store from before there were any.
+   */
+  numbers?: VersionFloors;
   /** Namespaces whose metadata the last refresh refused, and why. Optional to keep. */
   refused?: Readonly<Record<string, Refusal>>;
 }
 
 export interface VerifiedCatalogue {
-  root: RootMetadata;
+  root: RootFile;
   timestamp: TimestampMetadata;
   snapshot: SnapshotMetadata;
   targets: TargetsMetadata;
@@ -47,22 +61,24 @@ export interface CatalogueRelease {
 /**
  * Verifies a stored state from its root down, without network and without dates: expiry blocks new installs,
  * which start with a refresh, and never what runs. Refusals: `metadata-missing`, `metadata-malformed`,
- * `metadata-signature-invalid`, `metadata-digest-mismatch`, `metadata-version-invalid`.
+ * `metadata-signature-invalid`, `metadata-digest-mismatch`, `metadata-version-invalid`, `metadata-rollback` (a
+ * stored file is older than what was stored before).
  */
 export function verifyStoredCatalogue(
   state: TrustState,
   namespaces: readonly string[] = Object.keys(state.delegated),
 ): Result<VerifiedCatalogue> {
-  const root = trustRoot(state.root);
+  const root = trustRoot(housePolicy, state.root);
   if (!root.ok) return root;
   if (state.timestamp === null || state.snapshot === null || state.targets === null) {
     return refuse('metadata-missing', 'the catalogue was not refreshed yet');
   }
-  const timestamp = followTimestamp(root.value, null, state.timestamp);
+  const bounds = boundsOf(floorsInForce(state, root.value), null, null);
+  const timestamp = followTimestamp(housePolicy, root.value, null, bounds, state.timestamp);
   if (!timestamp.ok) return timestamp;
-  const snapshot = followSnapshot(root.value, timestamp.value, null, state.snapshot);
+  const snapshot = followSnapshot(housePolicy, root.value, timestamp.value, bounds, state.snapshot);
   if (!snapshot.ok) return snapshot;
-  const targets = acceptTopTargets(root.value, snapshot.value, state.targets);
+  const targets = acceptTopTargets(housePolicy, root.value, snapshot.value, state.targets);
   if (!targets.ok) return targets;
   const delegated = new Map<string, TargetsMetadata>();
   for (const namespace of namespaces) {
@@ -79,6 +95,11 @@ export function verifyStoredCatalogue(
     targets: targets.value,
     delegated,
   });
+}
+
+/** The numbers, unless they were kept under online keys that this root does not name (§5.3.11). */
+function floorsInForce(state: TrustState, root: RootFile): VersionFloors | null {
+  return state.numbers?.onlineKeys === onlineKeysOf(root) ? state.numbers : null;
 }
 
 /**
@@ -114,18 +135,6 @@ function releaseIn(metadata: TargetsMetadata, release: ReleaseName): Result<Cata
   return ok({ sha256, bytes, counter, floor: metadata.floors.get(release.name) ?? 0, withdrawn, requires });
 }
 
-/** Top-level targets: §5.6.2–5.6.4, then the house's own rule for delegations. */
-export function acceptTopTargets(
-  root: RootMetadata,
-  snapshot: SnapshotMetadata,
-  bytes: Uint8Array,
-): Result<TargetsMetadata> {
-  const targets = acceptTargets(snapshot, 'targets', root.roles.get('targets'), bytes);
-  if (!targets.ok) return targets;
-  const delegations = checkDelegations(targets.value);
-  return delegations.ok ? targets : delegations;
-}
-
 /** A namespace's targets: §5.6.2–5.6.4 with the keys that the top-level targets name for it. */
 export function acceptNamespace(
   snapshot: SnapshotMetadata,
@@ -133,5 +142,11 @@ export function acceptNamespace(
   namespace: string,
   bytes: Uint8Array,
 ): Result<TargetsMetadata> {
-  return acceptTargets(snapshot, namespace, delegationOf(targets, namespace) ?? undefined, bytes);
+  return acceptTargets(
+    housePolicy,
+    snapshot,
+    namespace,
+    delegationOf(targets, namespace) ?? undefined,
+    bytes,
+  );
 }

@@ -4,17 +4,26 @@
 
 import { verify } from '../../crypto/ed25519.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
-import type { MetadataHead, RoleKeys } from './metadata.ts';
+import type { MetadataHead, RoleKeys } from './format.ts';
+import type { VerifySignature } from './policy.ts';
 
-/** Raw public keys (hex) of the role whose signature on this file is valid; each physical key once. */
-export function validSigners(metadata: MetadataHead, role: Pick<RoleKeys, 'keys'>): ReadonlySet<string> {
+/** The house's rule, and the one that holds where no policy says otherwise: Ed25519 and nothing else. */
+export const verifyHouseKey: VerifySignature = (key, message, signature) =>
+  key.scheme === undefined && verify(key.publicKey, message, signature);
+
+/** Public keys (hex) of the role whose signature on this file is valid; each physical key once. */
+export function validSigners(
+  metadata: MetadataHead,
+  role: Pick<RoleKeys, 'keys'>,
+  verifyKey: VerifySignature = verifyHouseKey,
+): ReadonlySet<string> {
   const signatures = new Map(metadata.signatures.map((entry) => [entry.keyId, entry.signature]));
   const signers = new Set<string>();
-  for (const { keyId, publicKey } of role.keys) {
-    const signature = signatures.get(keyId);
+  for (const key of role.keys) {
+    const signature = signatures.get(key.keyId);
     if (signature === undefined) continue;
-    if (verify(publicKey, metadata.signedBytes, signature))
-      signers.add(Buffer.from(publicKey).toString('hex'));
+    if (verifyKey(key, metadata.signedBytes, signature))
+      signers.add(Buffer.from(key.publicKey).toString('hex'));
   }
   return signers;
 }
@@ -24,9 +33,10 @@ export function checkThreshold(
   metadata: MetadataHead,
   role: RoleKeys | undefined,
   what: string,
+  verifyKey: VerifySignature = verifyHouseKey,
 ): Result<void> {
   if (role === undefined) return refuse('metadata-signature-invalid', `${what}: nobody is named to sign it`);
-  const signers = validSigners(metadata, role).size;
+  const signers = validSigners(metadata, role, verifyKey).size;
   if (signers >= role.threshold) return ok();
   return refuse(
     'metadata-signature-invalid',

@@ -3,40 +3,41 @@
 // Trusts: the metadata passed as trusted; never the new bytes.
 // Must never: act on the content of new bytes before their listing and their signatures were checked.
 
-import { sha256Hex } from '../../crypto/digests.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
+import { type Bounds, onlineKeysOf } from './floors.ts';
 import {
+  hasListedDigests,
   type MetadataHead,
   type MetaFile,
-  parseSnapshot,
-  parseTargets,
-  parseTimestamp,
   type RoleKeys,
-  type RootMetadata,
+  type RootFile,
+  readSnapshot,
+  readTimestamp,
   type SnapshotMetadata,
-  type TargetsMetadata,
   type TimestampMetadata,
-} from './metadata.ts';
-import { parseRootFile } from './repository.ts';
+} from './format.ts';
+import type { AnyTargets, TufPolicy } from './policy.ts';
 import { checkThreshold } from './signatures.ts';
 
+type Policy = TufPolicy<AnyTargets>;
+
 /** The root a device starts from: pinned or stored, and still signed by its own keys. */
-export function trustRoot(bytes: Uint8Array): Result<RootMetadata> {
-  const root = parseRootFile(bytes);
+export function trustRoot(policy: Policy, bytes: Uint8Array): Result<RootFile> {
+  const root = policy.parseRoot(bytes);
   if (!root.ok) return root;
-  const signed = checkThreshold(root.value, root.value.roles.get('root'), 'root');
+  const signed = checkThreshold(root.value, root.value.roles.get('root'), 'root', policy.verify);
   return signed.ok ? root : signed;
 }
 
 /** §5.3.4–5.3.5: the root that follows the trusted one. Its expiry does not matter while there may be a next. */
-export function followRoot(trusted: RootMetadata, bytes: Uint8Array): Result<RootMetadata> {
-  const parsed = parseRootFile(bytes);
+export function followRoot(policy: Policy, trusted: RootFile, bytes: Uint8Array): Result<RootFile> {
+  const parsed = policy.parseRoot(bytes);
   if (!parsed.ok) return parsed;
   const next = parsed.value;
   // §5.3.4: arbitrary software attack; both generations of keys must agree.
-  const byOld = checkThreshold(next, trusted.roles.get('root'), 'root, by the keys before');
+  const byOld = checkThreshold(next, trusted.roles.get('root'), 'root, by the keys before', policy.verify);
   if (!byOld.ok) return byOld;
-  const byNew = checkThreshold(next, next.roles.get('root'), 'root, by its own keys');
+  const byNew = checkThreshold(next, next.roles.get('root'), 'root, by its own keys', policy.verify);
   if (!byNew.ok) return byNew;
   // §5.3.5: rollback attack; exactly one version on.
   if (next.version !== trusted.version + 1) {
@@ -49,15 +50,8 @@ export function followRoot(trusted: RootMetadata, bytes: Uint8Array): Result<Roo
 }
 
 /** §5.3.11: whether the online roles got other keys, so that numbers signed by the old ones bind no longer. */
-export function hasRotatedOnlineKeys(before: RootMetadata, after: RootMetadata): boolean {
-  return ['timestamp', 'snapshot'].some(
-    (role) => spellRole(before.roles.get(role)) !== spellRole(after.roles.get(role)),
-  );
-}
-
-function spellRole(role: RoleKeys | undefined): string {
-  const keys = (role?.keys ?? []).map((key) => Buffer.from(key.publicKey).toString('hex'));
-  return keys.sort().join(' ');
+export function hasRotatedOnlineKeys(before: RootFile, after: RootFile): boolean {
+  return onlineKeysOf(before) !== onlineKeysOf(after);
 }
 
 /** §5.3.10, §5.4.4, §5.5.6, §5.6.5: freeze attack; nothing expired is installed from. Refusal: `metadata-expired`. */
@@ -67,94 +61,145 @@ export function checkFresh(metadata: MetadataHead, nowMs: number, what: string):
     : refuse('metadata-expired', `${what} ${metadata.version} has expired`);
 }
 
+/** Whether a stored timestamp or snapshot is still what its role signed; null for a torn or foreign file. */
+export function readHeldTimestamp(
+  policy: Policy,
+  root: RootFile,
+  bytes: Uint8Array,
+): HeldFile<TimestampMetadata> {
+  return judgeHeld(policy, root, 'timestamp', readTimestamp(policy, bytes));
+}
+
+export function readHeldSnapshot(
+  policy: Policy,
+  root: RootFile,
+  bytes: Uint8Array,
+): HeldFile<SnapshotMetadata> {
+  return judgeHeld(policy, root, 'snapshot', readSnapshot(policy, bytes));
+}
+
+/** `torn`: the disk failed. `unsigned`: whole, but not by the keys of the root in force. */
+export type HeldFile<T> = { is: 'signed'; metadata: T } | { is: 'torn' } | { is: 'unsigned' };
+
+function judgeHeld<T extends MetadataHead>(
+  policy: Policy,
+  root: RootFile,
+  role: string,
+  parsed: Result<T>,
+): HeldFile<T> {
+  if (!parsed.ok) return { is: 'torn' };
+  const signed = checkThreshold(parsed.value, root.roles.get(role), role, policy.verify);
+  return signed.ok ? { is: 'signed', metadata: parsed.value } : { is: 'unsigned' };
+}
+
 /** §5.4.2–5.4.3: the newer timestamp, or the trusted one where the new one has the same version. */
 export function followTimestamp(
-  root: RootMetadata,
+  policy: Policy,
+  root: RootFile,
   trusted: TimestampMetadata | null,
+  bounds: Bounds,
   bytes: Uint8Array,
 ): Result<TimestampMetadata> {
-  const parsed = parseTimestamp(bytes);
+  const parsed = readTimestamp(policy, bytes);
   if (!parsed.ok) return parsed;
   const next = parsed.value;
   // §5.4.2: arbitrary software attack.
-  const signed = checkThreshold(next, root.roles.get('timestamp'), 'timestamp');
+  const signed = checkThreshold(next, root.roles.get('timestamp'), 'timestamp', policy.verify);
   if (!signed.ok) return signed;
-  if (trusted === null) return parsed;
-  // §5.4.3.1: rollback attack on the timestamp itself. The same version again is no news and no error.
-  if (next.version < trusted.version) {
-    return refuse('metadata-rollback', `timestamp ${next.version} after ${trusted.version}`);
+  // §5.4.3.1: rollback attack on the timestamp itself.
+  if (next.version < bounds.timestamp) {
+    return refuse('metadata-rollback', `timestamp ${next.version} after ${bounds.timestamp}`);
   }
-  if (next.version === trusted.version) return ok(trusted);
+  // §5.4.3.1: the same version again is no news and no error.
+  if (next.version === trusted?.version) return ok(trusted);
   // §5.4.3.2: rollback attack on the snapshot.
-  if (next.snapshot.version < trusted.snapshot.version) {
+  if (next.snapshot.version < bounds.snapshot) {
     return refuse(
       'metadata-rollback',
-      `timestamp lists snapshot ${next.snapshot.version} after ${trusted.snapshot.version}`,
+      `timestamp lists snapshot ${next.snapshot.version} after ${bounds.snapshot}`,
     );
   }
   return parsed;
 }
 
-/** §5.5.2–5.5.5: the snapshot that the timestamp lists. `trusted` is the one before it. */
+/** §5.5.2–5.5.5: the snapshot that the timestamp lists. */
 export function followSnapshot(
-  root: RootMetadata,
+  policy: Policy,
+  root: RootFile,
   timestamp: TimestampMetadata,
-  trusted: SnapshotMetadata | null,
+  bounds: Bounds,
   bytes: Uint8Array,
 ): Result<SnapshotMetadata> {
   // §5.5.2: mix-and-match and arbitrary software attacks.
-  const listed = checkListed(bytes, timestamp.snapshot, 'snapshot');
+  const listed = checkListed(policy, bytes, timestamp.snapshot, 'snapshot');
   if (!listed.ok) return listed;
-  const parsed = parseSnapshot(bytes);
+  const parsed = readSnapshot(policy, bytes);
   if (!parsed.ok) return parsed;
   const next = parsed.value;
   // §5.5.3: arbitrary software attack.
-  const signed = checkThreshold(next, root.roles.get('snapshot'), 'snapshot');
+  const signed = checkThreshold(next, root.roles.get('snapshot'), 'snapshot', policy.verify);
   if (!signed.ok) return signed;
   // §5.5.4: mix-and-match attack.
   const version = checkVersion(next, timestamp.snapshot, 'snapshot');
   if (!version.ok) return version;
   // §5.5.5: rollback attack on any targets file, and on its presence.
-  for (const [name, before] of trusted?.files ?? []) {
+  for (const [name, before] of bounds.files) {
     const now = next.files.get(name);
     if (now === undefined) return refuse('metadata-rollback', `snapshot lists ${name} no longer`);
-    if (now.version < before.version) {
-      return refuse('metadata-rollback', `snapshot lists ${name} ${now.version} after ${before.version}`);
+    if (now.version < before) {
+      return refuse('metadata-rollback', `snapshot lists ${name} ${now.version} after ${before}`);
     }
   }
   return parsed;
 }
 
-/** §5.6.2–5.6.4: a targets file, top-level or delegated, that the snapshot lists under `name` + `.json`. */
-export function acceptTargets(
+/**
+ * §5.6.2–5.6.4: a targets file, top-level or delegated, that the snapshot lists under `name` + `.json`. `role`
+ * are the keys by which whoever delegates to it knows it.
+ */
+export function acceptTargets<T extends AnyTargets>(
+  policy: TufPolicy<T>,
   snapshot: SnapshotMetadata,
   name: string,
   role: RoleKeys | undefined,
   bytes: Uint8Array,
-): Result<TargetsMetadata> {
+): Result<T> {
   const meta = snapshot.files.get(`${name}.json`);
   if (meta === undefined) return refuse('metadata-missing', `snapshot does not list ${name}.json`);
   // §5.6.2: mix-and-match and arbitrary software attacks.
-  const listed = checkListed(bytes, meta, name);
+  const listed = checkListed(policy, bytes, meta, name);
   if (!listed.ok) return listed;
-  const parsed = parseTargets(bytes);
+  const parsed = policy.parseTargets(bytes);
   if (!parsed.ok) return parsed;
   // §5.6.3: arbitrary software attack.
-  const signed = checkThreshold(parsed.value, role, name);
+  const signed = checkThreshold(parsed.value, role, name, policy.verify);
   if (!signed.ok) return signed;
   // §5.6.4: mix-and-match attack.
   const version = checkVersion(parsed.value, meta, name);
   return version.ok ? parsed : version;
 }
 
-function checkListed(bytes: Uint8Array, meta: MetaFile, what: string): Result<void> {
+/** Top-level targets: §5.6.2–5.6.4, then what the policy demands of them. */
+export function acceptTopTargets<T extends AnyTargets>(
+  policy: TufPolicy<T>,
+  root: RootFile,
+  snapshot: SnapshotMetadata,
+  bytes: Uint8Array,
+): Result<T> {
+  const targets = acceptTargets(policy, snapshot, 'targets', root.roles.get('targets'), bytes);
+  if (!targets.ok) return targets;
+  const checked = policy.checkTopTargets(targets.value);
+  return checked.ok ? targets : checked;
+}
+
+function checkListed(policy: Policy, bytes: Uint8Array, meta: MetaFile, what: string): Result<void> {
   if (meta.bytes !== null && bytes.length !== meta.bytes) {
     return refuse(
       'metadata-digest-mismatch',
       `${what}: ${bytes.length} bytes where ${meta.bytes} are listed`,
     );
   }
-  if (meta.sha256 !== null && sha256Hex(bytes) !== meta.sha256) {
+  if (!hasListedDigests(policy, bytes, meta)) {
     return refuse('metadata-digest-mismatch', `${what}: other bytes than those listed`);
   }
   return ok();

@@ -61,6 +61,8 @@ export type LogEvent =
   | 'presence.changed'
   | 'metadata.signed'
   | 'release.accepted'
+  | 'publisher.step.accepted'
+  | 'publisher.step.waiting'
   | 'rollout.transition'
   | 'rollout.step.failed'
   | 'claim.created'

@@ -17,6 +17,7 @@ import {
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
+import { allowedRows } from './allowed.ts';
 import { fromColumn } from './columns.ts';
 import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
@@ -66,8 +67,11 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       qb.selectFrom('assignments').select(['epoch', 'content_sha256']).where('device_id', '=', deviceId),
     );
     if (device === undefined || device.status === 'revoked') return present?.epoch ?? 0;
-    const desired = db.all(
-      qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name'),
+    const desired = allowedRows(
+      db,
+      qb,
+      deviceId,
+      db.all(qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name')),
     );
     const telemetry = telemetryKeys.keyFor(deviceId, device.telemetry_epoch);
     // Nothing to run and no key to seal to: nothing to say. `equip` follows.
@@ -80,6 +84,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         manifestSha256: row.manifest_sha256,
         manifestBytes: row.manifest_bytes,
         counter: row.counter,
+        // INTEGRATOR, with the field in assignedReleaseSchema: requires: fromNullableColumn<JsonValue>(row.requires),
         rolloutId: row.rollout_id,
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),

@@ -1,0 +1,531 @@
+// Why: what somebody who may upload, or stole a publisher's token or key, tries against the registry; each attack
+// is a row with the code that must refuse it. Trusts: upload-world.ts for honest uploads.
+// Must never: count a refusal for another reason: but for the attack, each upload is right.
+
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import type { Signer } from '../../shared/crypto/ed25519.ts';
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { limits } from '../../shared/kernel/limits.ts';
+import type { TargetEntry } from '../../shared/trust/tuf/repository.ts';
+import { hexOf, identityModel, publisherKey } from '../registry-core/support.ts';
+import {
+  openUploadWorld,
+  type Publisher,
+  rewritten,
+  text,
+  type UploadWorld,
+  utf8,
+  withSigned,
+} from './upload-world.ts';
+
+export interface UploadCase {
+  id: string;
+  group: 'upload';
+  /** One line. */
+  attack: string;
+  code: ErrorCode;
+  /** What the registry answered: a code, or `accepted`. */
+  run(): Promise<string>;
+}
+
+let opened: Promise<UploadWorld> | null = null;
+
+/** The registry that all cases share; opened by the first one that runs. */
+export function uploadWorld(): Promise<UploadWorld> {
+  opened ??= openUploadWorld();
+  return opened;
+}
+
+/** Ends that registry; a case that runs later opens another. */
+export async function closeUploadWorld(): Promise<void> {
+  const world = opened;
+  opened = null;
+  await (await world)?.close();
+}
+
+type Attempt = (publisher: Publisher, world: UploadWorld) => Promise<string>;
+
+/** One attack against a namespace of its own. */
+const attack = (id: string, words: string, code: ErrorCode, attempt: Attempt, threshold = 1): UploadCase => ({
+  id,
+  group: 'upload',
+  attack: words,
+  code,
+  async run() {
+    const world = await uploadWorld();
+    return attempt(await world.publisher(threshold), world);
+  },
+});
+
+const stranger = publisherKey('a stranger');
+const entryOf = (publisher: Publisher, version: string): TargetEntry => {
+  const entry = publisher.targets.get(`${publisher.namespace}/echo/${version}`);
+  if (entry === undefined) throw new Error(`no target ${version}`);
+  return entry;
+};
+const withTargets = (publisher: Publisher, more: [string, TargetEntry][]): Map<string, TargetEntry> =>
+  new Map([...publisher.targets, ...more]);
+
+/** Who may sign, and how many. */
+const authority: UploadCase[] = [
+  attack(
+    'namespace-without-keys',
+    'a push to a namespace for which no key was named',
+    'namespace-unknown',
+    async (p) => {
+      const { metadata, manifest } = await p.honest();
+      const swap = (bytes: Uint8Array) => rewritten(bytes, (words) => words.replaceAll(p.namespace, 'ghost'));
+      return p.push({ releaseId: 'ghost/echo@1.2.0', metadata: swap(metadata), manifest: swap(manifest) });
+    },
+  ),
+  attack(
+    'other-namespace-key',
+    'metadata signed by another namespace’s key',
+    'publisher-key-unknown',
+    async (p, world) => {
+      const other = await world.publisher();
+      return p.push(await p.honest({ signers: [other.key] }));
+    },
+  ),
+  attack(
+    'forged-signature',
+    'metadata with a made-up signature under the publisher’s key id',
+    'publisher-key-unknown',
+    async (p) => {
+      const good = await p.honest();
+      const file = JSON.parse(text(good.metadata));
+      file.signatures = [{ keyid: p.key.keyId, sig: '01'.repeat(64) }];
+      return p.push({ ...good, metadata: utf8(JSON.stringify(file)) });
+    },
+  ),
+  attack(
+    'borrowed-key-id',
+    'a stranger’s signature under the publisher’s key id',
+    'publisher-key-unknown',
+    async (p) => {
+      const good = await p.honest({ signers: [stranger] });
+      return p.push({
+        ...good,
+        metadata: rewritten(good.metadata, (words) => words.replaceAll(stranger.keyId, p.key.keyId)),
+      });
+    },
+  ),
+  attack(
+    'below-threshold',
+    'a release with one of two signatures is rolled out',
+    'release-not-signed',
+    async (p, world) => {
+      const pushed = await p.push(await p.honest());
+      if (pushed !== 'awaiting-signatures') return pushed;
+      return startRollout(world, `${p.namespace}/echo@1.2.0`);
+    },
+    2,
+  ),
+  attack(
+    'one-key-twice',
+    'one of two publishers signs twice, under two key ids, and rolls out',
+    'release-not-signed',
+    async (p, world) => {
+      const good = await p.honest();
+      const file = JSON.parse(text(good.metadata));
+      file.signatures.push({ ...file.signatures[0], keyid: 'another-name' });
+      const pushed = await p.push({ ...good, metadata: utf8(JSON.stringify(file)) });
+      if (pushed !== 'awaiting-signatures') return pushed;
+      return startRollout(world, `${p.namespace}/echo@1.2.0`);
+    },
+    2,
+  ),
+  attack(
+    'small-order-key',
+    'a namespace’s key is replaced by one that signs everything',
+    'key-invalid',
+    async (p, world) => {
+      const path = `/api/v1/publishers/${p.namespace}`;
+      return world.code(await world.ask('PUT', path, { keys: ['00'.repeat(32)], threshold: 1 }));
+    },
+  ),
+  attack(
+    'keys-swapped-under-metadata',
+    'a namespace’s keys are replaced by a stranger’s',
+    'conflict',
+    async (p, world) => {
+      const path = `/api/v1/publishers/${p.namespace}`;
+      return world.code(await world.ask('PUT', path, { keys: [hexOf(stranger)], threshold: 1 }));
+    },
+  ),
+];
+
+async function startRollout(world: UploadWorld, release: string): Promise<string> {
+  const file = { apiVersion: 'lepton/v1', kind: 'Rollout', metadata: { name: 'attack' }, spec: { release } };
+  return world.code(await world.ask('POST', '/api/v1/rollouts', { file: JSON.stringify(file) }));
+}
+
+/** Who may ask. */
+const access: UploadCase[] = [
+  attack(
+    'foreign-token',
+    'a token that is bound to another namespace',
+    'namespace-forbidden',
+    async (p, world) => {
+      const other = await world.publisher();
+      return p.push(await p.honest(), (await world.token('publisher', other.namespace)).token);
+    },
+  ),
+  attack(
+    'foreign-token-step',
+    'a token of another namespace withdraws a release',
+    'namespace-forbidden',
+    async (p, world) => {
+      const other = await world.publisher();
+      const step = p.next({ withdrawn: new Map([['echo', new Set([1])]]) });
+      return p.step(step, (await world.token('publisher', other.namespace)).token);
+    },
+  ),
+  attack('viewer-token', 'a token that may only look', 'role-forbidden', async (p, world) =>
+    p.push(await p.honest(), (await world.token('viewer')).token),
+  ),
+  attack(
+    'operator-withdraws',
+    'an operator’s token sends a publisher’s step',
+    'role-forbidden',
+    async (p, world) => p.step(p.next(), (await world.token('operator')).token),
+  ),
+  attack('no-token', 'no token at all', 'token-missing', async (p) => p.push(await p.honest(), '')),
+  attack('garbage-token', 'a token that nobody made', 'token-invalid', async (p) =>
+    p.push(await p.honest(), `lepton_${'A'.repeat(43)}`),
+  ),
+  attack('expired-token', 'a token that has expired', 'token-invalid', async (p, world) => {
+    const upload = await p.honest();
+    const { token } = await world.token('viewer', undefined, 1);
+    // It ends by the registry's clock: asked until that has come.
+    while ((await world.ask('GET', '/api/v1/models', undefined, token)).ok);
+    return p.push(upload, token);
+  }),
+  attack('revoked-token', 'a token that was revoked', 'token-invalid', async (p, world) => {
+    const { id, token } = await world.token('publisher', p.namespace);
+    await world.ask('DELETE', `/api/v1/tokens/${id}`, {});
+    return p.push(await p.honest(), token);
+  }),
+];
+
+/** Files that are not what the manifest says. */
+const files: UploadCase[] = [
+  attack('unlisted-file', 'the manifest lists a file that was never uploaded', 'blob-missing', async (p) => {
+    const absent = identityModel(`${p.namespace} absent`);
+    const manifest = p.manifest('1.2.0', absent);
+    return p.push(signedFor(p, manifest));
+  }),
+  attack(
+    'other-digest',
+    'a file is uploaded under another file’s digest',
+    'blob-digest-mismatch',
+    async (p, world) => {
+      const [said, sent] = [identityModel(`${p.namespace} said`), identityModel(`${p.namespace} sent`)];
+      return world.code(await world.ask('PUT', `/api/v1/blobs/${sha256Hex(said)}`, sent));
+    },
+  ),
+  attack(
+    'flipped-bit',
+    'the right manifest, with one bit of the model changed',
+    'blob-digest-mismatch',
+    async (p, world) => {
+      const model = identityModel(`${p.namespace} flipped`);
+      const changed = Uint8Array.from(model, (byte, at) => (at === 5 ? byte ^ 1 : byte));
+      const taken = await world.code(await world.ask('PUT', `/api/v1/blobs/${sha256Hex(model)}`, changed));
+      return taken.startsWith('taken') ? p.push(signedFor(p, p.manifest('1.2.0', model))) : taken;
+    },
+  ),
+  attack('wrong-size', 'the right digest with another size', 'blob-size-mismatch', async (p) => {
+    const model = identityModel(`${p.namespace} sized`);
+    await p.upload(model);
+    const file = { path: 'model.onnx', role: 'model', sha256: sha256Hex(model), bytes: model.length + 1 };
+    return p.push(signedFor(p, p.manifest('1.2.0', model, { files: [file] })));
+  }),
+  attack('no-digest', 'a file is uploaded under a name that is a path', 'input-invalid', async (_p, world) =>
+    world.code(await world.ask('PUT', '/api/v1/blobs/..%2F..%2Fadmin.token', utf8('mine'))),
+  ),
+  attack(
+    'other-manifest',
+    'another manifest than the one that was signed',
+    'target-digest-mismatch',
+    async (p) => {
+      const good = await p.honest();
+      const changed = p.manifest('1.2.0', identityModel(`${p.namespace} 1.2.0`), {
+        limits: { memoryMiB: 1 },
+      });
+      return p.push({ ...good, manifest: changed });
+    },
+  ),
+  attack(
+    'respaced-manifest',
+    'the signed manifest with another space in it',
+    'target-digest-mismatch',
+    async (p) => {
+      const good = await p.honest();
+      return p.push({ ...good, manifest: rewritten(good.manifest, (words) => `${words} `) });
+    },
+  ),
+  attack('other-name', 'a manifest that speaks of another release', 'manifest-malformed', async (p) => {
+    const model = identityModel(`${p.namespace} 1.2.0`);
+    await p.upload(model);
+    return p.push(signedFor(p, p.manifest('9.9.9', model)));
+  }),
+  ...['../../etc/cron.d/x', '/etc/passwd', 'a/../../b', '..', 'a\\..\\b'].map((path, index) =>
+    attack(
+      `path-leaves-${index + 1}`,
+      `a file named ${path} leaves the release’s folder`,
+      'manifest-malformed',
+      async (p) => {
+        const model = identityModel(`${p.namespace} 1.2.0`);
+        await p.upload(model);
+        const file = { path, role: 'model', sha256: sha256Hex(model), bytes: model.length };
+        return p.push(signedFor(p, p.manifest('1.2.0', model, { files: [file] })));
+      },
+    ),
+  ),
+  attack('endless-manifest', 'a manifest of more than 1 MiB', 'manifest-malformed', async (p) => {
+    const model = identityModel(`${p.namespace} 1.2.0`);
+    await p.upload(model);
+    return p.push(signedFor(p, p.manifest('1.2.0', model, { note: 'x'.repeat(limits.manifestBytesMax) })));
+  }),
+];
+
+/** Metadata that names exactly this manifest as 1.2.0, honestly signed. */
+function signedFor(p: Publisher, manifest: Uint8Array, signers: Signer[] = [p.key]) {
+  const entry = { sha256: sha256Hex(manifest), bytes: manifest.length, counter: 3, requires: null };
+  const targets = withTargets(p, [[`${p.namespace}/echo/1.2.0`, entry]]);
+  return { releaseId: `${p.namespace}/echo@1.2.0`, manifest, metadata: p.next({ targets, signers }) };
+}
+
+/** A stolen publisher's key tries to rewrite what was signed. */
+const history: UploadCase[] = [
+  attack('lower-counter', 'a new release with a lower counter', 'conflict', async (p) =>
+    p.push(await p.honest({ counter: 0 })),
+  ),
+  attack('counter-twice', 'a new release with a counter that is taken', 'conflict', async (p) =>
+    p.push(await p.honest({ counter: 2 })),
+  ),
+  attack('no-counter', 'a new release without a counter', 'metadata-malformed', async (p) => {
+    const good = await p.honest();
+    const entry = {
+      sha256: sha256Hex(good.manifest),
+      bytes: good.manifest.length,
+      counter: null,
+      requires: null,
+    };
+    const targets = withTargets(p, [[`${p.namespace}/echo/1.2.0`, entry]]);
+    return p.push({ ...good, metadata: p.next({ targets }) });
+  }),
+  attack('skipped-version', 'a version of the metadata is skipped', 'metadata-version-invalid', async (p) =>
+    p.step(p.next({ version: p.version + 2 })),
+  ),
+  attack(
+    'replayed-version',
+    'the version in force again, with other content',
+    'metadata-version-invalid',
+    async (p) => p.step(p.next({ version: p.version, expiresAtMs: Date.now() + 1_000_000 })),
+  ),
+  attack('rewritten-release', 'a signed release gets other content', 'release-exists', async (p) => {
+    const path = `${p.namespace}/echo/1.0.0`;
+    return p.step(
+      p.next({ targets: withTargets(p, [[path, { ...entryOf(p, '1.0.0'), sha256: 'ab'.repeat(32) }]]) }),
+    );
+  }),
+  attack(
+    'rewritten-requirements',
+    'a signed release needs other hardware now',
+    'release-exists',
+    async (p) => {
+      const path = `${p.namespace}/echo/1.0.0`;
+      const entry = { ...entryOf(p, '1.0.0'), requires: { arch: ['arm64'] } };
+      return p.step(p.next({ targets: withTargets(p, [[path, entry]]) }));
+    },
+  ),
+  attack(
+    'pushed-again',
+    'a version that exists is pushed again with another model',
+    'release-exists',
+    async (p) => {
+      const model = identityModel(`${p.namespace} again`);
+      await p.upload(model);
+      const manifest = p.manifest('1.0.0', model);
+      const entry = { sha256: sha256Hex(manifest), bytes: manifest.length, counter: 3, requires: null };
+      const targets = withTargets(p, [[`${p.namespace}/echo/1.0.0`, entry]]);
+      return p.push({ releaseId: `${p.namespace}/echo@1.0.0`, manifest, metadata: p.next({ targets }) });
+    },
+  ),
+  attack('vanished-release', 'a signed release is left out', 'metadata-rollback', async (p) =>
+    p.step(p.next({ targets: new Map([...p.targets].slice(1)) })),
+  ),
+  attack('floor-falls', 'a floor is taken back', 'metadata-rollback', async (p) => {
+    const raised = await p.step(p.next({ floors: new Map([['echo', 2]]) }));
+    return raised === 'accepted'
+      ? p.step(p.next({ version: p.version + 2, floors: new Map([['echo', 1]]) }))
+      : raised;
+  }),
+  attack('withdrawal-taken-back', 'a withdrawn release comes back', 'metadata-rollback', async (p) => {
+    const withdrawn = await p.step(p.next({ withdrawn: new Map([['echo', new Set([1])]]) }));
+    return withdrawn === 'accepted' ? p.step(p.next({ version: p.version + 2 })) : withdrawn;
+  }),
+  attack(
+    'withdrawn-in-advance',
+    'a counter is withdrawn that no release has yet',
+    'target-unknown',
+    async (p) => p.step(p.next({ withdrawn: new Map([['echo', new Set([3])]]) })),
+  ),
+  attack(
+    'withdrawn-rolled-out',
+    'a withdrawn release is rolled out',
+    'release-withdrawn',
+    async (p, world) => {
+      const withdrawn = await p.step(p.next({ withdrawn: new Map([['echo', new Set([2])]]) }));
+      return withdrawn === 'accepted' ? startRollout(world, `${p.namespace}/echo@1.1.0`) : withdrawn;
+    },
+  ),
+  attack(
+    'below-floor-rolled-out',
+    'a release below its floor is rolled out',
+    'release-below-floor',
+    async (p, world) => {
+      const raised = await p.step(p.next({ floors: new Map([['echo', 2]]) }));
+      return raised === 'accepted' ? startRollout(world, `${p.namespace}/echo@1.0.0`) : raised;
+    },
+  ),
+  attack('pushed-below-floor', 'a new release below its own floor', 'release-below-floor', async (p) => {
+    const good = await p.honest();
+    const entry = {
+      sha256: sha256Hex(good.manifest),
+      bytes: good.manifest.length,
+      counter: 3,
+      requires: null,
+    };
+    const targets = withTargets(p, [[`${p.namespace}/echo/1.2.0`, entry]]);
+    return p.push({ ...good, metadata: p.next({ targets, floors: new Map([['echo', 4]]) }) });
+  }),
+];
+
+/** Metadata that says what a publisher may not say, or says it in two ways. */
+const forms: UploadCase[] = [
+  attack('expired', 'metadata that has expired', 'metadata-expired', async (p) =>
+    p.step(p.next({ expiresAtMs: Date.now() - 1_000 })),
+  ),
+  attack('delegation', 'a publisher delegates its namespace further', 'metadata-malformed', async (p) =>
+    p.step(p.next({ delegations: [{ namespace: 'sub', keys: [stranger.publicKey], threshold: 1 }] })),
+  ),
+  attack(
+    'outside-namespace',
+    'a publisher names a release of another namespace',
+    'metadata-malformed',
+    async (p, world) => {
+      const other = await world.publisher();
+      const path = `${other.namespace}/echo/2.0.0`;
+      return p.step(p.next({ targets: withTargets(p, [[path, { ...entryOf(p, '1.0.0'), counter: 9 }]]) }));
+    },
+  ),
+  attack('no-release-path', 'a target whose path is no release', 'metadata-malformed', async (p) => {
+    const path = `${p.namespace}/echo/../2.0.0`;
+    return p.step(p.next({ targets: withTargets(p, [[path, { ...entryOf(p, '1.0.0'), counter: 9 }]]) }));
+  }),
+  attack('other-role', 'a file of another role in place of targets', 'metadata-malformed', async (p) =>
+    p.step(withSigned(p.next(), { _type: 'snapshot', meta: {} }, p.key)),
+  ),
+  attack('empty-hashes', 'a target without a digest', 'metadata-malformed', async (p) =>
+    p.step(rewritten(p.next(), (words) => words.replace(/"hashes":\{[^}]*\}/, '"hashes":{}'))),
+  ),
+  attack('release-as-step', 'a release is smuggled in without its manifest', 'input-invalid', async (p) =>
+    p.step((await p.honest()).metadata),
+  ),
+  attack(
+    'two-releases',
+    'a push that adds another release beside its own',
+    'metadata-malformed',
+    async (p) => {
+      const good = await p.honest();
+      const third: [string, TargetEntry] = [
+        `${p.namespace}/other/1.0.0`,
+        { ...entryOf(p, '1.0.0'), counter: 1 },
+      ];
+      const entry = {
+        sha256: sha256Hex(good.manifest),
+        bytes: good.manifest.length,
+        counter: 3,
+        requires: null,
+      };
+      const targets = withTargets(p, [third, [`${p.namespace}/echo/1.2.0`, entry]]);
+      return p.push({ ...good, metadata: p.next({ targets }) });
+    },
+  ),
+  attack(
+    'unreadable-requirements',
+    'requirements that no rollout could judge',
+    'metadata-malformed',
+    async (p) => {
+      const good = await p.honest();
+      const entry = {
+        sha256: sha256Hex(good.manifest),
+        bytes: good.manifest.length,
+        counter: 3,
+        requires: { arch: 'x64' },
+      };
+      const targets = withTargets(p, [[`${p.namespace}/echo/1.2.0`, entry]]);
+      return p.push({ ...good, metadata: p.next({ targets }) });
+    },
+  ),
+  attack(
+    'metadata-duplicate-key',
+    'metadata with a key twice in one object',
+    'metadata-malformed',
+    async (p) =>
+      p.step(rewritten(p.next(), (words) => words.replace('"version":', '"version":1,"version":'))),
+  ),
+  attack('metadata-bom', 'metadata behind a byte order mark', 'metadata-malformed', async (p) =>
+    p.step(rewritten(p.next(), (words) => `\ufeff${words}`)),
+  ),
+  attack('metadata-invalid-utf8', 'metadata that is not UTF-8', 'metadata-malformed', async (p) => {
+    const bytes = withSigned(p.next(), { note: 'xx' }, p.key);
+    return p.step(Uint8Array.from(bytes, (byte) => (byte === 0x78 ? 0xff : byte)));
+  }),
+  attack('metadata-deep', 'metadata 10,000 levels deep', 'metadata-malformed', async (p) =>
+    p.step(rewritten(p.next(), (words) => words.replace('"signed":{', `"signed":{"note":${nested},`))),
+  ),
+  attack('metadata-truncated', 'metadata that breaks off', 'metadata-malformed', async (p) => {
+    const bytes = p.next();
+    return p.step(bytes.subarray(0, bytes.length - 2));
+  }),
+  attack('metadata-too-large', '8 MiB and one byte of metadata', 'metadata-too-large', async (p) => {
+    const bytes = p.next();
+    const padded = new Uint8Array(limits.targetsBytesMax + 1).fill(0x20);
+    padded.set(bytes);
+    return p.step(padded);
+  }),
+  attack(
+    'manifest-duplicate-key',
+    'a manifest with a key twice in one object',
+    'manifest-malformed',
+    async (p) => pushManifest(p, (words) => words.replace('"version":', '"version":"0.0.1","version":')),
+  ),
+  attack('manifest-bom', 'a manifest behind a byte order mark', 'manifest-malformed', async (p) =>
+    pushManifest(p, (words) => `\ufeff${words}`),
+  ),
+  attack('manifest-invalid-utf8', 'a manifest that is not UTF-8', 'manifest-malformed', async (p) => {
+    const good = await p.honest({ manifest: { note: 'QQ' } });
+    return p.push(
+      signedFor(
+        p,
+        Uint8Array.from(good.manifest, (byte) => (byte === 0x51 ? 0xff : byte)),
+      ),
+    );
+  }),
+  attack('manifest-deep', 'a manifest 10,000 levels deep', 'manifest-malformed', async (p) =>
+    pushManifest(p, (words) => words.replace('{', `{"note":${nested},`)),
+  ),
+];
+
+const nested = '['.repeat(10_000) + ']'.repeat(10_000);
+
+/** A manifest whose text is changed, and that is honestly signed as it is then. */
+async function pushManifest(p: Publisher, change: (text: string) => string): Promise<string> {
+  return p.push(signedFor(p, rewritten((await p.honest()).manifest, change)));
+}
+
+export const uploadCases: UploadCase[] = [...authority, ...access, ...files, ...history, ...forms];

@@ -153,6 +153,14 @@ describe('publishers at the command line', () => {
     const pending = (await lepton(['publishers', 'pending', 'duo', '--json'])).json();
     assert.deepEqual((pending as { does: string[]; stepId: string }).does, does);
     assert.equal((await show('duo/echo')).versions[0]?.withdrawn, false);
+    // A key that counts for nothing is told so, instead of being taken without effect.
+    publisherKey('duo', keyFile('mallory'), true);
+    const mallory = ['--key', keyFile('mallory')];
+    await refused(
+      ['publishers', 'sign', 'duo', '--step', stepId ?? '', ...mallory],
+      1,
+      'publisher-key-unknown',
+    );
     await lepton(['publishers', 'sign', 'duo', '--step', stepId ?? '', ...bob]);
     assert.equal((await show('duo/echo')).versions[0]?.withdrawn, true);
     await refused(['publishers', 'pending', 'duo'], 1, 'not-found');

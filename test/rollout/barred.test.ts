@@ -96,6 +96,30 @@ test('a paused rollout and one that bears failures give up what is not installed
   assert.deepEqual(await all(devices, assigned), [v2, v1]);
 });
 
+test('also a rollout that ended long ago gives up what never was installed', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(2);
+  const [good, bad] = devices;
+  assert.ok(good && bad);
+  await onRelease1(world, devices);
+  const id = await world.start(rolloutFile('kept', { release: v2, onGateFailure: 'pause' }));
+  await bad.obey(golden);
+  await good.obey();
+  await world.settle();
+  unwrap(await world.rollouts.abort(id, 'tester', false));
+  await world.settle();
+  await world.restart();
+  assert.deepEqual(await all(devices, assigned), [v2, v2]);
+  await say(world, { withdraw: ['digits', 2] });
+  const desired = await world.store.tx((db) =>
+    db.all(world.store.qb.selectFrom('desired').select(['device_id', 'release_id'])),
+  );
+  assert.equal(desired.find((row) => row.device_id === bad.id)?.release_id, v1);
+  assert.equal(desired.find((row) => row.device_id === good.id)?.release_id, v2);
+  assert.deepEqual(await all(devices, assigned), [v2, v1]);
+  assert.equal((await world.status(id)).state, 'aborted');
+});
+
 test('nobody goes back to a release that was withdrawn; who never left it keeps it', async (t) => {
   const world = await world2(t);
   const devices = await world.devices(2);

@@ -243,7 +243,10 @@ export function parseTimestampFile(bytes: Uint8Array): Result<TimestampMetadata>
 function parseAnyRole(bytes: Uint8Array): Result<MetadataHead> {
   const file = wireFile(bytes);
   if (!file.ok) return file;
-  const type = file.value.signed['_type'];
+  return parseRole(file.value.signed['_type'] ?? null, bytes);
+}
+
+function parseRole(type: JsonValue, bytes: Uint8Array): Result<MetadataHead> {
   if (type === 'root') return parseRoot(bytes, ['root']);
   if (type === 'timestamp') return parseTimestamp(bytes);
   if (type === 'snapshot') return parseSnapshot(bytes);
@@ -266,7 +269,7 @@ function signFile(head: Head, type: string, body: JsonObject): Uint8Array {
     head.signers.map((signer) => wireSignature(signer, message)),
     signed,
   );
-  const readBack = parseAnyRole(bytes);
+  const readBack = parseRole(type, bytes);
   if (!readBack.ok) throw new FleetError('input-invalid', `${type} metadata: ${readBack.refusal.detail}`);
   return bytes;
 }

@@ -33,6 +33,16 @@ export function barredBecause(
   return null;
 }
 
+/** Ids of all releases that nobody may install. The numbers are literals: only then the index on them is used. */
+export function barredReleases(qb: RegistryQueries) {
+  return qb
+    .selectFrom('releases')
+    .select('release_id')
+    .where((where) =>
+      where.or([where('withdrawn', '=', where.lit(1)), where('below_floor', '=', where.lit(1))]),
+    );
+}
+
 /** Those of the releases that nobody may install, and why. */
 export function barredAmong(
   db: RegistryDb,

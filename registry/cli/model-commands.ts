@@ -13,7 +13,6 @@ import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
 import { nextCounter, nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import {
-  type ModelView,
   modelSchema,
   publisherSchema,
   type ReleasePushed,
@@ -171,7 +170,7 @@ function addPush(models: Command): void {
 }
 
 /** Why nobody may install the release any more; empty where everybody may. */
-function standing(release: ModelView['versions'][number]): string {
+function standing(release: { withdrawn: boolean; belowFloor: boolean }): string {
   return [release.withdrawn ? 'withdrawn' : '', release.belowFloor ? 'below floor' : '']
     .filter(Boolean)
     .join(', ');
@@ -292,12 +291,15 @@ function addReading(models: Command): void {
         manifestSha256: target.sha256,
         counter: target.counter,
         files: manifest.files.length,
+        withdrawn: target.withdrawn,
+        belowFloor: target.counter < target.floor,
       };
-      print(
-        { json: flags.json === true },
-        done,
-        () =>
+      print({ json: flags.json === true }, done, () =>
+        [
           `${done.release}: signed by its publisher, ${done.files} file(s) match manifest ${done.manifestSha256}`,
+        ]
+          .concat(standing(done) === '' ? [] : [`${standing(done)}: no device installs it any more`])
+          .join('\n'),
       );
     });
 }

@@ -8,6 +8,7 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/http.ts';
 import type { Reason } from '../../shared/wire/messages.ts';
 import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
+import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
 import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -134,17 +135,15 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       .where('device_id', 'in', some)
       .where('step', '=', 'left')
       .where('state', '=', 'incompatible');
-    const barred = qb
-      .selectFrom('releases')
-      .select('release_id')
-      .where((where) => where.or([where('withdrawn', '=', 1), where('below_floor', '=', 1)]));
+    // Rare: where nothing is barred, nobody's assignment is looked through.
+    const anyBarred = db.first(barredReleases(qb).limit(1)) !== undefined;
     const barredAndNotRun = qb
       .selectFrom('desired as w')
       .leftJoin('device_models as r', (join) =>
         join.onRef('r.device_id', '=', 'w.device_id').onRef('r.name', '=', 'w.as_name'),
       )
       .select('w.rollout_id')
-      .where('w.release_id', 'in', barred)
+      .where('w.release_id', 'in', barredReleases(qb))
       .where('w.rollout_id', 'is not', null)
       .where((where) =>
         where.or([where('r.active', 'is', null), where('r.active', '!=', where.ref('w.release_id'))]),
@@ -162,7 +161,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
           where('state', 'in', ['running', 'paused', 'rolling-back', ...(members ? ['succeeded'] : [])]),
           where('rollout_id', 'in', late),
           where('rollout_id', 'in', unfit),
-          where('rollout_id', 'in', barredAndNotRun),
+          ...(anyBarred ? [where('rollout_id', 'in', barredAndNotRun)] : []),
         ]),
       )
       .orderBy('number', 'desc');

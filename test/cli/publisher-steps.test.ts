@@ -96,6 +96,14 @@ describe('publishers at the command line', () => {
     );
     assert.match((await lepton(['models', 'show', 'solo/echo'])).stdout, /1\.2\.0 +3 +withdrawn/);
     assert.match((await lepton(['models', 'list'])).stdout, /solo\/echo +1\.2\.0, withdrawn +3 +1 +2 /);
+    const verified = (await lepton(['models', 'verify', 'solo/echo@1.0.0', '--json'])).json();
+    assert.deepEqual(
+      Object.entries(verified as object).filter(([field]) => field === 'withdrawn' || field === 'belowFloor'),
+      [
+        ['withdrawn', false],
+        ['belowFloor', true],
+      ],
+    );
     // Said again, for instance after an answer that was lost: nothing more is signed.
     const again = await lepton(['models', 'withdraw', 'solo/echo@1.2.0', ...key, '--json']);
     assert.equal((again.json() as { status: string }).status, 'unchanged');

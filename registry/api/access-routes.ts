@@ -60,9 +60,9 @@ const showPublisher = createRoute({
 const showPending = createRoute({
   method: 'get',
   path: '/api/v1/publishers/{namespace}/pending',
-  summary: 'The push of a namespace that waits for more signatures',
+  summary: 'The step of a namespace that waits for more signatures, and what it does in words',
   request: namespaceParam,
-  responses: { 200: json(pendingPushSchema, 'The waiting push.'), default: problemResponse },
+  responses: { 200: json(pendingPushSchema, 'The waiting step.'), default: problemResponse },
 });
 
 export function registerAccessRoutes(api: Api, parts: RegistryParts): void {
@@ -117,14 +117,20 @@ export function registerAccessRoutes(api: Api, parts: RegistryParts): void {
     requireAccess(c, 'catalogue.read');
     const { namespace } = c.req.valid('param');
     const pending = await releases.pending(namespace);
-    if (pending === null) throw new FleetError('not-found', `no push of ${namespace} waits for signatures`);
+    if (pending === null) throw new FleetError('not-found', `nothing of ${namespace} waits for signatures`);
     return c.json(
       {
         releaseId: pending.releaseId,
         metadata: Buffer.from(pending.metadata).toString('base64'),
-        manifest: Buffer.from(pending.manifest).toString('base64'),
+        manifest: pending.manifest === null ? null : Buffer.from(pending.manifest).toString('base64'),
+        version: pending.version,
+        expiresAtMs: pending.expiresAtMs,
+        stepId: pending.stepId,
+        does: pending.does,
         signatures: pending.signatures,
         threshold: pending.threshold,
+        pushedBy: pending.pushedBy,
+        updatedAtMs: pending.updatedAtMs,
       },
       200,
     );

@@ -6,6 +6,8 @@ import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { parseReleaseId, sha256Pattern } from '../../shared/kernel/releases.ts';
 import {
   modelSchema,
+  publisherStepSchema,
+  publisherStepTakenSchema,
   registryInfoSchema,
   releasePushedSchema,
   releasePushSchema,
@@ -13,7 +15,7 @@ import {
 import { metadataNamePattern, nameSchema } from '../../shared/wire/messages.ts';
 import type { Blobs } from '../catalog/blobs.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
-import { json } from './documents.ts';
+import { body, json } from './documents.ts';
 
 const octets = (description: string) => ({
   description,
@@ -30,6 +32,18 @@ const pushRelease = createRoute({
   responses: {
     200: json(releasePushedSchema, 'Waits for more signatures.'),
     201: json(releasePushedSchema, 'In the catalogue.'),
+    default: problemResponse,
+  },
+});
+const takeStep = createRoute({
+  method: 'post',
+  path: '/api/v1/publishers/{namespace}/metadata',
+  summary:
+    'The namespace’s next signed metadata where it adds no release: floors, withdrawals, a renewal; idempotent',
+  request: { params: z.object({ namespace: nameSchema }), ...body(publisherStepSchema) },
+  responses: {
+    200: json(publisherStepTakenSchema, 'Waits for more signatures.'),
+    201: json(publisherStepTakenSchema, 'In the catalogue.'),
     default: problemResponse,
   },
 });
@@ -187,6 +201,14 @@ export function registerCatalogueRoutes(api: Api, parts: RegistryParts): void {
       }),
     );
     return c.json(pushed, pushed.status === 'accepted' ? 201 : 200);
+  });
+
+  api.openapi(takeStep, async (c) => {
+    const { namespace } = c.req.valid('param');
+    const principal = requireAccess(c, 'catalogue.push', namespace);
+    const metadata = Buffer.from(c.req.valid('json').metadata, 'base64');
+    const taken = unwrap(await releases.takeStep({ namespace, metadata, pushedBy: principal.user }));
+    return c.json(taken, taken.status === 'accepted' ? 201 : 200);
   });
 
   api.openapi(listModels, async (c) => {

@@ -1,21 +1,25 @@
 // Why: releases: what was pushed, checked and signed, and how people and the director look at it.
 // Trusts: signing/repository.ts for signatures. Must never: name a release whose files are not all here and admitted.
 
-import { parseStrictJson } from '../../shared/crypto/canonical-json.ts';
+import { canonicalJson, parseStrictJson } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { formatReleaseId, parseReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { NewRelease } from '../../shared/trust/tuf/publisher.ts';
 import type { ModelView, ReleasePushed } from '../../shared/wire/http.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
-import type { ReleasesTable } from '../store/tables.ts';
+import type { ReleaseRow } from '../store/tables.ts';
 import { checkReleaseFiles } from './admit.ts';
+import { barredBecause } from './barred.ts';
 import type { Blobs } from './blobs.ts';
+import { createPublisherSteps, type PublisherSteps, type SettledStep } from './publisher-steps.ts';
+import type { WaitingStep } from './waiting-steps.ts';
 
 /** A release that the catalogue names. */
 export interface ReleaseRecord {
@@ -24,14 +28,10 @@ export interface ReleaseRecord {
   manifestSha256: string;
   manifestBytes: number;
   counter: number;
-}
-
-export interface PendingPush {
-  releaseId: string;
-  metadata: Uint8Array;
-  manifest: Uint8Array;
-  signatures: number;
-  threshold: number;
+  /** What it needs as its publisher signed it, JSON; null where it names nothing. */
+  requires: string | null;
+  /** Why nobody may install it any more, null where everybody may. */
+  barred: Refusal | null;
 }
 
 export interface Push {
@@ -56,8 +56,12 @@ export interface Releases {
   list(): Promise<ModelView[]>;
   /** `NS/NAME`. Refusal: `not-found`. */
   show(modelId: string): Promise<Result<ModelView>>;
-  /** The push of a namespace that waits for signatures, null where none does. */
-  pending(namespace: string): Promise<PendingPush | null>;
+  /** The step of a namespace that waits for signatures, null where none does. */
+  pending(namespace: string): Promise<WaitingStep | null>;
+  /** A step of a namespace that adds no release. */
+  takeStep: PublisherSteps['take'];
+  /** Told when publishers bar releases that are there. */
+  onBarred: PublisherSteps['onBarred'];
 }
 
 /** The manifest's exact bytes as its type, and that it speaks of this release. Refusal: `manifest-malformed`. */
@@ -80,7 +84,7 @@ function readManifest(bytes: Uint8Array, release: ReleaseName): Result<Manifest>
 }
 
 /** The manifest of a stored release; it was checked when it was pushed. */
-function storedManifest(row: Pick<ReleasesTable, 'release_id' | 'manifest'>): Manifest {
+function storedManifest(row: Pick<ReleaseRow, 'release_id' | 'manifest'>): Manifest {
   const json = parseStrictJson(row.manifest);
   const parsed = json.ok ? manifestSchema.safeParse(json.value) : null;
   if (parsed === null || !parsed.success) {
@@ -94,7 +98,7 @@ function checkNamed(
   release: ReleaseName,
   manifest: Uint8Array,
   added: InspectedPush['added'],
-): Result<number> {
+): Result<NewRelease> {
   const [only, ...others] = added;
   if (only === undefined || formatReleaseId(only.release) !== formatReleaseId(release) || others.length > 0) {
     const names = added.map((one) => formatReleaseId(one.release)).join(', ');
@@ -106,10 +110,16 @@ function checkNamed(
   if (only.entry.sha256 !== sha256Hex(manifest) || only.entry.bytes !== manifest.length) {
     return refuse('target-digest-mismatch', 'the signed metadata names another manifest than the one pushed');
   }
-  return ok(only.entry.counter);
+  // Rollouts and devices judge by what is signed: what they could not read would bar nobody.
+  if (only.entry.requires !== null && !manifestSchema.shape.requires.safeParse(only.entry.requires).success)
+    return refuse(
+      'metadata-malformed',
+      `${formatReleaseId(release)}: custom.requires is not what a manifest requires`,
+    );
+  return ok(only);
 }
 
-function viewOf(row: ReleasesTable): ModelView['versions'][number] {
+function viewOf(row: ReleaseRow): ModelView['versions'][number] {
   const signedBy: string[] = JSON.parse(row.signed_by);
   return {
     version: row.version,
@@ -121,6 +131,8 @@ function viewOf(row: ReleasesTable): ModelView['versions'][number] {
     admitted: row.admitted === 1,
     reason: row.reason,
     deltas: [],
+    withdrawn: row.withdrawn === 1,
+    belowFloor: row.below_floor === 1,
   };
 }
 
@@ -137,65 +149,28 @@ export function createReleases(parts: {
 }): Releases {
   const { store, repository, blobs, clock, log } = parts;
   const { qb } = store;
+  const steps = createPublisherSteps({ store, repository, clock, log });
 
-  const rowOf = (db: RegistryDb, releaseId: string): ReleasesTable | undefined =>
+  const rowOf = (db: RegistryDb, releaseId: string): ReleaseRow | undefined =>
     db.first(qb.selectFrom('releases').selectAll().where('release_id', '=', releaseId));
 
-  const outcome = (releaseId: string, manifest: Uint8Array, counter: number): ReleasePushed => ({
-    status: 'accepted',
-    releaseId,
-    digest: sha256Hex(manifest),
-    counter,
-  });
+  function outcome(push: Push, counter: number, settled: SettledStep | null): ReleasePushed {
+    const digest = sha256Hex(push.manifest);
+    const replaced = settled === null || settled.replaced === null ? {} : { replaced: settled.replaced };
+    const about = { releaseId: push.releaseId, digest, counter, ...replaced };
+    if (settled === null || settled.status === 'accepted') return { status: 'accepted', ...about };
+    const { signatures, threshold } = settled.step;
+    return { status: 'awaiting-signatures', ...about, signatures, threshold };
+  }
 
   /** An answer where this release is there already: the same push again, or `release-exists`. */
   async function known(push: Push, namespace: string): Promise<Result<ReleasePushed> | null> {
     const row = await store.tx((db) => rowOf(db, push.releaseId));
     if (row === undefined) return null;
     // A client that lost the answer asks again with the same bytes.
-    const publisher = await repository.publisher(namespace);
-    const current = await repository.file(`${publisher?.metadataVersion ?? 0}.${namespace}.json`);
-    if (
-      current !== null &&
-      Buffer.from(current).equals(push.metadata) &&
-      row.manifest_sha256 === sha256Hex(push.manifest)
-    ) {
-      return ok(outcome(push.releaseId, push.manifest, row.counter));
-    }
+    const same = row.manifest_sha256 === sha256Hex(push.manifest);
+    if (same && (await steps.wasTaken(namespace, push.metadata))) return ok(outcome(push, row.counter, null));
     return refuse('release-exists', `${push.releaseId} was pushed before`);
-  }
-
-  async function stage(
-    push: Push,
-    namespace: string,
-    inspected: InspectedPush,
-    counter: number,
-  ): Promise<ReleasePushed> {
-    const { signatures, threshold } = inspected;
-    const row = {
-      release_id: push.releaseId,
-      metadata: push.metadata,
-      manifest: push.manifest,
-      pushed_by: push.pushedBy,
-      updated_at_ms: clock.wall(),
-    };
-    await store.tx((db) =>
-      db.run(
-        qb
-          .insertInto('pending_pushes')
-          .values({ namespace, ...row })
-          .onConflict((conflict) => conflict.column('namespace').doUpdateSet(row)),
-      ),
-    );
-    const digest = sha256Hex(push.manifest);
-    return {
-      status: 'awaiting-signatures',
-      releaseId: push.releaseId,
-      digest,
-      counter,
-      signatures,
-      threshold,
-    };
   }
 
   function record(
@@ -204,7 +179,7 @@ export function createReleases(parts: {
     release: ReleaseName,
     manifest: Manifest,
     accepted: InspectedPush,
-    counter: number,
+    entry: NewRelease['entry'],
   ): void {
     db.run(
       qb.insertInto('releases').values({
@@ -212,7 +187,7 @@ export function createReleases(parts: {
         namespace: release.namespace,
         name: release.name,
         version: release.version,
-        counter,
+        counter: entry.counter,
         manifest_sha256: sha256Hex(push.manifest),
         manifest: push.manifest,
         total_bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
@@ -221,17 +196,21 @@ export function createReleases(parts: {
         reason: null,
         pushed_by: push.pushedBy,
         pushed_at_ms: clock.wall(),
+        requires: entry.requires === null ? null : new TextDecoder().decode(canonicalJson(entry.requires)),
       }),
     );
-    // Whatever waited was made for the version that this one replaces.
-    db.run(qb.deleteFrom('pending_pushes').where('namespace', '=', release.namespace));
   }
 
-  function models(rows: ReleasesTable[]): ModelView[] {
+  function modelsIn(db: RegistryDb, rows: ReleaseRow[]): ModelView[] {
+    const floors = new Map(
+      db
+        .all(qb.selectFrom('model_floors').select(['namespace', 'name', 'floor']))
+        .map((row) => [`${row.namespace}/${row.name}`, row.floor]),
+    );
     const views = new Map<string, ModelView>();
     for (const row of rows) {
       const name = `${row.namespace}/${row.name}`;
-      const view = views.get(name) ?? { name, versions: [] };
+      const view = views.get(name) ?? { name, floor: floors.get(name) ?? 0, versions: [] };
       view.versions.push(viewOf(row));
       views.set(name, view);
     }
@@ -254,28 +233,24 @@ export function createReleases(parts: {
       if (!manifest.ok) return manifest;
       const inspected = await repository.inspect(release.namespace, push.metadata);
       if (!inspected.ok) return inspected;
-      const counter = checkNamed(release, push.manifest, inspected.value.added);
-      if (!counter.ok) return counter;
+      const named = checkNamed(release, push.manifest, inspected.value.added);
+      if (!named.ok) return named;
+      const { entry } = named.value;
       const files = await checkReleaseFiles(manifest.value, blobs);
       if (!files.ok) return files;
-      if (inspected.value.signatures < inspected.value.threshold) {
-        return ok(await stage(push, release.namespace, inspected.value, counter.value));
-      }
-      // Devices ask for the manifest by its digest, as for every other file.
-      const held = await blobs.put(sha256Hex(push.manifest), once(push.manifest));
-      if (!held.ok) return held;
-      const accepted = await repository.acceptPublisherMetadata(
-        release.namespace,
-        push.metadata,
-        (db, final) => record(db, push, release, manifest.value, final, counter.value),
+      const settled = await steps.settle(
+        { ...push, namespace: release.namespace },
+        {
+          // Devices ask for the manifest by its digest, as for every other file.
+          ready: () => blobs.put(sha256Hex(push.manifest), once(push.manifest)),
+          alongside: (db, final) => record(db, push, release, manifest.value, final, entry),
+        },
       );
-      if (!accepted.ok) return accepted;
-      log.emit('info', 'release.accepted', {
-        releaseId: push.releaseId,
-        counter: counter.value,
-        user: push.pushedBy,
-      });
-      return ok(outcome(push.releaseId, push.manifest, counter.value));
+      if (!settled.ok) return settled;
+      const { counter } = entry;
+      if (settled.value.status === 'accepted')
+        log.emit('info', 'release.accepted', { releaseId: push.releaseId, counter, user: push.pushedBy });
+      return ok(outcome(push, counter, settled.value));
     },
 
     async find(releaseId) {
@@ -287,35 +262,23 @@ export function createReleases(parts: {
         manifestSha256: row.manifest_sha256,
         manifestBytes: row.manifest.length,
         counter: row.counter,
+        requires: row.requires,
+        barred: barredBecause(row),
       };
     },
 
-    list: async () => models(await store.tx((db) => db.all(ordered))),
+    list: () => store.tx((db) => modelsIn(db, db.all(ordered))),
 
     async show(modelId) {
       const [namespace = '', name = ''] = modelId.split('/');
-      const rows = await store.tx((db) =>
-        db.all(ordered.where('namespace', '=', namespace).where('name', '=', name)),
+      const [view] = await store.tx((db) =>
+        modelsIn(db, db.all(ordered.where('namespace', '=', namespace).where('name', '=', name))),
       );
-      const [view] = models(rows);
       return view === undefined ? refuse('not-found', `there is no model ${modelId}`) : ok(view);
     },
 
-    async pending(namespace) {
-      const row = await store.tx((db) =>
-        db.first(qb.selectFrom('pending_pushes').selectAll().where('namespace', '=', namespace)),
-      );
-      if (row === undefined) return null;
-      const inspected = await repository.inspect(namespace, row.metadata);
-      if (!inspected.ok) return null;
-      const { signatures, threshold } = inspected.value;
-      return {
-        releaseId: row.release_id,
-        metadata: row.metadata,
-        manifest: row.manifest,
-        signatures,
-        threshold,
-      };
-    },
+    pending: (namespace) => steps.waiting.find(namespace),
+    takeStep: (step) => steps.take(step),
+    onBarred: (listener) => steps.onBarred(listener),
   };
 }

@@ -11,6 +11,7 @@ import { anyAnswer, connect } from './client.ts';
 import { collect, connected, duration, type GlobalFlags, label, positive } from './flags.ts';
 import { print, table, when } from './output.ts';
 import { publisherKey } from './publisher-key.ts';
+import { addPublisherStepCommands } from './step-commands.ts';
 
 export function addTokenCommands(program: Command): void {
   const tokens = program.command('tokens').description('access tokens of people and programs');
@@ -168,4 +169,6 @@ export function addPublisherCommands(program: Command): void {
         () => key.publicKeyHex,
       );
     });
+
+  addPublisherStepCommands(publishers);
 }

@@ -11,31 +11,30 @@ import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { progress } from '../../shared/host/terminal.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
-import {
-  checkPublisherStep,
-  highestCounter,
-  nextPublisherTargets,
-} from '../../shared/trust/tuf/publisher.ts';
-import { addSignature } from '../../shared/trust/tuf/repository.ts';
+import { nextCounter, nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import {
   modelSchema,
-  pendingPushSchema,
   publisherSchema,
   type ReleasePushed,
   registryInfoSchema,
   releasePushedSchema,
 } from '../../shared/wire/http.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
-import { verifiedCatalogue, verifiedChunks, verifiedRelease } from './catalogue.ts';
+import { verifiedChunks, verifiedRelease } from './catalogue.ts';
 import { connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags, modelId, releaseId } from './flags.ts';
 import { print, size, table } from './output.ts';
 import { type PublisherKey, publisherKey } from './publisher-key.ts';
+import {
+  findPublisher,
+  namedKey,
+  nextExpiryMs,
+  publisherGround,
+  tellReplaced,
+  untilNotRaced,
+} from './publisher-steps.ts';
 import { type BuiltRelease, buildRelease } from './release-folder.ts';
-
-const yearMs = 365 * 86_400_000;
-/** Another publisher may push between our read and our write; then the next version is made again. */
-const pushAttempts = 4;
+import { addModelStepCommands, pushedText } from './step-commands.ts';
 
 /** The namespace's key, delegated to on first use where the registry is a development one. */
 async function delegatedKey(
@@ -44,18 +43,8 @@ async function delegatedKey(
   keyFile: string | undefined,
 ): Promise<PublisherKey> {
   const path = `/api/v1/publishers/${namespace}`;
-  const known = (await client.get('/api/v1/publishers', z.array(publisherSchema))).find(
-    (one) => one.namespace === namespace,
-  );
-  if (known !== undefined) {
-    const key = publisherKey(namespace, keyFile, false);
-    if (!known.keys.includes(key.publicKeyHex)) {
-      throw new FleetError('publisher-key-unknown', `${key.file} is not one of the keys of ${namespace}`, {
-        hint: `name it first: lepton publishers add ${namespace} --key ${key.publicKeyHex} (with the other keys)`,
-      });
-    }
-    return key;
-  }
+  const known = await findPublisher(client, namespace);
+  if (known !== null) return namedKey(known, keyFile);
   const info = await client.get('/api/v1/registry', registryInfoSchema);
   if (info.keys !== 'development') {
     throw new FleetError('namespace-unknown', `the catalogue does not know the namespace ${namespace}`);
@@ -103,53 +92,37 @@ async function pushSigned(
   built: BuiltRelease,
   key: PublisherKey,
 ): Promise<ReleasePushed> {
-  for (let attempt = 1; ; attempt += 1) {
-    const catalogue = await verifiedCatalogue(client, [release.namespace]);
-    const current = catalogue.delegated[release.namespace] ?? null;
-    const counter = unwrap(highestCounter(current, release)) + 1;
+  return untilNotRaced(async () => {
+    const { namespace, current, floors } = await publisherGround(client, release.namespace);
+    const entry = {
+      sha256: built.manifestSha256,
+      bytes: built.manifestBytes.length,
+      counter: unwrap(nextCounter(current, release, floors.counterFloors)),
+      requires: signedRequires(built.manifest),
+    };
     const metadata = unwrap(
       nextPublisherTargets({
-        namespace: release.namespace,
+        namespace,
         current,
-        add: [
-          {
-            release,
-            entry: {
-              sha256: built.manifestSha256,
-              bytes: built.manifestBytes.length,
-              counter,
-              requires: signedRequires(built.manifest),
-            },
-          },
-        ],
-        expiresAtMs: Date.now() + yearMs,
+        add: [{ release, entry }],
+        ...floors,
+        expiresAtMs: nextExpiryMs(),
         signers: [key.signer],
       }),
     );
-    try {
-      return await client.send(
-        'POST',
-        '/api/v1/releases',
-        {
-          releaseId: formatReleaseId(release),
-          metadata: Buffer.from(metadata).toString('base64'),
-          manifest: Buffer.from(built.manifestBytes).toString('base64'),
-        },
-        releasePushedSchema,
-      );
-    } catch (error) {
-      const raced =
-        error instanceof FleetError &&
-        (error.code === 'metadata-version-invalid' || error.code === 'conflict');
-      if (!raced || attempt === pushAttempts) throw error;
-    }
-  }
-}
-
-function pushedText(pushed: ReleasePushed): string {
-  return pushed.status === 'accepted'
-    ? `${pushed.releaseId} is in the catalogue, counter ${pushed.counter}, manifest ${pushed.digest}`
-    : `${pushed.releaseId} has ${pushed.signatures} of ${pushed.threshold} signatures; next: another key holder runs lepton models sign ${pushed.releaseId}`;
+    const pushed = await client.send(
+      'POST',
+      '/api/v1/releases',
+      {
+        releaseId: formatReleaseId(release),
+        metadata: Buffer.from(metadata).toString('base64'),
+        manifest: Buffer.from(built.manifestBytes).toString('base64'),
+      },
+      releasePushedSchema,
+    );
+    tellReplaced(namespace, pushed.replaced);
+    return pushed;
+  });
 }
 
 interface PushFlags extends GlobalFlags {
@@ -196,51 +169,11 @@ function addPush(models: Command): void {
     });
 }
 
-function addSign(models: Command): void {
-  connected(models.command('sign'))
-    .description('add a second signature to a release that waits for it')
-    .argument('<release>', 'NS/NAME@VERSION', releaseId)
-    .option('--key <file>', 'publisher’s private key')
-    .action(async (release: ReleaseName, flags: GlobalFlags & { key?: string }) => {
-      const client = connect(flags);
-      const pending = await client.get(`/api/v1/publishers/${release.namespace}/pending`, pendingPushSchema);
-      if (pending.releaseId !== formatReleaseId(release)) {
-        throw new FleetError(
-          'release-unknown',
-          `${pending.releaseId} waits for signatures, not ${formatReleaseId(release)}`,
-        );
-      }
-      const metadata = new Uint8Array(Buffer.from(pending.metadata, 'base64'));
-      const catalogue = await verifiedCatalogue(client, [release.namespace]);
-      const step = unwrap(
-        checkPublisherStep({
-          namespace: release.namespace,
-          current: catalogue.delegated[release.namespace] ?? null,
-          next: metadata,
-        }),
-      );
-      // One signs what one was asked to sign: this release and nothing beside it.
-      const [only] = step.added;
-      if (
-        step.added.length !== 1 ||
-        only === undefined ||
-        formatReleaseId(only.release) !== formatReleaseId(release)
-      ) {
-        throw new FleetError('input-invalid', 'the waiting metadata adds something else than this release');
-      }
-      const key = publisherKey(release.namespace, flags.key, false);
-      const pushed = await client.send(
-        'POST',
-        '/api/v1/releases',
-        {
-          releaseId: pending.releaseId,
-          metadata: Buffer.from(addSignature(metadata, key.signer)).toString('base64'),
-          manifest: pending.manifest,
-        },
-        releasePushedSchema,
-      );
-      print({ json: flags.json === true }, pushed, () => pushedText(pushed));
-    });
+/** Why nobody may install the release any more; empty where everybody may. */
+function standing(release: { withdrawn: boolean; belowFloor: boolean }): string {
+  return [release.withdrawn ? 'withdrawn' : '', release.belowFloor ? 'below floor' : '']
+    .filter(Boolean)
+    .join(', ');
 }
 
 function addReading(models: Command): void {
@@ -250,13 +183,15 @@ function addReading(models: Command): void {
       const list = await connect(flags).get('/api/v1/models', z.array(modelSchema));
       print({ json: flags.json === true }, list, () =>
         table(
-          ['MODEL', 'NEWEST', 'RELEASES', 'SIZE'],
+          ['MODEL', 'NEWEST', 'RELEASES', 'WITHDRAWN', 'FLOOR', 'SIZE'],
           list.map((model) => {
             const [newest] = model.versions;
             return [
               model.name,
-              newest?.version ?? '-',
+              newest === undefined ? '-' : [newest.version, standing(newest)].filter(Boolean).join(', '),
               `${model.versions.length}`,
+              `${model.versions.filter((one) => one.withdrawn).length}`,
+              `${model.floor}`,
               newest === undefined ? '-' : size(newest.bytes),
             ];
           }),
@@ -271,12 +206,15 @@ function addReading(models: Command): void {
       const found = await connect(flags).get(`/api/v1/models/${model.namespace}/${model.name}`, modelSchema);
       print({ json: flags.json === true }, found, () =>
         [
-          found.name,
+          found.floor === 0
+            ? found.name
+            : `${found.name}, floor ${found.floor}: no lower counter is assigned`,
           table(
-            ['VERSION', 'COUNTER', 'SIZE', 'FILES', 'ADMITTED', 'MANIFEST', 'SIGNED BY'],
+            ['VERSION', 'COUNTER', 'STANDING', 'SIZE', 'FILES', 'ADMITTED', 'MANIFEST', 'SIGNED BY'],
             found.versions.map((one) => [
               one.version,
               `${one.counter}`,
+              standing(one) || 'assignable',
               size(one.bytes),
               one.files.map((file) => file.path).join(' '),
               one.admitted ? 'yes' : (one.reason ?? 'no'),
@@ -353,19 +291,22 @@ function addReading(models: Command): void {
         manifestSha256: target.sha256,
         counter: target.counter,
         files: manifest.files.length,
+        withdrawn: target.withdrawn,
+        belowFloor: target.counter < target.floor,
       };
-      print(
-        { json: flags.json === true },
-        done,
-        () =>
+      print({ json: flags.json === true }, done, () =>
+        [
           `${done.release}: signed by its publisher, ${done.files} file(s) match manifest ${done.manifestSha256}`,
+        ]
+          .concat(standing(done) === '' ? [] : [`${standing(done)}: no device installs it any more`])
+          .join('\n'),
       );
     });
 }
 
 export function addModelCommands(program: Command): void {
-  const models = program.command('models').description('releases: push, sign, look, pull, verify');
+  const models = program.command('models').description('releases: push, sign, look, pull, verify, take back');
   addPush(models);
-  addSign(models);
+  addModelStepCommands(models);
   addReading(models);
 }

@@ -2,7 +2,7 @@
 // Trusts: the table `desired`, which rollouts and operators write. Must never: reuse an epoch, or publish
 // an assignment before it is durable: a device that holds a newer one than its registry is locked out.
 
-import { canonicalJson } from '../../shared/crypto/canonical-json.ts';
+import { canonicalJson, type JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import type { RegistryBus, Timer } from '../../shared/kernel/ports.ts';
@@ -17,7 +17,8 @@ import {
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
-import { fromColumn } from './columns.ts';
+import { allowedRows } from './allowed.ts';
+import { fromColumn, fromNullableColumn } from './columns.ts';
 import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
 import type { Tasks } from './tasks.ts';
@@ -55,16 +56,6 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   const unpublished = new Set<string>();
   let publishing: Promise<void> | null = null;
 
-  /** What the release needs, as it stands signed in the catalogue. */
-  function requiresIn(db: RegistryDb, releaseId: string): AssignedRelease['requires'] {
-    const row = db.first(qb.selectFrom('releases').select('manifest').where('release_id', '=', releaseId));
-    if (row === undefined) return null;
-    const manifest: { requires?: AssignedRelease['requires'] } = JSON.parse(
-      new TextDecoder().decode(row.manifest),
-    );
-    return manifest.requires ?? {};
-  }
-
   function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
     const device = db.first(
       qb
@@ -76,8 +67,11 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       qb.selectFrom('assignments').select(['epoch', 'content_sha256']).where('device_id', '=', deviceId),
     );
     if (device === undefined || device.status === 'revoked') return present?.epoch ?? 0;
-    const desired = db.all(
-      qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name'),
+    const desired = allowedRows(
+      db,
+      qb,
+      deviceId,
+      db.all(qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name')),
     );
     const telemetry = telemetryKeys.keyFor(deviceId, device.telemetry_epoch);
     // Nothing to run and no key to seal to: nothing to say. `equip` follows.
@@ -90,7 +84,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         manifestSha256: row.manifest_sha256,
         manifestBytes: row.manifest_bytes,
         counter: row.counter,
-        requires: requiresIn(db, row.release_id),
+        requires: fromNullableColumn<JsonValue>(row.requires),
         rolloutId: row.rollout_id,
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),

@@ -13,7 +13,9 @@ import {
   parseTopic,
   tufTimestampTopic,
 } from '../../shared/wire/topics.ts';
+import type { Barring } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
+import type { RegistryDb } from '../store/open.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
 import { type Claims, createClaims } from './claims.ts';
 import { createDevices, type Devices } from './devices.ts';
@@ -59,7 +61,8 @@ export interface Fleet {
 }
 
 export function createFleet(core: RegistryCore): Fleet {
-  const { region, store, repository, clock, log } = core;
+  const { region, store, repository, releases, clock, log } = core;
+  const { qb } = store;
   const tasks = createTasks(log);
   const listeners = new Set<(change: FleetChange) => void>();
   const changed = (change: FleetChange): void => {
@@ -114,6 +117,22 @@ export function createFleet(core: RegistryCore): Fleet {
     tasks.run('tuf/timestamp', () => on.publish(tufTimestampTopic(region), bytes, { qos: 1, retain: true }));
   }
 
+  /** What a publisher took back, and whom that concerns: those who run it keep it, so somebody must decide. */
+  function recordBarring(db: RegistryDb, { code, detail, releaseIds }: Barring): void {
+    const running = releaseIds.length === 0 ? 0 : runningIn(db, releaseIds);
+    const devices = running === 1 ? '1 device runs' : `${running} devices run`;
+    const kept = running === 0 ? 'no device runs what it bars' : `${devices} what it bars and may keep it`;
+    events.recordIn(db, { source: 'registry', subject: null, code, detail: `${detail}; ${kept}` });
+  }
+
+  function runningIn(db: RegistryDb, releaseIds: readonly string[]): number {
+    const barred = new Set(releaseIds);
+    const rows = db.all(qb.selectFrom('device_models').select(['device_id', 'active']));
+    return new Set(
+      rows.filter(({ active }) => active !== null && barred.has(active)).map((row) => row.device_id),
+    ).size;
+  }
+
   /** MQTT has one return code for everybody who is not let in; the operator wants to know which it was. */
   async function whyBarred(deviceId: string): Promise<ErrorCode> {
     const standing = await devices.standing(deviceId);
@@ -166,6 +185,7 @@ export function createFleet(core: RegistryCore): Fleet {
       bus = on;
       await presence.forgetAll();
       ends.push(repository.onTimestamp((bytes) => publishTimestamp(on, bytes)));
+      ends.push(releases.onBarred({ within: recordBarring }));
       const timestamp = await repository.file('timestamp.json');
       if (timestamp !== null)
         await on.publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });

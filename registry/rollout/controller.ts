@@ -7,6 +7,7 @@
 // A rollout that has ended is still observed: devices that come late report into it, and a succeeded one
 // goes on applying to devices that match later.
 
+import type { Reason } from '../../shared/wire/messages.ts';
 import type {
   DesiredRelease,
   DeviceFact,
@@ -16,6 +17,7 @@ import type {
   RolloutFacts,
   WaveFact,
 } from './facts.ts';
+import { type Fitness, fitnessOf, goingBack, isUnfit } from './fitness.ts';
 import { judgeWave } from './gates.ts';
 import { isRestored, type Outcome, outcomeOf, policyOf } from './members.ts';
 import { placeDevices } from './waves.ts';
@@ -28,6 +30,7 @@ interface Draft {
   members: Map<string, Member>;
   devices: Map<string, DeviceFact>;
   desired: Map<string, DesiredRelease | null>;
+  fitness: Fitness;
   wakeAtMs: number | null;
 }
 
@@ -42,10 +45,13 @@ export function step(facts: RolloutFacts): RolloutDecision {
     ),
     devices: new Map(facts.devices.map((device) => [device.id, device])),
     desired: new Map(),
+    fitness: fitnessOf(facts.rollout.release.requires),
     wakeAtMs: null,
   };
   observe(draft);
-  if (draft.rollout.state === 'running') run(draft);
+  const barred = facts.barred[draft.rollout.release.releaseId];
+  if (barred !== undefined && draft.rollout.state !== 'rolling-back') withhold(draft, barred);
+  else if (draft.rollout.state === 'running') run(draft);
   else if (draft.rollout.state === 'succeeded') applyToLateDevices(draft);
   // Not `else`: a gate that fails in this step starts the way back in the same step.
   if (draft.rollout.state === 'rolling-back') rollBack(draft);
@@ -91,6 +97,10 @@ function observe(draft: Draft): void {
 function returned(draft: Draft, device: DeviceFact, member: Member): Member {
   if (member.step !== 'left' || !device.active) return member;
   if (device.desired?.rolloutId === draft.rollout.id) return { ...member, step: 'assigned', reason: null };
+  const applies = draft.rollout.state === 'running' || draft.rollout.state === 'succeeded';
+  // A newer agent, for instance: it reports again what it is.
+  if (applies && isUnfit(member) && draft.fitness(device) === null)
+    return { ...member, step: 'waiting', state: 'pending', reason: null };
   const neverAssigned = member.epoch === 0 && member.reason?.code === 'device-revoked';
   return neverAssigned ? { ...member, step: 'waiting', reason: null } : member;
 }
@@ -116,7 +126,7 @@ function run(draft: Draft): void {
     return;
   }
   rollout.reason = null;
-  if (supersededWhole(draft)) return;
+  if (supersededWhole(draft) || unfitWhole(draft)) return;
   for (const wave of draft.waves) {
     if (wave.state === 'passed') {
       assignWave(draft, wave.index);
@@ -150,12 +160,18 @@ function run(draft: Draft): void {
 
 /** Gives a wave to the devices that match and have none. */
 function admitNewcomers(draft: Draft, from: number): void {
-  const newcomers = draft.facts.devices
-    .filter(({ member, active }) => member === null && active)
-    .map(({ id }) => id);
-  if (newcomers.length === 0) return;
-  const members = new Map([...draft.members].map(([id, member]) => [id, member.wave]));
+  const arrived = draft.facts.devices.filter(({ member, active }) => member === null && active);
+  if (arrived.length === 0) return;
   const { name, waves } = draft.rollout;
+  const newcomers: string[] = [];
+  for (const device of arrived) {
+    const reason = draft.fitness(device);
+    if (reason === null) newcomers.push(device.id);
+    // Shown with the last wave and counted in none: a canary that cannot run the release would prove nothing.
+    else draft.members.set(device.id, unfitMember(waves.length - 1, reason, draft.facts.nowMs));
+  }
+  const fit = [...draft.members].filter(([, member]) => !isUnfit(member));
+  const members = new Map(fit.map(([id, member]) => [id, member.wave]));
   for (const [id, wave] of placeDevices({ name, waves, from, members, newcomers })) {
     draft.members.set(id, {
       wave,
@@ -165,6 +181,57 @@ function admitNewcomers(draft: Draft, from: number): void {
       epoch: 0,
       stepAtMs: draft.facts.nowMs,
       previous: null,
+    });
+  }
+}
+
+function unfitMember(wave: number, reason: Reason, nowMs: number): Member {
+  return { wave, state: 'incompatible', reason, step: 'left', epoch: 0, stepAtMs: nowMs, previous: null };
+}
+
+/** Nobody can try the release: its first wave fails instead of passing empty. */
+function unfitWhole(draft: Draft): boolean {
+  const [first, ...others] = draft.members.values();
+  const wave = draft.waves.find(({ state }) => state !== 'passed');
+  if (first === undefined || wave === undefined || ![first, ...others].every(isUnfit)) return false;
+  const devices = others.length === 0 ? 'the device that matches' : `any of ${others.length + 1} that match`;
+  failWave(draft, wave, `release-incompatible: not for ${devices}: ${first.reason?.detail ?? ''}`);
+  return true;
+}
+
+/** States in which a rollout may still assign something by itself. */
+const open: ReadonlySet<RolloutFact['state']> = new Set(['draft', 'awaiting-approval', 'running', 'paused']);
+
+/**
+ * Its publisher took the release back: nobody installs it any more. Who runs it keeps it, whoever was told to
+ * install it and has not done so goes back.
+ */
+function withhold(draft: Draft, why: Reason): void {
+  const { facts, rollout } = draft;
+  const words = `${why.code}: ${why.detail}; devices that run it keep it`;
+  if (open.has(rollout.state)) {
+    for (const wave of draft.waves) {
+      if (wave.state !== 'running' && wave.state !== 'soaking') continue;
+      Object.assign(wave, { state: 'failed', reason: words, endedAtMs: facts.nowMs });
+    }
+    Object.assign(rollout, { state: 'failed', reason: words, endedAtMs: facts.nowMs });
+  } else if (rollout.state === 'succeeded') rollout.reason = words;
+  for (const [id, member] of draft.members) {
+    const device = draft.devices.get(id);
+    if (device === undefined) continue;
+    if (member.step === 'waiting') draft.members.set(id, { ...member, step: 'left', reason: why });
+    if (member.step !== 'assigned' || device.desired?.rolloutId !== rollout.id) continue;
+    if (device.model?.active === rollout.release.releaseId) continue;
+    if (draft.desired.size >= facts.changesMax) return;
+    const back = goingBack(facts.barred, device, member.previous);
+    draft.desired.set(id, back.release);
+    draft.members.set(id, {
+      ...member,
+      step: 'reverted',
+      state: 'idle',
+      reason: back.reason ?? why,
+      stepAtMs: facts.nowMs,
+      previous: back.release,
     });
   }
 }
@@ -190,6 +257,11 @@ function assignWave(draft: Draft, wave: number): void {
     if (device.desiredNumber > rollout.number) {
       const reason = { code: 'update-superseded', detail: 'a later rollout took this device over' };
       draft.members.set(id, { ...member, step: 'left', reason });
+      continue;
+    }
+    const unfit = draft.fitness(device);
+    if (unfit !== null) {
+      draft.members.set(id, { ...member, step: 'left', state: 'incompatible', reason: unfit });
       continue;
     }
     if (draft.desired.size >= facts.changesMax) {
@@ -255,8 +327,13 @@ function rollBack(draft: Draft): void {
       if (draft.desired.size >= facts.changesMax) {
         return;
       }
-      draft.desired.set(id, member.previous);
-      draft.members.set(id, revertedMember(draft, device, member));
+      const back = goingBack(facts.barred, device, member.previous);
+      draft.desired.set(id, back.release);
+      const reverted = { ...revertedMember(draft, device, member), previous: back.release };
+      draft.members.set(
+        id,
+        back.reason === null ? reverted : { ...reverted, reason: back.reason, state: 'idle' },
+      );
       open += 1;
     } else if (member.step === 'reverted') {
       const { restored, untilMs } = isRestored(rollout, device, member, facts.nowMs);

@@ -11,6 +11,8 @@ export interface DesiredRelease {
   manifestSha256: string;
   manifestBytes: number;
   counter: number;
+  /** What it needs as its publisher signed it, JSON; null where it names nothing. */
+  requires: string | null;
   rolloutId: string | null;
   policy: ActivationPolicy;
 }
@@ -77,6 +79,8 @@ export interface DeviceFact {
   online: boolean;
   presenceAtMs: number;
   reportedEpoch: number;
+  /** As it last reported. */
+  agent: { version: string; arch: string };
   model: ModelFact | null;
   /** What it should run under this name now, and the number of the rollout that said so (0: none). */
   desired: DesiredRelease | null;
@@ -91,6 +95,8 @@ export interface RolloutFacts {
   rollout: RolloutFact;
   waves: readonly WaveFact[];
   devices: readonly DeviceFact[];
+  /** Releases spoken of here that their publisher lets nobody install any more, by id. */
+  barred: Readonly<Record<string, Reason>>;
   nowMs: number;
   /** Assignments that one step may change: signing many at once would hold everybody up. */
   changesMax: number;

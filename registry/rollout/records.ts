@@ -2,8 +2,9 @@
 // Trusts: the tables of 002-fleet.sql. Must never: decide anything.
 
 import type { RolloutState, WaveState } from '../../shared/wire/http.ts';
-import type { MachineStateName } from '../../shared/wire/messages.ts';
+import type { MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
 import type {
   DesiredTable,
@@ -35,7 +36,7 @@ export function wavesOf(spec: RolloutSpec): readonly Wave[] {
   return spec.waves ?? wavesDefault;
 }
 
-function rolloutFact(row: RolloutRow): RolloutFact {
+function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
   const spec = fromColumn<RolloutSpec>(row.spec);
   return {
     id: row.rollout_id,
@@ -47,6 +48,7 @@ function rolloutFact(row: RolloutRow): RolloutFact {
       manifestSha256: row.manifest_sha256,
       manifestBytes: row.manifest_bytes,
       counter: row.counter,
+      requires: row.requires,
     },
     spec,
     waves: wavesOf(spec),
@@ -58,7 +60,14 @@ function rolloutFact(row: RolloutRow): RolloutFact {
 }
 
 export function readRollout(db: RegistryDb, qb: RegistryQueries, rolloutId: string): RolloutFact | undefined {
-  const row = db.first(qb.selectFrom('rollouts').selectAll().where('rollout_id', '=', rolloutId));
+  const row = db.first(
+    qb
+      .selectFrom('rollouts')
+      .leftJoin('releases', 'releases.release_id', 'rollouts.release_id')
+      .selectAll('rollouts')
+      .select('releases.requires')
+      .where('rollout_id', '=', rolloutId),
+  );
   return row === undefined ? undefined : rolloutFact(row);
 }
 
@@ -102,6 +111,7 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'd.presence as presence',
       'd.presence_at_ms as presenceAtMs',
       'd.reported_epoch as reportedEpoch',
+      'd.agent as agent',
       'm.wave_index as wave',
       'm.state as memberState',
       'm.reason as memberReason',
@@ -122,6 +132,7 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'w.counter as desiredCounter',
       'w.rollout_id as desiredRolloutId',
       'w.policy as desiredPolicy',
+      'w.requires as desiredRequires',
       'o.number as ownerNumber',
       'om.state as ownerState',
       'om.previous as ownerPrevious',
@@ -166,6 +177,7 @@ function desiredOf(row: DeviceRow): DesiredRelease | null {
     manifestSha256: desiredSha256,
     manifestBytes: desiredBytes,
     counter: desiredCounter,
+    requires: row.desiredRequires,
     rolloutId: row.desiredRolloutId,
     policy: fromColumn(desiredPolicy),
   };
@@ -189,6 +201,7 @@ function deviceFact(row: DeviceRow): DeviceFact {
     online: row.presence === 'online',
     presenceAtMs: row.presenceAtMs,
     reportedEpoch: row.reportedEpoch,
+    agent: fromColumn(row.agent),
     model: modelOf(row),
     desired,
     desiredNumber: row.ownerNumber ?? 0,
@@ -211,13 +224,30 @@ export function readFacts(
   const selected = rows.filter(
     (row) => row.wave !== null || matches(rollout.spec.selector, fromColumn(row.labels)),
   );
+  const devices = selected.map(deviceFact);
   return {
     rollout,
     waves: readWaves(db, qb, rolloutId),
-    devices: selected.map(deviceFact),
+    devices,
+    barred: barredFor(db, qb, rollout, devices),
     nowMs: options.nowMs,
     changesMax: options.changesMax,
   };
+}
+
+/** Of the rollout's release and of everything that a device may go back to. */
+function barredFor(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rollout: RolloutFact,
+  devices: readonly DeviceFact[],
+): Record<string, Reason> {
+  const releaseIds = new Set([rollout.release.releaseId]);
+  for (const { member, proven } of devices) {
+    if (member?.previous) releaseIds.add(member.previous.releaseId);
+    if (proven !== null) releaseIds.add(proven.releaseId);
+  }
+  return Object.fromEntries(barredAmong(db, qb, [...releaseIds]));
 }
 
 const differs = (a: object | null, b: object | null): boolean => JSON.stringify(a) !== JSON.stringify(b);
@@ -315,6 +345,7 @@ function writeDesired(
     counter: release.counter,
     rollout_id: release.rolloutId,
     policy: toColumn(release.policy),
+    requires: release.requires,
   };
   db.run(
     qb

@@ -8,6 +8,7 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/http.ts';
 import type { Reason } from '../../shared/wire/messages.ts';
 import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
+import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
 import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -26,7 +27,10 @@ import {
 } from './records.ts';
 
 export interface Rollouts {
-  /** Stores the rollout and begins it. Refusals: `release-unknown`, `rollout-unsupported`. */
+  /**
+   * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
+   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`.
+   */
   begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
   /** Newest first. */
   list(): Promise<RolloutSummary[]>;
@@ -49,6 +53,8 @@ const stepGapMs = 100;
 const gapShare = 4;
 /** Looked at again at least this often while anything is under way, whatever the facts say. */
 const stepEveryMs = 5_000;
+/** Devices looked up in one pass because they reported; the others wait for the next. */
+const reportedMax = 1_000;
 /** Assignments signed in one transaction: about 10 ms. */
 const changesMax = 200;
 
@@ -64,6 +70,8 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   let timer: Timer | null = null;
   let endGap: () => void = () => undefined;
   let unlisten: () => void = () => undefined;
+  /** Devices that reported since the last pass. */
+  const reported = new Set<string>();
 
   function wake(members: boolean): void {
     changed = true;
@@ -118,6 +126,28 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
   /** The latest first: a device that matches several gets what the latest says. */
   function due(db: RegistryDb, members: boolean): string[] {
+    // One that could not run a release may have a newer agent now.
+    const some = [...reported].slice(0, reportedMax);
+    for (const deviceId of some) reported.delete(deviceId);
+    const unfit = qb
+      .selectFrom('rollout_devices')
+      .select('rollout_id')
+      .where('device_id', 'in', some)
+      .where('step', '=', 'left')
+      .where('state', '=', 'incompatible');
+    // Rare: where nothing is barred, nobody's assignment is looked through.
+    const anyBarred = db.first(barredReleases(qb).limit(1)) !== undefined;
+    const barredAndNotRun = qb
+      .selectFrom('desired as w')
+      .leftJoin('device_models as r', (join) =>
+        join.onRef('r.device_id', '=', 'w.device_id').onRef('r.name', '=', 'w.as_name'),
+      )
+      .select('w.rollout_id')
+      .where('w.release_id', 'in', barredReleases(qb))
+      .where('w.rollout_id', 'is not', null)
+      .where((where) =>
+        where.or([where('r.active', 'is', null), where('r.active', '!=', where.ref('w.release_id'))]),
+      );
     const late = qb
       .selectFrom('rollout_devices')
       .select('rollout_id')
@@ -130,6 +160,8 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         where.or([
           where('state', 'in', ['running', 'paused', 'rolling-back', ...(members ? ['succeeded'] : [])]),
           where('rollout_id', 'in', late),
+          where('rollout_id', 'in', unfit),
+          ...(anyBarred ? [where('rollout_id', 'in', barredAndNotRun)] : []),
         ]),
       )
       .orderBy('number', 'desc');
@@ -259,6 +291,14 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     });
   }
 
+  async function unknownRelease(namespace: string, releaseId: string) {
+    const waiting = await releases.pending(namespace);
+    if (waiting?.releaseId !== releaseId)
+      return refuse('release-unknown', `the catalogue does not name ${releaseId}`);
+    const { signatures, threshold } = waiting;
+    return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
+  }
+
   const inWords = (reason: Reason | null): string | null =>
     reason === null ? null : `${reason.code}: ${reason.detail}`;
 
@@ -267,11 +307,11 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       const name = parseReleaseId(file.spec.release ?? '');
       if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
       const found = await releases.find(file.spec.release ?? '');
-      if (found === null)
-        return refuse('release-unknown', `the catalogue does not name ${file.spec.release}`);
+      if (found === null) return unknownRelease(name.namespace, file.spec.release ?? '');
+      if (found.barred !== null) return { ok: false, refusal: found.barred };
       const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
-      const { releaseId, manifestSha256, manifestBytes, counter } = found;
-      const release = { releaseId, manifestSha256, manifestBytes, counter };
+      const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
+      const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
       await store.tx((db) => insert(db, id, file, file.spec.as ?? name.name, createdBy, release));
       log.emit('info', 'rollout.transition', {
         rolloutId: id,
@@ -318,7 +358,16 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
     async start() {
       started = true;
-      unlisten = fleet.onChange(({ kind }) => wake(kind === 'member'));
+      const ends = [
+        fleet.onChange(({ kind, deviceId }) => {
+          if (kind === 'report') reported.add(deviceId);
+          wake(kind === 'member');
+        }),
+        releases.onBarred({ after: () => wake(true) }),
+      ];
+      unlisten = () => {
+        for (const end of ends) end();
+      };
       wake(true);
     },
 

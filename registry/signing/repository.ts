@@ -6,8 +6,10 @@ import { checkPublicKey } from '../../shared/crypto/ed25519.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { isNamespace } from '../../shared/trust/tuf/namespaces.ts';
-import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import type { RegistryDb, RegistryQueries, RegistryStore } from '../store/open.ts';
 import type { Keyring } from './keys.ts';
+import { createParsedTargets } from './parsed-targets.ts';
+import { counterFloorsIn, raiseCounterFloorIn, raiseVersionFloorIn } from './publisher-floors.ts';
 import { type InspectedPush, inspectPublisherMetadata } from './publisher-metadata.ts';
 import { createRoleFiles, namespaceRole, type RoleFiles } from './role-files.ts';
 
@@ -18,6 +20,10 @@ export interface Publisher {
   threshold: number;
   /** Version of the namespace's current targets metadata, 0 before the first push. */
   metadataVersion: number;
+  /** Versions up to this one were given out and lost with a backup: the next is above. 0: none. */
+  versionFloor: number;
+  /** The same for the counters of new releases, by model name; models without one are left out. */
+  counterFloors: Record<string, number>;
 }
 
 export interface CatalogueRepository {
@@ -51,6 +57,10 @@ export interface CatalogueRepository {
     bytes: Uint8Array,
     alongside?: (db: RegistryDb, accepted: InspectedPush) => void,
   ): Promise<Result<InspectedPush>>;
+  /** Only rises; what lies above is not changed. Refusal: `namespace-unknown`. */
+  raiseVersionFloor(namespace: string, version: number): Promise<Result<void>>;
+  /** Only rises. The namespace need not know the model yet. Refusal: `namespace-unknown`. */
+  raiseCounterFloor(model: { namespace: string; name: string }, counter: number): Promise<Result<void>>;
   /** Signs again what would expire soon; daily from a timer. True where something was signed. */
   resign(nowMs: number): Promise<boolean>;
   /** Called with the exact timestamp bytes after each new one is durable. Returns how to stop. */
@@ -62,11 +72,14 @@ export type { InspectedPush };
 function publisherOf(
   files: RoleFiles,
   db: RegistryDb,
-  row: { namespace: string; keys: string; threshold: number },
+  qb: RegistryQueries,
+  row: { namespace: string; keys: string; threshold: number; version_floor?: number },
 ): Publisher {
   const keys: string[] = JSON.parse(row.keys);
   const metadataVersion = files.current(db, namespaceRole(row.namespace))?.version ?? 0;
-  return { namespace: row.namespace, keys, threshold: row.threshold, metadataVersion };
+  const counterFloors = Object.fromEntries(counterFloorsIn(db, qb, row.namespace));
+  const { namespace, threshold, version_floor: versionFloor = 0 } = row;
+  return { namespace, keys, threshold, metadataVersion, versionFloor, counterFloors };
 }
 
 function checkPublisherKeys(namespace: string, keys: string[], threshold: number): Result<void> {
@@ -96,6 +109,7 @@ export async function openRepository(parts: {
   const { qb } = store;
   const files = createRoleFiles({ qb, keyring, region });
   const listeners = new Set<(bytes: Uint8Array) => void>();
+  const parsed = createParsedTargets();
 
   /** Runs `work`; where it signed, tells the log and, after the commit, the doorbell. */
   async function signing<T>(reason: string, work: (db: RegistryDb) => T): Promise<T> {
@@ -123,14 +137,21 @@ export async function openRepository(parts: {
   function inspectIn(db: RegistryDb, namespace: string, bytes: Uint8Array): Result<InspectedPush> {
     const row = read(db, namespace);
     if (row === undefined) return refuse('namespace-unknown', `nobody may sign for ${namespace} yet`);
-    const { keys, threshold } = publisherOf(files, db, row);
+    const { keys, threshold, versionFloor } = publisherOf(files, db, qb, row);
+    const inForce = files.current(db, namespaceRole(namespace));
+    const current = inForce === null ? ok(null) : parsed.read(inForce.bytes);
+    if (!current.ok) return current;
+    const next = parsed.read(bytes);
+    if (!next.ok) return next;
     return inspectPublisherMetadata({
       namespace,
-      bytes,
+      bytes: next.value,
       keys: keys.map((key) => new Uint8Array(Buffer.from(key, 'hex'))),
       threshold,
-      current: files.current(db, namespaceRole(namespace))?.bytes ?? null,
+      current: current.value,
       nowMs: clock.wall(),
+      versionFloor,
+      counterFloors: counterFloorsIn(db, qb, namespace),
     });
   }
 
@@ -143,7 +164,7 @@ export async function openRepository(parts: {
     const present = read(db, namespace);
     const row = { namespace, keys: JSON.stringify(keys), threshold, created_at_ms: clock.wall() };
     if (present?.keys === row.keys && present.threshold === threshold)
-      return ok(publisherOf(files, db, present));
+      return ok(publisherOf(files, db, qb, present));
     const current = files.current(db, namespaceRole(namespace));
     if (current !== null) {
       const signatures = files.countSignatures(current.bytes, keys);
@@ -164,7 +185,7 @@ export async function openRepository(parts: {
     files.signTargets(db, clock.wall());
     files.signSnapshot(db, clock.wall());
     files.signTimestamp(db, clock.wall());
-    return ok(publisherOf(files, db, row));
+    return ok(publisherOf(files, db, qb, { ...row, version_floor: present?.version_floor ?? 0 }));
   }
 
   await signing('first start', (db) => files.createMissing(db, clock.wall()));
@@ -181,12 +202,12 @@ export async function openRepository(parts: {
       store.tx((db) =>
         db
           .all(qb.selectFrom('publishers').selectAll().orderBy('namespace'))
-          .map((row) => publisherOf(files, db, row)),
+          .map((row) => publisherOf(files, db, qb, row)),
       ),
     publisher: (namespace) =>
       store.tx((db) => {
         const row = read(db, namespace);
-        return row === undefined ? null : publisherOf(files, db, row);
+        return row === undefined ? null : publisherOf(files, db, qb, row);
       }),
 
     async delegate(namespace, keys, threshold) {
@@ -219,6 +240,22 @@ export async function openRepository(parts: {
         files.signSnapshot(db, nowMs);
         files.signTimestamp(db, nowMs);
         return inspected;
+      }),
+
+    raiseVersionFloor: (namespace, version) =>
+      store.tx((db) => {
+        if (read(db, namespace) === undefined)
+          return refuse('namespace-unknown', `there is no namespace ${namespace}`);
+        raiseVersionFloorIn(db, qb, namespace, version);
+        return ok();
+      }),
+
+    raiseCounterFloor: (model, counter) =>
+      store.tx((db) => {
+        if (read(db, model.namespace) === undefined)
+          return refuse('namespace-unknown', `there is no namespace ${model.namespace}`);
+        raiseCounterFloorIn(db, qb, { namespace: model.namespace, name: model.name }, counter);
+        return ok();
       }),
 
     resign: (nowMs) => signing('before expiry', (db) => files.resign(db, nowMs)),

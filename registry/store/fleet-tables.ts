@@ -81,6 +81,8 @@ export interface DesiredTable {
   rollout_id: string | null;
   /** ActivationPolicy. */
   policy: string;
+  /** What the release needs as its publisher signed it, JSON; null where it names nothing. */
+  requires: string | null;
 }
 
 export interface AssignmentsTable {

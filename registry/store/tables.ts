@@ -2,6 +2,7 @@
 // Trusts: the migrations; a change there changes this file in the same commit.
 // Must never: hold a secret in clear (tokens are stored as digests, private keys live in files).
 
+import type { Generated, Selectable } from 'kysely';
 import type { FleetTables } from './fleet-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
 
@@ -35,6 +36,16 @@ export interface PublishersTable {
   keys: string;
   threshold: number;
   created_at_ms: number;
+  /** The next version of its metadata is above; only rises. */
+  version_floor: Generated<number>;
+}
+
+/** Two numbers of a model, both only rising: the signed floor, and counters that a lost version gave out. */
+export interface ModelFloorsTable {
+  namespace: string;
+  name: string;
+  floor: Generated<number>;
+  counter_floor: Generated<number>;
 }
 
 /** Accepted releases; never updated in what was signed, never replaced. */
@@ -55,14 +66,22 @@ export interface ReleasesTable {
   reason: string | null;
   pushed_by: string;
   pushed_at_ms: number;
+  /** 0 or 1: what the namespace's metadata in force says of it. Neither is ever taken back. */
+  withdrawn: Generated<number>;
+  below_floor: Generated<number>;
+  /** `custom.requires` as its publisher signed it, JSON; null where the target names none. */
+  requires: string | null;
 }
 
-/** One push per namespace that waits for more signatures. */
-export interface PendingPushesTable {
+/** A stored release as it is read. */
+export type ReleaseRow = Selectable<ReleasesTable>;
+
+/** One step of a namespace's metadata that waits for more signatures; without a release no manifest. */
+export interface PublisherStepsTable {
   namespace: string;
-  release_id: string;
+  release_id: string | null;
   metadata: Uint8Array;
-  manifest: Uint8Array;
+  manifest: Uint8Array | null;
   pushed_by: string;
   updated_at_ms: number;
 }
@@ -84,7 +103,8 @@ export interface CatalogueTables {
   metadata_roles: MetadataRolesTable;
   publishers: PublishersTable;
   releases: ReleasesTable;
-  pending_pushes: PendingPushesTable;
+  model_floors: ModelFloorsTable;
+  publisher_steps: PublisherStepsTable;
   tokens: TokensTable;
 }
 

@@ -58,8 +58,8 @@ export const codes = {
     'never',
     'the director names another counter than the publisher signed',
   ),
-  'release-below-floor': row(400, 'never', 'its publisher has withdrawn releases this old'),
-  'release-withdrawn': row(400, 'never', 'its publisher took this release back; assign another one'),
+  'release-below-floor': row(400, 'never', 'assign a newer release: lepton models show NS/NAME'),
+  'release-withdrawn': row(400, 'never', 'assign another release: lepton models show NS/NAME'),
   'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),
   'release-requires-mismatch': row(
     400,

@@ -67,6 +67,8 @@ export type LogEvent =
   | 'presence.changed'
   | 'metadata.signed'
   | 'release.accepted'
+  | 'publisher.step.accepted'
+  | 'publisher.step.waiting'
   | 'rollout.transition'
   | 'rollout.step.failed'
   | 'claim.created'

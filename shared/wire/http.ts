@@ -84,7 +84,12 @@ export const publisherSchema = z.object({
   threshold: z.number().int(),
   /** Version of the namespace's signed targets metadata, 0 before the first push. */
   metadataVersion: z.number().int(),
+  /** Versions up to this one were given out and lost with a backup: the next is above. */
+  versionFloor: z.number().int().nonnegative().default(0),
+  /** The same for the counters of new releases, by model name; models without one are left out. */
+  counterFloors: z.record(nameSchema, z.number().int().nonnegative()).default({}),
 });
+export type PublisherView = z.infer<typeof publisherSchema>;
 
 /** `POST /api/v1/releases`: the namespace's next targets metadata, signed, and the manifest it names. */
 export const releasePushSchema = z.object({
@@ -94,6 +99,8 @@ export const releasePushSchema = z.object({
   /** Exact bytes of manifest.json, base64. Its files were uploaded with PUT /api/v1/blobs/{sha256} before. */
   manifest: z.base64(),
 });
+/** In words, what waited for signatures in this namespace and is gone now; absent where nothing did. */
+const replaced = z.array(z.string()).optional();
 /** What became of a push: in the catalogue, or kept until enough publishers have signed it. */
 export const releasePushedSchema = z.discriminatedUnion('status', [
   z.object({
@@ -101,6 +108,7 @@ export const releasePushedSchema = z.discriminatedUnion('status', [
     releaseId: releaseIdSchema,
     digest: sha256,
     counter: z.number().int(),
+    replaced,
   }),
   z.object({
     status: z.literal('awaiting-signatures'),
@@ -109,18 +117,51 @@ export const releasePushedSchema = z.discriminatedUnion('status', [
     counter: z.number().int(),
     signatures: z.number().int(),
     threshold: z.number().int(),
+    replaced,
   }),
 ]);
 export type ReleasePushed = z.infer<typeof releasePushedSchema>;
-/** `GET /api/v1/publishers/{ns}/pending`: the push that waits for signatures; `not-found` where none does. */
-export const pendingPushSchema = z.object({
-  releaseId: releaseIdSchema,
-  /** Exact bytes, base64, as in the push; add a signature and push it again. */
+/**
+ * `POST /api/v1/publishers/{ns}/metadata`: the namespace's next targets metadata where it adds no release:
+ * raised floors, withdrawn releases, or the same content with another expiry.
+ */
+export const publisherStepSchema = z.object({
+  /** Exact bytes of the delegated targets metadata (TUF JSON), base64. */
   metadata: z.base64(),
-  manifest: z.base64(),
+});
+/** What became of it: served, or kept until enough publishers have signed it. */
+export const publisherStepTakenSchema = z.object({
+  status: z.enum(['accepted', 'awaiting-signatures']),
+  namespace: nameSchema,
+  version: z.number().int(),
+  /** Names the content, whoever signed it; every publisher's machine computes it by itself. */
+  stepId: z.string(),
   signatures: z.number().int(),
   threshold: z.number().int(),
+  replaced,
 });
+export type PublisherStepTaken = z.infer<typeof publisherStepTakenSchema>;
+/**
+ * `GET /api/v1/publishers/{ns}/pending`: the step that waits for signatures; `not-found` where none does.
+ * Whoever signs believes none of the words here: they follow from the metadata.
+ */
+export const pendingPushSchema = z.object({
+  /** The release that the step adds, null where it adds none; then there is no manifest either. */
+  releaseId: releaseIdSchema.nullable(),
+  /** Exact bytes, base64, as they were sent; add a signature and send it again. */
+  metadata: z.base64(),
+  manifest: z.base64().nullable(),
+  version: z.number().int(),
+  expiresAtMs: timeMs,
+  stepId: z.string(),
+  /** What the step changes, in words. */
+  does: z.array(z.string()),
+  signatures: z.number().int(),
+  threshold: z.number().int(),
+  pushedBy: z.string(),
+  updatedAtMs: timeMs,
+});
+export type PendingPush = z.infer<typeof pendingPushSchema>;
 /** `GET /api/v1/registry`. */
 export const registryInfoSchema = z.object({
   region: nameSchema,
@@ -145,8 +186,16 @@ export const releaseSchema = z.object({
   admitted: z.boolean(),
   reason: z.string().nullable(),
   deltas: z.array(z.object({ from: z.string(), bytes: z.number().int() })),
+  /** Its publisher took it back, or raised the model's floor above it: nobody installs it any more. */
+  withdrawn: z.boolean(),
+  belowFloor: z.boolean(),
 });
-export const modelSchema = z.object({ name: z.string(), versions: z.array(releaseSchema) });
+export const modelSchema = z.object({
+  name: z.string(),
+  /** No release with a lower counter may be assigned. */
+  floor: z.number().int().nonnegative(),
+  versions: z.array(releaseSchema),
+});
 export type ModelView = z.infer<typeof modelSchema>;
 
 export const deviceStatuses = ['active', 'revoked', 'quarantined'] as const;

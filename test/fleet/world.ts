@@ -9,6 +9,7 @@ import { createAccess } from '../../registry/policy/access.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
+import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { deviceIdOf } from '../../shared/crypto/spki.ts';
@@ -121,7 +122,8 @@ export interface World extends Bench {
   pass(ms: number): Promise<void>;
   /** Stops fleet and rollouts and starts new ones on the same store, as after a restart. */
   restart(): Promise<void>;
-  push(releaseId: string, counter: number): Promise<void>;
+  /** `requires`: as the publisher signs it. */
+  push(releaseId: string, counter: number, requires?: JsonValue): Promise<void>;
   claim(options?: { labels?: Labels; uses?: number; ttlMs?: number }): Promise<ClaimFile>;
   enrol(claim: ClaimFile, device: Device, attempt?: string): Promise<EnrolReply['result']>;
   /** Enrols and connects that many new devices. */
@@ -301,7 +303,7 @@ export async function openWorld(t: TestContext): Promise<World> {
       await world.settle();
     },
 
-    async push(releaseId, counter) {
+    async push(releaseId, counter, requires = null) {
       const { namespace = '' } = parseReleaseId(releaseId) ?? {};
       if ((await base.repository.publisher(namespace)) === null) {
         unwrap(await base.repository.delegate(namespace, [hexOf(publisher)], 1));
@@ -315,6 +317,7 @@ export async function openWorld(t: TestContext): Promise<World> {
           metadataVersion === 0 ? null : await base.repository.file(`${metadataVersion}.${namespace}.json`),
         counter,
         signers: [publisher],
+        requires,
         expiresAtMs: base.clock.wall() + 365 * 86_400_000,
       });
       unwrap(await base.blobs.put(sha256Hex(model), once(model)));

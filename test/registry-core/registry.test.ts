@@ -247,7 +247,7 @@ test('a push over HTTP: upload, sign, list, download', async (t) => {
   const publisher = publisherSchema.parse(
     await (await ask('PUT', '/api/v1/publishers/acme', { keys: [hexOf(key)], threshold: 1 })).json(),
   );
-  assert.equal(publisher.metadataVersion, 0);
+  assert.deepEqual([publisher.metadataVersion, publisher.versionFloor, publisher.counterFloors], [0, 0, {}]);
   const model = identityModel('http');
   const push = preparePush({
     releaseId: 'acme/echo@1.0.0',
@@ -476,6 +476,7 @@ test('the OpenAPI document is 3.1 and names every route that is served', async (
     ['/api/v1/tokens/{id}', 'delete'],
     ['/api/v1/publishers/{namespace}', 'put'],
     ['/api/v1/publishers/{namespace}/pending', 'get'],
+    ['/api/v1/publishers/{namespace}/metadata', 'post'],
     ['/api/v1/blobs/{sha256}', 'put'],
     ['/api/v1/metadata/{name}', 'get'],
     ['/api/v1/releases', 'post'],

@@ -152,7 +152,7 @@ test('below the threshold a push waits, and the second signature brings it in', 
   assert.deepEqual(await releases.list(), []);
   const pending = await releases.pending('duo');
   assert.deepEqual([pending?.signatures, pending?.threshold], [1, 2]);
-  assert.ok(pending);
+  assert.ok(pending?.releaseId && pending.manifest);
   assert.equal(await releases.find('duo/echo@1.0.0'), null);
 
   // The second publisher takes it from the registry, signs, and pushes it.

@@ -10,6 +10,7 @@ import { createReleases, type Releases } from '../../registry/catalog/releases.t
 import { type Keyring, openKeyring } from '../../registry/signing/keys.ts';
 import { type CatalogueRepository, openRepository } from '../../registry/signing/repository.ts';
 import { openRegistryStore, type RegistryStore } from '../../registry/store/open.ts';
+import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { openDisk } from '../../shared/host/disk.ts';
@@ -180,6 +181,9 @@ export function preparePush(input: {
   signers: Signer[];
   expiresAtMs: number;
   manifest?: object;
+  /** `custom.requires` as it is signed. */
+  requires?: JsonValue;
+  versionFloor?: number;
 }): PreparedPush {
   const release = parseReleaseId(input.releaseId);
   if (release === null) throw new Error(`not a release id: ${input.releaseId}`);
@@ -205,12 +209,13 @@ export function preparePush(input: {
             bytes: manifest.length,
             sha256: sha256Hex(manifest),
             counter: input.counter,
-            requires: null,
+            requires: input.requires ?? null,
           },
         },
       ],
       expiresAtMs: input.expiresAtMs,
       signers: input.signers,
+      versionFloor: input.versionFloor ?? 0,
     }),
   );
   return { releaseId: formatReleaseId(release), metadata, manifest, pushedBy: 'tester', model: input.model };

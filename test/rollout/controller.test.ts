@@ -17,7 +17,7 @@ import { pendingGates } from '../../registry/rollout/gates.ts';
 import { rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
 
 const releaseId = 'acme/digits@2.0.0';
-const bytes = { manifestSha256: 'a'.repeat(64), manifestBytes: 9, counter: 2 };
+const bytes = { manifestSha256: 'a'.repeat(64), manifestBytes: 9, counter: 2, requires: null };
 const policy = { deadlinesMs: { fetching: 1, probing: 1, soaking: 1 }, soakMs: 0 };
 const before: DesiredRelease = { ...bytes, releaseId: 'acme/digits@1.0.0', rolloutId: 'r0', policy };
 
@@ -75,6 +75,7 @@ function simulate(count: number, spec: Record<string, unknown>, changesMax = 1_0
           online: true,
           presenceAtMs: 0,
           reportedEpoch: 1,
+          agent: { version: '0.1.0', arch: 'x64' },
           model: {
             state: 'committed',
             active: before.releaseId,
@@ -90,6 +91,7 @@ function simulate(count: number, spec: Record<string, unknown>, changesMax = 1_0
           member: null,
         }),
       ),
+      barred: {},
       nowMs: 1_000,
       changesMax,
     },

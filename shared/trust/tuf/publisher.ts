@@ -8,29 +8,54 @@ import { ok, type Result, refuse } from '../../kernel/result.ts';
 import { parseTargets, type TargetEntry, type TargetsMetadata } from './metadata.ts';
 import { countValidSignatures, makeTargets, type RoleSpec } from './repository.ts';
 
+/** A publisher's targets file as it was read: reading one of 10,000 releases again takes a tenth of a second. */
+export type PublisherTargets = TargetsMetadata;
+
 export interface NewRelease {
   release: ReleaseName;
   entry: TargetEntry & { counter: number };
 }
 
 /**
- * The next targets file of a namespace, one version on, signed by `signers`. Everything of the current file is
- * kept; `floors` (by model name) raise those they name, `withdrawn` adds to what was taken back. Refusals: `metadata-malformed` (the current file),
- * `release-exists`, `conflict` (a counter that does not grow), `metadata-rollback` (a falling floor),
- * `input-invalid` (another namespace).
+ * Numbers that were given out already and are not in the current file: a registry that came back from an old
+ * backup learns of them from what devices hold (DESIGN 3). Absent: none.
  */
-export function nextPublisherTargets(parts: {
-  namespace: string;
-  current: Uint8Array | null;
-  add: readonly NewRelease[];
-  floors?: ReadonlyMap<string, number>;
-  withdrawn?: ReadonlyMap<string, ReadonlySet<number>>;
-  expiresAtMs: number;
-  signers: readonly Signer[];
-}): Result<Uint8Array> {
-  const current = readCurrent(parts.current);
-  if (!current.ok) return current;
-  const targets = new Map(current.value?.targets ?? []);
+export interface PublisherFloors {
+  /** The next version is one above this, or above the current file's where that is higher. */
+  versionFloor?: number;
+  /** By model name: new releases have a counter above it. */
+  counterFloors?: ReadonlyMap<string, number>;
+}
+
+/** File names hold nine digits (`metadataNamePattern`): a later version could not be asked for. */
+const versionMax = 999_999_999;
+
+/** Reads a namespace's targets file. Refusals: `metadata-malformed`, `metadata-too-large`. */
+export function readPublisherTargets(bytes: Uint8Array): Result<PublisherTargets> {
+  return parseTargets(bytes);
+}
+
+/**
+ * The next targets file of a namespace, one version on, signed by `signers`. Everything of the current file is
+ * kept; `floors` (by model name) raise those they name, `withdrawn` adds to what was taken back; with neither
+ * and nothing to add it is the same content with another expiry. Refusals: `metadata-malformed` (the current
+ * file), `input-invalid` (another namespace), and those of `checkPublisherStep`.
+ */
+export function nextPublisherTargets(
+  parts: {
+    namespace: string;
+    current: Uint8Array | PublisherTargets | null;
+    add: readonly NewRelease[];
+    floors?: ReadonlyMap<string, number>;
+    withdrawn?: ReadonlyMap<string, ReadonlySet<number>>;
+    expiresAtMs: number;
+    signers: readonly Signer[];
+  } & PublisherFloors,
+): Result<Uint8Array> {
+  const read = readCurrent(parts.current);
+  if (!read.ok) return read;
+  const current = read.value;
+  const targets = new Map(current?.targets ?? []);
   for (const { release, entry } of parts.add) {
     if (release.namespace !== parts.namespace) {
       return refuse('input-invalid', `${targetPath(release)} is not of namespace ${parts.namespace}`);
@@ -39,27 +64,30 @@ export function nextPublisherTargets(parts: {
       return refuse('release-exists', `${targetPath(release)} is signed already`);
     targets.set(targetPath(release), entry);
   }
-  const floors = new Map([...(current.value?.floors ?? []), ...(parts.floors ?? [])]);
-  const withdrawn = new Map(current.value?.withdrawn ?? []);
+  const floors = new Map([...(current?.floors ?? []), ...(parts.floors ?? [])]);
+  const withdrawn = new Map(current?.withdrawn ?? []);
   for (const [model, counters] of parts.withdrawn ?? []) {
     withdrawn.set(model, new Set([...(withdrawn.get(model) ?? []), ...counters]));
   }
-  const version = (current.value?.version ?? 0) + 1;
   const next = makeTargets({
-    version,
+    version: versionAfter(current, parts.versionFloor),
     expiresAtMs: parts.expiresAtMs,
     targets,
     floors,
     withdrawn,
     signers: parts.signers,
   });
-  const checked = checkPublisherStep({ ...parts, next });
+  const checked = checkPublisherStep({ ...parts, current, next });
   return checked.ok ? ok(next) : checked;
+}
+
+function versionAfter(current: PublisherTargets | null, versionFloor = 0): number {
+  return Math.max(current?.version ?? 0, versionFloor) + 1;
 }
 
 /** The highest counter that a model's releases have so far, 0 for none. Refusals: `metadata-malformed`. */
 export function highestCounter(
-  current: Uint8Array | null,
+  current: Uint8Array | PublisherTargets | null,
   model: { namespace: string; name: string },
 ): Result<number> {
   const read = readCurrent(current);
@@ -72,38 +100,91 @@ export function highestCounter(
   return ok(highest);
 }
 
+/**
+ * The counter of a model's next release: above every counter that was given out, also in versions that were
+ * lost (`counterFloors`), and not below the model's own floor. Refusals: `metadata-malformed`.
+ */
+export function nextCounter(
+  current: Uint8Array | PublisherTargets | null,
+  model: { namespace: string; name: string },
+  counterFloors: ReadonlyMap<string, number> = new Map(),
+): Result<number> {
+  const read = readCurrent(current);
+  if (!read.ok) return read;
+  const highest = highestCounter(read.value, model);
+  if (!highest.ok) return highest;
+  const given = Math.max(highest.value, counterFloors.get(model.name) ?? 0);
+  return ok(Math.max(given + 1, read.value?.floors.get(model.name) ?? 0));
+}
+
+/** A model whose floor the step raises: releases with a lower counter may not be assigned any more. */
+export interface RaisedFloor {
+  /** Name without namespace. */
+  model: string;
+  from: number;
+  to: number;
+}
+
+/** One release that the step takes back. */
+export interface WithdrawnRelease {
+  release: ReleaseName;
+  counter: number;
+}
+
+/** What a step changes. With nothing added, raised or withdrawn it renews: same content, another expiry. */
 export interface PublisherStep {
   version: number;
   expiresAtMs: number;
   /** Releases that the next file names and the current one does not. */
   added: readonly NewRelease[];
+  raised: readonly RaisedFloor[];
+  withdrawn: readonly WithdrawnRelease[];
+  /** The next file, as it was read. */
+  next: PublisherTargets;
 }
 
 /**
  * Whether `next` may follow `current`, whoever signed it. Refusals: `metadata-malformed`, `metadata-too-large`,
- * `metadata-version-invalid`, `release-exists` (a release with other content), `metadata-rollback` (a release
- * or floor that was taken back), `conflict` (a counter that does not grow).
+ * `metadata-version-invalid`, `release-exists` (a release with other content), `metadata-rollback` (a release,
+ * floor or withdrawal that was taken back), `conflict` (a counter that does not grow), `release-below-floor`
+ * (a new release that nobody could be given), `target-unknown` (a withdrawal of no release).
  */
-export function checkPublisherStep(parts: {
-  namespace: string;
-  current: Uint8Array | null;
-  next: Uint8Array;
-}): Result<PublisherStep> {
-  const current = readCurrent(parts.current);
-  if (!current.ok) return current;
-  const parsed = parseTargets(parts.next);
+export function checkPublisherStep(
+  parts: {
+    namespace: string;
+    current: Uint8Array | PublisherTargets | null;
+    next: Uint8Array | PublisherTargets;
+  } & PublisherFloors,
+): Result<PublisherStep> {
+  const read = readCurrent(parts.current);
+  if (!read.ok) return read;
+  const current = read.value;
+  const parsed = readCurrent(parts.next);
   if (!parsed.ok) return parsed;
   const next = parsed.value;
-  const version = (current.value?.version ?? 0) + 1;
+  if (next === null) return refuse('metadata-malformed', 'there is no next file');
+  const version = versionAfter(current, parts.versionFloor);
   if (next.version !== version) {
     return refuse('metadata-version-invalid', `version ${next.version} where ${version} must follow`);
   }
+  if (version > versionMax) return refuse('metadata-version-invalid', `no version can follow ${versionMax}`);
   if (next.delegations.length > 0)
     return refuse('metadata-malformed', 'a publisher does not delegate further');
-  const kept = checkKept(current.value, next);
+  const kept = checkKept(current, next);
   if (!kept.ok) return kept;
-  const added = checkAdded(parts.namespace, current.value, next);
-  return added.ok ? ok({ version, expiresAtMs: next.expiresAtMs, added: added.value }) : added;
+  const added = checkAdded(parts.namespace, current, next, parts.counterFloors ?? new Map());
+  if (!added.ok) return added;
+  const withdrawn = newlyWithdrawn(current, next);
+  if (!withdrawn.ok) return withdrawn;
+  const raised = raisedFloors(current, next);
+  return ok({
+    version,
+    expiresAtMs: next.expiresAtMs,
+    added: added.value,
+    raised,
+    withdrawn: withdrawn.value,
+    next,
+  });
 }
 
 /**
@@ -111,13 +192,15 @@ export function checkPublisherStep(parts: {
  * Refusals: as above, and `metadata-signature-invalid`, `metadata-expired`. With a threshold above one, stage
  * a file that passes `checkPublisherStep` until `countValidSignatures` is enough.
  */
-export function checkPublisherMetadata(parts: {
-  namespace: string;
-  role: RoleSpec;
-  current: Uint8Array | null;
-  next: Uint8Array;
-  nowMs: number;
-}): Result<PublisherStep> {
+export function checkPublisherMetadata(
+  parts: {
+    namespace: string;
+    role: RoleSpec;
+    current: Uint8Array | PublisherTargets | null;
+    next: Uint8Array;
+    nowMs: number;
+  } & PublisherFloors,
+): Result<PublisherStep> {
   const step = checkPublisherStep(parts);
   if (!step.ok) return step;
   const signatures = countValidSignatures(parts.next, parts.role.keys);
@@ -130,8 +213,8 @@ export function checkPublisherMetadata(parts: {
   return step;
 }
 
-function readCurrent(bytes: Uint8Array | null): Result<TargetsMetadata | null> {
-  return bytes === null ? ok(null) : parseTargets(bytes);
+function readCurrent(file: Uint8Array | PublisherTargets | null): Result<PublisherTargets | null> {
+  return file instanceof Uint8Array ? parseTargets(file) : ok(file);
 }
 
 function checkKept(current: TargetsMetadata | null, next: TargetsMetadata): Result<void> {
@@ -167,6 +250,7 @@ function checkAdded(
   namespace: string,
   current: TargetsMetadata | null,
   next: TargetsMetadata,
+  counterFloors: ReadonlyMap<string, number>,
 ): Result<NewRelease[]> {
   const added: NewRelease[] = [];
   const counters = new Map<string, Set<number>>();
@@ -187,15 +271,54 @@ function checkAdded(
     }
   }
   for (const { release, entry } of added) {
-    const highest = highestBefore.get(release.name) ?? 0;
+    const highest = Math.max(highestBefore.get(release.name) ?? 0, counterFloors.get(release.name) ?? 0);
     if (entry.counter <= highest) {
       return refuse(
         'conflict',
         `${targetPath(release)}: counter ${entry.counter} does not grow beyond ${highest}`,
       );
     }
+    const floor = next.floors.get(release.name) ?? 0;
+    if (entry.counter < floor) {
+      return refuse(
+        'release-below-floor',
+        `${targetPath(release)}: counter ${entry.counter} is below the floor ${floor} of its model`,
+      );
+    }
   }
   return ok(added);
+}
+
+function raisedFloors(current: TargetsMetadata | null, next: TargetsMetadata): RaisedFloor[] {
+  const raised: RaisedFloor[] = [];
+  for (const [model, to] of next.floors) {
+    const from = current?.floors.get(model) ?? 0;
+    if (to > from) raised.push({ model, from, to });
+  }
+  return raised;
+}
+
+/** A counter that no release has would take back, unseen, what somebody signs later. */
+function newlyWithdrawn(current: TargetsMetadata | null, next: TargetsMetadata): Result<WithdrawnRelease[]> {
+  const wanted = new Map<string, Set<number>>();
+  for (const [model, counters] of next.withdrawn) {
+    const before = current?.withdrawn.get(model);
+    const fresh = [...counters].filter((counter) => before?.has(counter) !== true);
+    if (fresh.length > 0) wanted.set(model, new Set(fresh));
+  }
+  if (wanted.size === 0) return ok([]);
+  const found: WithdrawnRelease[] = [];
+  for (const [path, { counter }] of next.targets) {
+    const release = releaseOf(path);
+    if (release === null || counter === null || !wanted.get(release.name)?.delete(counter)) continue;
+    found.push({ release, counter });
+  }
+  for (const [model, counters] of wanted) {
+    const [counter] = counters;
+    if (counter !== undefined)
+      return refuse('target-unknown', `no release of ${model} has the withdrawn counter ${counter}`);
+  }
+  return ok(found);
 }
 
 function releaseOf(path: string): ReleaseName | null {

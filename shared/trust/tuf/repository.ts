@@ -151,6 +151,31 @@ export function addSignature(bytes: Uint8Array, signer: Signer): Uint8Array {
   return encodeFile([...others, wireSignature(signer, canonicalJson(signed))], signed);
 }
 
+/**
+ * The same content with each key's valid signature from either file, so that two publishers who sign at the
+ * same moment lose neither; what no key signed is left out. Null where the two say different things.
+ */
+export function mergeSignatures(
+  a: Uint8Array,
+  b: Uint8Array,
+  keys: readonly Uint8Array[],
+): Uint8Array | null {
+  const [first, second] = [parseAnyRole(a), parseAnyRole(b)];
+  if (!first.ok || !second.ok) return null;
+  if (Buffer.compare(first.value.signedBytes, second.value.signedBytes) !== 0) return null;
+  const signatures: JsonValue[] = [];
+  for (const publicKey of keys) {
+    const keyId = tufKeyId(publicKey);
+    const source = [first.value, second.value].find(
+      (head) => validSigners(head, { keys: [{ keyId, publicKey }] }).size === 1,
+    );
+    const signature = source?.signatures.find((one) => one.keyId === keyId);
+    if (signature === undefined) continue;
+    signatures.push({ keyid: keyId, sig: Buffer.from(signature.signature).toString('hex') });
+  }
+  return encodeFile(signatures, unwrap(wireFile(a)).signed);
+}
+
 /** How many of these raw public keys, each counted once, have signed the file; 0 for what is no metadata. */
 export function countValidSignatures(bytes: Uint8Array, keys: readonly Uint8Array[]): number {
   const parsed = parseAnyRole(bytes);
@@ -218,7 +243,10 @@ export function parseTimestampFile(bytes: Uint8Array): Result<TimestampMetadata>
 function parseAnyRole(bytes: Uint8Array): Result<MetadataHead> {
   const file = wireFile(bytes);
   if (!file.ok) return file;
-  const type = file.value.signed['_type'];
+  return parseRole(file.value.signed['_type'] ?? null, bytes);
+}
+
+function parseRole(type: JsonValue, bytes: Uint8Array): Result<MetadataHead> {
   if (type === 'root') return parseRoot(bytes, ['root']);
   if (type === 'timestamp') return parseTimestamp(bytes);
   if (type === 'snapshot') return parseSnapshot(bytes);
@@ -241,7 +269,7 @@ function signFile(head: Head, type: string, body: JsonObject): Uint8Array {
     head.signers.map((signer) => wireSignature(signer, message)),
     signed,
   );
-  const readBack = parseAnyRole(bytes);
+  const readBack = parseRole(type, bytes);
   if (!readBack.ok) throw new FleetError('input-invalid', `${type} metadata: ${readBack.refusal.detail}`);
   return bytes;
 }

@@ -67,6 +67,14 @@ export interface PendingPushesTable {
   updated_at_ms: number;
 }
 
+/** Online keys made for a plan (migrations/004-keys.sql). The private key is a file. */
+export interface PendingKeysTable {
+  role: string;
+  key_id: string;
+  public_key: string;
+  made_at_ms: number;
+}
+
 export interface TokensTable {
   id: string;
   user: string;
@@ -85,6 +93,7 @@ export interface CatalogueTables {
   publishers: PublishersTable;
   releases: ReleasesTable;
   pending_pushes: PendingPushesTable;
+  pending_keys: PendingKeysTable;
   tokens: TokensTable;
 }
 

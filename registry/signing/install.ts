@@ -3,10 +3,15 @@
 // Must never: install a root whose online keys this registry does not hold: it could sign nothing more.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
-import type { Signer } from '../../shared/crypto/ed25519.ts';
+import { type Signer, tufKeyId } from '../../shared/crypto/ed25519.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import { bundleDocuments, bundleHolders, bundleNext } from '../../shared/trust/ceremony/bundle.ts';
+import {
+  bundleDocuments,
+  bundleHolders,
+  bundleNext,
+  heldByRegistry,
+} from '../../shared/trust/ceremony/bundle.ts';
 import type { NextDocuments } from '../../shared/trust/ceremony/documents.ts';
 import {
   checkComplete,
@@ -46,13 +51,18 @@ export function standingIn({ db, qb, files }: Pick<InstallParts, 'db' | 'qb' | '
     const current = files.current(db, namespaceRole(namespace));
     if (current !== null) publishers.set(namespace, new Uint8Array(current.bytes));
   }
+  const rows = db.all(qb.selectFrom('key_holders').selectAll());
   const standing = readStanding({
     root: new Uint8Array(files.expect(db, 'root').bytes),
     regionRoot: new Uint8Array(files.expect(db, 'region/root').bytes),
     targets: new Uint8Array(files.expect(db, 'targets').bytes),
     publishers,
   });
-  if (standing.ok) return standing.value;
+  if (standing.ok) {
+    const holders = new Map(rows.map((row) => [row.key_id, row.holder]));
+    for (const [keyId, holder] of standing.value.holders) holders.set(keyId, holder);
+    return { ...standing.value, holders };
+  }
   throw new FleetError('state-corrupt', `the documents in force: ${standing.refusal.detail}`);
 }
 
@@ -78,7 +88,7 @@ export function installIn(parts: InstallParts, bundle: KeyBundle): Result<Instal
   const { next, signedHere } = signWithHeld(parts.keyring, offered, before.value);
   const followed = followDocuments(standing, next);
   if (!followed.ok) return followed;
-  const missing = missingWords(followed.value, bundleHolders(bundle, standing));
+  const missing = missingWords(followed.value.requirements, bundleHolders(bundle, standing));
   if (missing.length > 0) return refuse('signatures-missing', missing.join('; '));
   const complete = checkComplete(standing, next, followed.value, parts.nowMs);
   if (!complete.ok) return complete;
@@ -87,6 +97,7 @@ export function installIn(parts: InstallParts, bundle: KeyBundle): Result<Instal
       return refuse('keys-not-held', `this registry does not hold the ${role} key that the bundle names`);
   }
   const documents = write(parts, next, followed.value);
+  noteHolders(parts, bundle, followed.value);
   const director = (standing_: Pick<Standing, 'roles'>): string =>
     (standing_.roles.get('director')?.keys ?? []).map((key) => Buffer.from(key).toString('hex')).join(' ');
   return ok({
@@ -177,6 +188,23 @@ function signWithHeld(
     if (signers.size > 0) signedHere.push(document);
   }
   return { next: signed, signedHere };
+}
+
+/** Only of keys that are in a role now: a table that grows with what people carry in has no end. */
+function noteHolders({ db, qb }: InstallParts, bundle: KeyBundle, followed: Followed): void {
+  const inRoles = new Set([...followed.roles.values()].flatMap((role) => role.keys.map(tufKeyId)));
+  for (const row of db.all(qb.selectFrom('key_holders').select('key_id'))) {
+    if (!inRoles.has(row.key_id)) db.run(qb.deleteFrom('key_holders').where('key_id', '=', row.key_id));
+  }
+  for (const [keyId, holder] of Object.entries(bundle.holders)) {
+    if (!inRoles.has(keyId) || holder === heldByRegistry) continue;
+    db.run(
+      qb
+        .insertInto('key_holders')
+        .values({ key_id: keyId, holder })
+        .onConflict((conflict) => conflict.column('key_id').doUpdateSet({ holder })),
+    );
+  }
 }
 
 function write({ db, qb, files, nowMs }: InstallParts, next: NextDocuments, followed: Followed): string[] {

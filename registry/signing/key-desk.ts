@@ -141,6 +141,7 @@ export function createKeyDesk(parts: {
           };
         }),
         online: onlineKeysOf((role) => keyring.signer(role).publicKey),
+        holders: Object.fromEntries(standing.holders),
         newOnline: fresh,
       };
     });

@@ -75,6 +75,12 @@ export interface PendingKeysTable {
   made_at_ms: number;
 }
 
+/** Names of key holders; words for people. */
+export interface KeyHoldersTable {
+  key_id: string;
+  holder: string;
+}
+
 export interface TokensTable {
   id: string;
   user: string;
@@ -94,6 +100,7 @@ export interface CatalogueTables {
   releases: ReleasesTable;
   pending_pushes: PendingPushesTable;
   pending_keys: PendingKeysTable;
+  key_holders: KeyHoldersTable;
   tokens: TokensTable;
 }
 

@@ -48,6 +48,8 @@ export const keyPlanSchema = z.strictObject({
     }),
   ),
   online: onlineKeysSchema,
+  /** Key id to holder, beyond those that the roots name. */
+  holders: z.record(z.string().regex(sha256Pattern), holderSchema),
   /** Made for this plan and held by the registry; they sign nothing until a root that names them is installed. */
   newOnline: onlineKeysSchema.nullable(),
 });

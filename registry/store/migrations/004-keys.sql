@@ -9,6 +9,13 @@ CREATE TABLE pending_keys (
   made_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Who holds which key, as the bundles that were installed say: for people, proves nothing. Roots carry the names
+-- of their own holders; this is for publishers.
+CREATE TABLE key_holders (
+  key_id TEXT PRIMARY KEY,
+  holder TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Key id of the director's key, so that a new one signs everything again, also after a crash in mid-way.
 -- Null: signed before keys could change.
 ALTER TABLE assignments ADD COLUMN signed_by TEXT;

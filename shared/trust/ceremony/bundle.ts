@@ -18,6 +18,9 @@ function recordOf(map: ReadonlyMap<string, Uint8Array>): Record<string, string> 
   return Object.fromEntries([...map].map(([name, bytes]) => [name, toBase64(bytes)]));
 }
 
+/** Stands as the holder of development keys: the registry adds their signatures when it installs. */
+export const heldByRegistry = 'the registry itself, at install';
+
 /** The documents in force, as a plan carries them. */
 export function planDocuments(plan: KeyPlan): StandingDocuments {
   const { root, regionRoot, targets } = plan;

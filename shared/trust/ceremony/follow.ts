@@ -184,8 +184,11 @@ export function missingIn(requirement: Requirement): { needed: number; keyIds: s
 }
 
 /** What is missing, in words that name the holders: `root, by the keys before: 1 of alice (1a2b…), bob (3c4d…)`. */
-export function missingWords(followed: Followed, holders: ReadonlyMap<string, string>): string[] {
-  return followed.requirements.flatMap((requirement) => {
+export function missingWords(
+  requirements: readonly Requirement[],
+  holders: ReadonlyMap<string, string>,
+): string[] {
+  return requirements.flatMap((requirement) => {
     const { needed, keyIds } = missingIn(requirement);
     if (needed === 0) return [];
     const by = requirement.by === 'keys-before' ? ', by the keys before' : '';

@@ -30,9 +30,9 @@ export function changeWords(
   ];
   const roles = (...names: RoleName[]): string[] =>
     names.flatMap((name) => roleWords(name, standing.roles.get(name), followed.roles.get(name), holders));
-  const document = (heading: string, metadata: MetadataHead, changes: string[]): void => {
+  const document = (heading: string, metadata: MetadataHead, changes: string[], same = 'keys'): void => {
     lines.push(`${heading} ${metadata.version}, ${until(metadata)}:`);
-    lines.push(...(changes.length === 0 ? ['  the same keys, a new date'] : changes));
+    lines.push(...(changes.length === 0 ? [`  the same ${same}, a new date`] : changes));
   };
   if (next.root !== null) document('root', followed.root, roles('root', 'targets', 'snapshot', 'timestamp'));
   if (next.regionRoot !== null) {
@@ -40,7 +40,7 @@ export function changeWords(
   }
   if (next.targets !== null) {
     const names = followed.targets.delegations.map(({ name }) => publisherRole(name));
-    document('targets', followed.targets, roles(...names));
+    document('targets', followed.targets, roles(...names), 'publishers');
   }
   for (const [namespace, bytes] of next.publishers) {
     const parsed = parseTargets(bytes);

@@ -34,7 +34,7 @@ function checked(passphrase: string): string {
 export function passphraseOf(path: string): string {
   const known = given();
   if (known !== null) return checked(known);
-  if (!canAsk()) throw new FleetError('passphrase-missing', `${path} is sealed and nobody can be asked`);
+  if (!canAsk()) throw new FleetError('passphrase-missing', 'the key is sealed and nobody can be asked');
   return checked(askSecret(`passphrase of ${path}: `));
 }
 

@@ -37,6 +37,26 @@ test('a key comes back with its passphrase, and with no other', () => {
   assert.deepEqual(sealed.kdf, { ...sealed.kdf, name: 'scrypt', N: 131_072, r: 8, p: 1 });
 });
 
+test('a file of today opens in later versions', () => {
+  const kept = {
+    schemaVersion: 1,
+    kind: 'lepton-key',
+    holder: 'Alice B.',
+    publicKey: 'e4030998cfd5ad1723c169f956aa0b9eb8619b5992bd612c2af428ebc79f8df0',
+    keyId: '7d651969b418c9835d7660dc1ba8004f0caf94e6fd057458237288c6e604bc0c',
+    kdf: {
+      name: 'scrypt',
+      salt: 'e1e8eff6fd040b121920272e353c434a51585f666d747b828990979ea5acb3ba',
+      N: 131072,
+      r: 8,
+      p: 1,
+    },
+    nonce: 'c1c8cfd6dde4ebf2f900070e151c232a31383f464d545b62',
+    box: '825efd69e605a9a4bb97986a5395187bde644642504e1278c05fb5387b296e167c4f098999f599390f7e496ef952300f',
+  };
+  assert.deepEqual(unwrap(openSealedKey(read(kept), 'correct horse battery')), entropy(1).slice(0, 32));
+});
+
 test('the same words on another keyboard are the same passphrase', () => {
   const made = makeSealedKey('a', 'e\u0301tude', entropy(2));
   assert.ok(openSealedKey(made, '\u00e9tude').ok);

@@ -326,6 +326,34 @@ test('the words name what changes, key by key', () => {
   ]);
 });
 
+test('a holder’s name that could move a cursor is not shown', () => {
+  const ground = standing();
+  const root = makeRoot({
+    version: 4,
+    expiresAtMs: nowMs + dayMs,
+    roles: {
+      root: spec(1, alice, bob),
+      targets: spec(1, tina),
+      snapshot: spec(1, online.snapshot),
+      timestamp: spec(1, online.timestamp),
+    },
+    holders: new Map([
+      [alice.signer.keyId, 'alice'],
+      [bob.signer.keyId, '\u001b[1Aalice'],
+    ]),
+    signers: [alice.signer],
+  });
+  const { holders } = unwrap(
+    readStanding({
+      root,
+      regionRoot: ground.regionRoot.bytes,
+      targets: ground.targets.bytes,
+      publishers: new Map(),
+    }),
+  );
+  assert.deepEqual([...holders.values()], ['alice']);
+});
+
 test('documents in force that are not signed are no ground for anything', () => {
   const ground = standing();
   const forged = makeTargets({

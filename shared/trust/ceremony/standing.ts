@@ -4,6 +4,7 @@
 
 import { checkPublicKey, tufKeyId } from '../../crypto/ed25519.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
+import { holderSchema } from '../../wire/key-file.ts';
 import { onlineRoles } from '../../wire/key-plan.ts';
 import { parseRegionRoot, regionRoles } from '../region.ts';
 import { parseRoot, parseTargets, type RootMetadata, type TargetsMetadata } from '../tuf/metadata.ts';
@@ -81,8 +82,13 @@ export function readStanding(documents: StandingDocuments): Result<Standing> {
     targets: targets.value,
     publishers: documents.publishers,
     roles: rolesOf(root.value, regionRoot.value, targets.value),
-    holders: new Map([...root.value.holders, ...regionRoot.value.holders]),
+    holders: printable([...root.value.holders, ...regionRoot.value.holders]),
   });
+}
+
+/** A root may hold any text as a name: one that could move a terminal's cursor is left out. */
+function printable(holders: [string, string][]): Map<string, string> {
+  return new Map(holders.filter(([, name]) => holderSchema.safeParse(name).success));
 }
 
 /**

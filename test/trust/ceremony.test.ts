@@ -207,6 +207,17 @@ test('a revoked publisher key takes its signatures along: what it signed is sign
   assert.equal(code(complete(ground, signedWith(ground, said, tina.signer))), 'accepted');
 });
 
+test('a publisher who was left unsigned holds up nobody else, and signs again when it can', () => {
+  const ground = standing([{ namespace: 'acme', ...spec(1, olga) }]);
+  const rotated = made(ground, [{ kind: 'replace', keyId: carol.signer.keyId, by: dave.key }]);
+  assert.equal(rotated.publishers.size, 0);
+  assert.equal(code(complete(ground, signedWith(ground, rotated, alice.signer, bob.signer))), 'accepted');
+  const again = made(ground, [], { renewPublishers: new Set(['acme']) });
+  assert.deepEqual([again.root, again.regionRoot, again.targets], [null, null, null]);
+  assert.equal(code(complete(ground, signedWith(ground, again, nora.signer))), 'metadata-signature-invalid');
+  assert.equal(code(complete(ground, signedWith(ground, again, olga.signer))), 'accepted');
+});
+
 test('documents that do more than change keys and dates are refused', () => {
   const ground = standing();
   const renewed = made(ground, [], { renew: true, renewPublishers: new Set(['acme']) });

@@ -10,7 +10,7 @@ import { makeRegionRoot } from '../region.ts';
 import { nextPublisherTargets } from '../tuf/publisher.ts';
 import { countValidSignatures, makeRoot, makeTargets, type RoleSpec } from '../tuf/repository.ts';
 import type { ChangedKeys } from './change.ts';
-import { publisherRole, type RoleName, type Roles, type Standing } from './standing.ts';
+import { isSameRole, publisherRole, type RoleName, type Roles, type Standing } from './standing.ts';
 
 const dayMs = 86_400_000;
 
@@ -46,9 +46,6 @@ function roleIn(roles: Roles, name: RoleName): RoleSpec {
   return role;
 }
 
-const spell = (role: RoleSpec | undefined): string =>
-  role === undefined ? '' : `${role.threshold} ${role.keys.map(tufKeyId).sort().join(' ')}`;
-
 function holdersOf(changed: ChangedKeys, names: readonly RoleName[]): Map<string, string> {
   const ids = new Set(names.flatMap((name) => roleIn(changed.roles, name).keys.map(tufKeyId)));
   return new Map([...changed.holders].filter(([keyId]) => ids.has(keyId)));
@@ -65,7 +62,7 @@ export function nextDocuments(
 ): Result<NextDocuments> {
   const { roles } = changed;
   const differs = (...names: RoleName[]): boolean =>
-    names.some((name) => spell(standing.roles.get(name)) !== spell(roles.get(name)));
+    names.some((name) => !isSameRole(standing.roles.get(name), roles.get(name)));
   const { nowMs, renew } = options;
 
   const root =
@@ -87,9 +84,11 @@ export function nextDocuments(
   const publishers = new Map<string, Uint8Array>();
   const leftUnsigned = new Set<string>();
   for (const [namespace, current] of standing.publishers) {
+    const again = options.renewPublishers.has(namespace);
+    // Where its keys stay as they are, a publisher need not be asked, whatever else changes.
+    if (!again && !differs(publisherRole(namespace))) continue;
     const role = roleIn(roles, publisherRole(namespace));
-    const signed = countValidSignatures(current, role.keys) >= role.threshold;
-    if (signed && !options.renewPublishers.has(namespace)) continue;
+    if (!again && countValidSignatures(current, role.keys) >= role.threshold) continue;
     if (options.leaveUnsigned.has(namespace)) {
       leftUnsigned.add(namespace);
       continue;

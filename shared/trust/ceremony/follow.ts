@@ -21,7 +21,7 @@ import { addSignature, countValidSignatures, parseRootFile } from '../tuf/reposi
 import { validSigners } from '../tuf/signatures.ts';
 import { followRoot } from '../tuf/trusted-set.ts';
 import type { NextDocuments } from './documents.ts';
-import { checkRoles, type Roles, rolesOf, type Standing } from './standing.ts';
+import { checkRoles, isSameRole, publisherRole, type Roles, rolesOf, type Standing } from './standing.ts';
 
 export type DocumentName = 'root' | 'region-root' | 'targets' | `publisher:${string}`;
 
@@ -86,7 +86,7 @@ export function followDocuments(standing: Standing, next: NextDocuments): Result
       'metadata-signature-invalid',
       'the targets in force are not signed by the keys that the next root names',
     );
-  const publishers = demandPublishers(standing, next, targets.value, demand);
+  const publishers = demandPublishers(standing, next, { targets: targets.value, roles }, demand);
   return publishers.ok
     ? ok({ root: root.value, regionRoot: regionRoot.value, targets: targets.value, roles, requirements })
     : publishers;
@@ -129,7 +129,7 @@ function followsInVersion<T extends MetadataHead>(current: T, next: T, what: str
 function demandPublishers(
   standing: Standing,
   next: NextDocuments,
-  targets: TargetsMetadata,
+  { targets, roles }: { targets: TargetsMetadata; roles: Roles },
   demand: (document: DocumentName, metadata: MetadataHead, before: null, own: RoleKeys) => void,
 ): Result<void> {
   for (const [namespace, current] of standing.publishers) {
@@ -137,6 +137,9 @@ function demandPublishers(
     if (role === null) return refuse('metadata-rollback', `the next targets have no namespace ${namespace}`);
     const bytes = next.publishers.get(namespace);
     if (bytes === undefined) {
+      // Signed by as many as before: a publisher whose keys stay is not asked when others' keys change.
+      const name = publisherRole(namespace);
+      if (isSameRole(standing.roles.get(name), roles.get(name))) continue;
       const signed = countValidSignatures(
         current,
         role.keys.map((key) => key.publicKey),

@@ -45,6 +45,13 @@ export const publisherRole = (namespace: string): `publisher:${string}` => `publ
 
 const isOnline = (role: string): boolean => (onlineRoles as readonly string[]).includes(role);
 
+/** The same keys, in whatever order, and the same threshold. */
+export function isSameRole(a: RoleSpec | undefined, b: RoleSpec | undefined): boolean {
+  const spell = (role: RoleSpec | undefined): string =>
+    role === undefined ? '' : `${role.threshold} ${role.keys.map(tufKeyId).sort().join(' ')}`;
+  return spell(a) === spell(b);
+}
+
 /** The roles that these three documents name. */
 export function rolesOf(root: RootMetadata, regionRoot: RootMetadata, targets: TargetsMetadata): Roles {
   const roles = new Map<RoleName, RoleSpec>();

@@ -49,7 +49,9 @@ export function changeWords(
     lines.push(`  the same ${parsed.value.targets.size} release(s), signed again`);
   }
   for (const namespace of next.leftUnsigned) {
-    lines.push(`namespace ${namespace}: its releases are refused by devices until its publisher signs again`);
+    lines.push(
+      `namespace ${namespace}: its releases are refused by devices until its publisher signs again (keys rotate --renew-publisher)`,
+    );
   }
   return lines;
 }

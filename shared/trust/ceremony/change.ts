@@ -82,7 +82,7 @@ export function findKey(standing: Standing, text: string): Result<string> {
       standing.holders.get(keyId) === text,
   );
   const [only, ...others] = fits;
-  if (only === undefined) return refuse('key-unknown', `no role has a key or holder ${text}`);
+  if (only === undefined) return refuse('key-unknown', `no role in this plan has a key or holder ${text}`);
   if (others.length > 0) {
     const ids = fits.map((keyId) => keyId.slice(0, 16)).join(', ');
     return refuse('input-invalid', `${text} may be any of the keys ${ids}: name one by its id`);

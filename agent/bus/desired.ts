@@ -81,7 +81,10 @@ export function followDesired(parts: DesiredParts): Desired {
       log.emit('debug', 'trust.refused', { what: 'assignment', ...refusal });
       return;
     }
-    if (refusal.code.startsWith('metadata-') || refusal.code.startsWith('target-')) heldBack = payload;
+    // A director's key that this device has not heard of yet: the region's next root may name it.
+    const curable = refusal.code === 'assignment-signature-invalid';
+    if (curable || refusal.code.startsWith('metadata-') || refusal.code.startsWith('target-'))
+      heldBack = payload;
     const { id } = await refusals.record(refusal, fingerprint);
     log.emit('warn', 'assignment.refused', { id, ...refusal });
   }

@@ -11,6 +11,7 @@ import { registerAccessRoutes } from './access-routes.ts';
 import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
+import { registerKeyRoutes } from './key-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
@@ -124,6 +125,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerAccessRoutes(app, parts);
   registerCatalogueRoutes(app, parts);
   registerFleetRoutes(app, parts);
+  registerKeyRoutes(app, parts);
   registerRolloutRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {

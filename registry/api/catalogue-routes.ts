@@ -16,6 +16,7 @@ import { metadataNamePattern, nameSchema } from '../../shared/wire/messages.ts';
 import type { Blobs } from '../catalog/blobs.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
 import { body, json } from './documents.ts';
+import { acceptsGzip, createPackedFiles, packFromBytes } from './packed.ts';
 
 const octets = (description: string) => ({
   description,
@@ -172,6 +173,7 @@ export function registerCatalogueRoutes(api: Api, parts: RegistryParts): void {
   const { repository, releases } = parts;
   documentStreams(api);
   addBlobRoutes(api, parts);
+  const packed = createPackedFiles();
 
   // The name may hold a slash (region/1.root.json), which a path parameter would not match.
   api.get('/api/v1/metadata/:name{.+}', async (c) => {
@@ -180,10 +182,18 @@ export function registerCatalogueRoutes(api: Api, parts: RegistryParts): void {
     const bytes = metadataNamePattern.test(name) ? await repository.file(name) : null;
     if (bytes === null)
       throw new FleetError('metadata-missing', `there is no metadata file ${name.slice(0, 80)}`);
-    return c.body(new Uint8Array(bytes), 200, {
+    const changes = name === 'timestamp.json';
+    const headers = {
       'content-type': 'application/json',
-      'cache-control': name === 'timestamp.json' ? 'no-store' : 'private, max-age=31536000, immutable',
-    });
+      'cache-control': changes ? 'no-store' : 'private, max-age=31536000, immutable',
+      vary: 'accept-encoding',
+    };
+    // Every name but that one has its version in it and always the same bytes.
+    if (!changes && bytes.length > packFromBytes && acceptsGzip(c.req.header('accept-encoding'))) {
+      const body = await packed.get(name, bytes);
+      return c.body(new Uint8Array(body), 200, { ...headers, 'content-encoding': 'gzip' });
+    }
+    return c.body(new Uint8Array(bytes), 200, headers);
   });
 
   api.openapi(pushRelease, async (c) => {

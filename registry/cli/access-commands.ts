@@ -5,10 +5,15 @@ import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import { publisherRole } from '../../shared/trust/ceremony/standing.ts';
+import { isNamespace } from '../../shared/trust/tuf/namespaces.ts';
 import { claimFileSchema } from '../../shared/wire/claim.ts';
 import { publisherSchema, roles, tokenCreatedSchema, tokenSchema } from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
 import { collect, connected, duration, type GlobalFlags, label, positive } from './flags.ts';
+import { makeBundle } from './key-bundles.ts';
+import { printBundle } from './key-change-commands.ts';
+import { keyArgument } from './key-files.ts';
 import { print, table, when } from './output.ts';
 import { publisherKey } from './publisher-key.ts';
 import { addPublisherStepCommands } from './step-commands.ts';
@@ -114,19 +119,55 @@ export function addClaimCommands(program: Command): void {
     );
 }
 
+interface PublisherFlags extends GlobalFlags {
+  key: string[];
+  threshold: number;
+  plan?: string;
+  out?: string;
+}
+
+/** Where targets is signed offline: its next version in a bundle, for its holders to sign. */
+function stagePublisher(namespace: string, flags: PublisherFlags, plan: string): void {
+  const { out, key, threshold } = flags;
+  if (out === undefined) throw new FleetError('config-invalid', '--plan needs --out FILE for the bundle');
+  if (!isNamespace(namespace)) throw new FleetError('input-invalid', `${namespace} cannot be a namespace`);
+  const made = makeBundle({
+    plan,
+    out,
+    changes: () => [{ kind: 'set', role: publisherRole(namespace), keys: key.map(keyArgument), threshold }],
+  });
+  printBundle({ out, ...(flags.json === undefined ? {} : { json: flags.json }) }, made);
+}
+
 export function addPublisherCommands(program: Command): void {
   const publishers = program.command('publishers').description('who may sign releases of a namespace');
 
   connected(publishers.command('add'))
     .description('name the keys of a namespace and how many of them must sign')
     .argument('<namespace>')
-    .requiredOption('--key <public-key>', 'Ed25519 public key, 64 hex digits (repeatable)', collect)
+    .requiredOption('--key <public-key>', '64 hex digits, or a .pub file (repeatable)', collect)
     .option('--threshold <n>', 'signatures that a release needs', positive, 1)
-    .action(async (namespace: string, flags: GlobalFlags & { key: string[]; threshold: number }) => {
+    .option(
+      '--plan <file>',
+      'where targets is signed offline: make a bundle from this plan, without a network',
+    )
+    .option('--out <file>', 'where to write that bundle')
+    .addHelpText(
+      'after',
+      '\nlepton keys ceremony publisher prints all steps where targets is signed offline.',
+    )
+    .action(async (namespace: string, flags: PublisherFlags) => {
+      if (flags.plan !== undefined) {
+        stagePublisher(namespace, flags, flags.plan);
+        return;
+      }
       const done = await connect(flags).send(
         'PUT',
         `/api/v1/publishers/${encodeURIComponent(namespace)}`,
-        { keys: flags.key.map((key) => key.toLowerCase()), threshold: flags.threshold },
+        {
+          keys: flags.key.map((key) => Buffer.from(keyArgument(key).publicKey).toString('hex')),
+          threshold: flags.threshold,
+        },
         publisherSchema,
       );
       print(

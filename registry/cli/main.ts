@@ -7,7 +7,9 @@ import { asFleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
+import { addKeyCommands } from './key-commands.ts';
 import { addModelCommands } from './model-commands.ts';
+import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addTelemetryCommands } from './telemetry-commands.ts';
@@ -50,6 +52,9 @@ async function main(): Promise<number> {
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);
+  addKeyCommands(program);
+  addPassphraseFlags(program);
+  program.hook('preAction', (_program, command) => usePassphraseFlag(command));
   quiet(program);
   try {
     await program.parseAsync();

@@ -5,9 +5,10 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
-import { pkcs8PemFromSeed, seedFromPkcs8Pem } from '../../shared/crypto/spki.ts';
-import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import { namePattern } from '../../shared/kernel/releases.ts';
+import { openPrivateKey } from './key-files.ts';
 import { configFolder, setting } from './settings.ts';
 
 export interface PublisherKey {
@@ -24,7 +25,8 @@ function isMissing(error: unknown): boolean {
 
 /**
  * The key with which this machine signs for a namespace: `file`, else `<keys>/<namespace>.key` where
- * `<keys>` is LEPTON_KEYS or the config folder. Made where it is missing and `create` allows it.
+ * `<keys>` is LEPTON_KEYS or the config folder. Made where it is missing and `create` allows it. A file of
+ * `lepton keys create` works as well as PKCS #8; its passphrase is asked for.
  */
 export function publisherKey(namespace: string, file: string | undefined, create: boolean): PublisherKey {
   if (!namePattern.test(namespace)) {
@@ -33,13 +35,12 @@ export function publisherKey(namespace: string, file: string | undefined, create
     });
   }
   const path = file ?? join(setting('keys', undefined) ?? join(configFolder(), 'keys'), `${namespace}.key`);
-  const found = (seed: Uint8Array, created: boolean): PublisherKey => {
-    const signer = signerFromSeed(seed, 'tweetnacl');
+  const found = (signer: Signer, created: boolean): PublisherKey => {
     return { signer, publicKeyHex: Buffer.from(signer.publicKey).toString('hex'), file: path, created };
   };
-  let pem: string;
+  let bytes: Uint8Array;
   try {
-    pem = readFileSync(path, 'utf8');
+    bytes = new Uint8Array(readFileSync(path));
   } catch (cause) {
     if (!isMissing(cause) || !create) {
       throw new FleetError('key-invalid', `cannot read the publisher's key ${path}: ${String(cause)}`, {
@@ -51,7 +52,7 @@ export function publisherKey(namespace: string, file: string | undefined, create
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     // `wx`: another push at the same moment must not lose its key.
     writeFileSync(path, pkcs8PemFromSeed(seed), { mode: 0o600, flag: 'wx' });
-    return found(seed, true);
+    return found(signerFromSeed(seed, 'tweetnacl'), true);
   }
-  return found(unwrap(seedFromPkcs8Pem(pem)), false);
+  return found(openPrivateKey(path, bytes), false);
 }

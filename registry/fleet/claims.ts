@@ -32,6 +32,7 @@ export function createClaims(core: RegistryCore): Claims {
         notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
         notAfterMs: expiresAtMs,
       });
+      const roots = await repository.roots();
       const file: ClaimFile = {
         schemaVersion: 1,
         kind: 'lepton-claim',
@@ -44,8 +45,8 @@ export function createClaims(core: RegistryCore): Claims {
         labels,
         uses,
         expiresAtMs,
-        catalogueRootSha256: await repository.catalogueRootSha256(),
-        regionRootSha256: await repository.regionRootSha256(),
+        catalogueRootSha256: roots.catalogue.sha256,
+        regionRootSha256: roots.region.sha256,
       };
       await store.tx((db) =>
         db.run(
@@ -58,6 +59,8 @@ export function createClaims(core: RegistryCore): Claims {
             created_by: createdBy,
             created_at_ms: nowMs,
             expires_at_ms: expiresAtMs,
+            catalogue_root_version: roots.catalogue.version,
+            region_root_version: roots.region.version,
           }),
         ),
       );

@@ -37,6 +37,11 @@ export interface Director {
    * it enrolled, before anything is assigned to it. Idempotent.
    */
   equip(deviceIds: readonly string[]): Promise<void>;
+  /**
+   * Signs and publishes again what the present director's key did not sign, after a rotation. Idempotent; what
+   * a crash leaves is done at the next start. How many there were.
+   */
+  reissue(): Promise<number>;
   /** Publishes every assignment again and renews from now on. */
   start(bus: RegistryBus): Promise<void>;
   stop(): void;
@@ -100,6 +105,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     const nowMs = clock.wall();
     const epoch = (present?.epoch ?? 0) + 1;
     const expiresAtMs = nowMs + fleetLimits.assignmentMs;
+    const signer = keyring.signer('director');
+    const signedBy = signer.keyId;
     const envelope = signAssignment(
       {
         schemaVersion,
@@ -113,7 +120,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         telemetry,
         authoritiesSha256: null,
       },
-      keyring.signer('director'),
+      signer,
     );
     const row = {
       epoch,
@@ -121,6 +128,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       message: encodeMessage({ schemaVersion, messageId: messageId(entropy), sentAtMs: nowMs, envelope }),
       issued_at_ms: nowMs,
       expires_at_ms: expiresAtMs,
+      signed_by: signedBy,
     };
     db.run(
       qb
@@ -196,26 +204,42 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     return publishing;
   }
 
-  /** Issues where `desired` and the assignment differ after a crash, and what would expire soon. */
-  async function renewDue(): Promise<void> {
+  /** Issues again what would expire soon and what an earlier director's key signed; how many there were. */
+  async function renewDue(): Promise<number> {
     const before = clock.wall() + fleetLimits.assignmentRenewBeforeMs;
+    let count = 0;
     for (;;) {
       const renewed = await store.tx((db) => {
+        const signedBy = keyring.signer('director').keyId;
         const due = db.all(
           qb
             .selectFrom('assignments')
             .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
             .select('assignments.device_id as deviceId')
-            .where('assignments.expires_at_ms', '<', before)
+            .where((eb) =>
+              eb.or([
+                eb('assignments.expires_at_ms', '<', before),
+                eb('assignments.signed_by', '!=', signedBy),
+              ]),
+            )
             .where('devices.status', '!=', 'revoked')
             .limit(batchDevices),
         );
         for (const { deviceId } of due) issueIn(db, deviceId, { renew: true });
         return due.map(({ deviceId }) => deviceId);
       });
-      if (renewed.length === 0) return;
+      if (renewed.length === 0) return count;
+      count += renewed.length;
       await publish(renewed);
     }
+  }
+
+  /** Signed before keys could change, so by the only key that there was. */
+  async function adopt(): Promise<void> {
+    const signedBy = keyring.signer('director').keyId;
+    await store.tx((db) =>
+      db.run(qb.updateTable('assignments').set({ signed_by: signedBy }).where('signed_by', 'is', null)),
+    );
   }
 
   async function equip(deviceIds: readonly string[]): Promise<void> {
@@ -275,10 +299,12 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     issueIn,
     publish,
     equip,
+    reissue: renewDue,
 
     async start(on) {
       if (bus !== null) throw new FleetError('internal', 'the director was started twice');
       bus = on;
+      await adopt();
       const all = await store.tx((db) => db.all(qb.selectFrom('devices').select('device_id')));
       await publish(all.map((row) => row.device_id));
       await renewDue();

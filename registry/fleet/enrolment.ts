@@ -174,15 +174,34 @@ export function createEnrolment(
     const device = await store.tx((db) =>
       db.first(qb.selectFrom('devices').selectAll().where('device_id', '=', by.deviceId)),
     );
+    const roots = await claimedRoots(claimId);
     return ok({
       status: 'accepted',
       deviceId: by.deviceId,
       certificate,
       labels: device === undefined ? labels : fromColumn<Labels>(device.labels),
-      catalogueRoot: Buffer.from(await repository.catalogueRoot()).toString('base64'),
-      regionRoot: Buffer.from(await repository.regionRoot()).toString('base64'),
+      catalogueRoot: Buffer.from(roots.catalogue).toString('base64'),
+      regionRoot: Buffer.from(roots.region).toString('base64'),
       telemetryEpoch: device?.telemetry_epoch ?? 0,
     });
+  }
+
+  /** The roots whose digests the claim names: a claim outlives a rotation, the device walks on from there. */
+  async function claimedRoots(claimId: string): Promise<{ catalogue: Uint8Array; region: Uint8Array }> {
+    const claim = await store.tx((db) =>
+      db.first(
+        qb
+          .selectFrom('claims')
+          .select(['catalogue_root_version as catalogue', 'region_root_version as region'])
+          .where('claim_id', '=', claimId),
+      ),
+    );
+    const rootOf = async (name: string, version: number | null | undefined): Promise<Uint8Array | null> =>
+      version === null || version === undefined ? null : repository.file(name.replace('N', `${version}`));
+    return {
+      catalogue: (await rootOf('N.root.json', claim?.catalogue)) ?? (await repository.catalogueRoot()),
+      region: (await rootOf('region/N.root.json', claim?.region)) ?? (await repository.regionRoot()),
+    };
   }
 
   async function refused(claimId: string, refusal: Refusal): Promise<void> {

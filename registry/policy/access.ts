@@ -21,17 +21,20 @@ export type Action =
   | 'rollouts.read'
   | 'rollouts.write'
   | 'telemetry.read'
+  | 'keys.read'
+  | 'keys.write'
   | 'tokens.write';
 
 const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
 // `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
+// `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: [...reading, 'telemetry.read'],
+  auditor: [...reading, 'telemetry.read', 'keys.read'],
   approver: reading,
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
-  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write', 'telemetry.read'],
+  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write', 'telemetry.read', 'keys.read'],
   admin: [
     ...reading,
     'catalogue.push',
@@ -41,6 +44,8 @@ const rights: Record<Role, readonly Action[]> = {
     'devices.write',
     'rollouts.write',
     'telemetry.read',
+    'keys.read',
+    'keys.write',
     'tokens.write',
   ],
 };

@@ -7,6 +7,7 @@ import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { isNamespace } from '../../shared/trust/tuf/namespaces.ts';
 import type { RegistryDb, RegistryQueries, RegistryStore } from '../store/open.ts';
+import { createKeyDesk, type KeyDesk } from './key-desk.ts';
 import type { Keyring } from './keys.ts';
 import { createParsedTargets } from './parsed-targets.ts';
 import { counterFloorsIn, raiseCounterFloorIn, raiseVersionFloorIn } from './publisher-floors.ts';
@@ -34,12 +35,14 @@ export interface CatalogueRepository {
   catalogueRootSha256(): Promise<string>;
   regionRoot(): Promise<Uint8Array>;
   regionRootSha256(): Promise<string>;
+  /** Which roots are in force, both as of one moment. */
+  roots(): Promise<Record<'catalogue' | 'region', { version: number; sha256: string }>>;
   publishers(): Promise<Publisher[]>;
   publisher(namespace: string): Promise<Publisher | null>;
   /**
    * Names the keys (hex) of a namespace: new targets, snapshot and timestamp in one transaction. Idempotent.
    * Refusals: `input-invalid`, `key-invalid`, `conflict` where the namespace's present metadata would no
-   * longer be signed by enough of its keys.
+   * longer be signed by enough of its keys, `keys-offline` where others hold the keys of targets.
    */
   delegate(namespace: string, keys: string[], threshold: number): Promise<Result<Publisher>>;
   /**
@@ -61,8 +64,13 @@ export interface CatalogueRepository {
   raiseVersionFloor(namespace: string, version: number): Promise<Result<void>>;
   /** Only rises. The namespace need not know the model yet. Refusal: `namespace-unknown`. */
   raiseCounterFloor(model: { namespace: string; name: string }, counter: number): Promise<Result<void>>;
-  /** Signs again what would expire soon; daily from a timer. True where something was signed. */
+  /**
+   * Signs again what would expire soon, as far as this registry holds the keys, and warns of the rest; from a
+   * timer. True where something was signed.
+   */
   resign(nowMs: number): Promise<boolean>;
+  /** Plans, installs and shows keys. */
+  keys: KeyDesk;
   /** Called with the exact timestamp bytes after each new one is durable. Returns how to stop. */
   onTimestamp(listener: (bytes: Uint8Array) => void): () => void;
 }
@@ -165,6 +173,12 @@ export async function openRepository(parts: {
     const row = { namespace, keys: JSON.stringify(keys), threshold, created_at_ms: clock.wall() };
     if (present?.keys === row.keys && present.threshold === threshold)
       return ok(publisherOf(files, db, qb, present));
+    if (!files.canSign(db, 'targets')) {
+      return refuse(
+        'keys-offline',
+        `targets is signed offline; lepton keys plan --out plan.json, then lepton publishers add ${namespace} with --plan plan.json --out bundle.json`,
+      );
+    }
     const current = files.current(db, namespaceRole(namespace));
     if (current !== null) {
       const signatures = files.countSignatures(current.bytes, keys);
@@ -189,6 +203,10 @@ export async function openRepository(parts: {
   }
 
   await signing('first start', (db) => files.createMissing(db, clock.wall()));
+  // Before anything is deleted: a registry that lacks a key it needs must not start, and must not tidy up.
+  keyring.follow(await store.tx((db) => files.roles(db)));
+  const keys = createKeyDesk({ store, files, keyring, region, clock, log, signing });
+  await keys.tidy();
 
   const bytesOf = (role: string): Promise<Uint8Array> => store.tx((db) => files.expect(db, role).bytes);
   return {
@@ -197,6 +215,14 @@ export async function openRepository(parts: {
     catalogueRootSha256: async () => sha256Hex(await bytesOf('root')),
     regionRoot: () => bytesOf('region/root'),
     regionRootSha256: async () => sha256Hex(await bytesOf('region/root')),
+    roots: () =>
+      store.tx((db) => {
+        const of = (role: string) => {
+          const { version, bytes } = files.expect(db, role);
+          return { version, sha256: sha256Hex(bytes) };
+        };
+        return { catalogue: of('root'), region: of('region/root') };
+      }),
 
     publishers: () =>
       store.tx((db) =>
@@ -258,7 +284,12 @@ export async function openRepository(parts: {
         return ok();
       }),
 
-    resign: (nowMs) => signing('before expiry', (db) => files.resign(db, nowMs)),
+    async resign(nowMs) {
+      const signed = await signing('before expiry', (db) => files.resign(db, nowMs));
+      await keys.watch();
+      return signed;
+    },
+    keys,
 
     onTimestamp(listener) {
       listeners.add(listener);

@@ -1,9 +1,13 @@
 // Why: makes, signs and stores the files of each role: which version is current, what lists what.
-// Trusts: the keyring. Must never: sign outside the transaction that stores what was signed.
+// Trusts: the keyring for who holds what; the root in the same transaction for whose signature counts.
+// Must never: sign outside the transaction that stores what was signed, or with a key that the root does not name.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
-import { FleetError } from '../../shared/kernel/errors.ts';
-import { makeRegionRoot } from '../../shared/trust/region.ts';
+import type { Signer } from '../../shared/crypto/ed25519.ts';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { type RoleName, type Roles, rolesOf } from '../../shared/trust/ceremony/standing.ts';
+import { makeRegionRoot, regionRoles } from '../../shared/trust/region.ts';
+import { parseRoot, parseTargets, type RootMetadata } from '../../shared/trust/tuf/metadata.ts';
 import {
   countValidSignatures,
   type MetaFile,
@@ -11,9 +15,11 @@ import {
   makeSnapshot,
   makeTargets,
   makeTimestamp,
+  parseRootFile,
+  type RoleSpec,
 } from '../../shared/trust/tuf/repository.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
-import type { KeyRole, Keyring } from './keys.ts';
+import type { DevelopmentRole, KeyRole, Keyring } from './keys.ts';
 
 const dayMs = 86_400_000;
 
@@ -57,8 +63,12 @@ export interface RoleFiles {
   signTimestamp(db: RegistryDb, nowMs: number): void;
   /** Signs whatever does not exist yet. */
   createMissing(db: RegistryDb, nowMs: number): void;
-  /** Signs again what would expire soon. True where something was. */
+  /** Signs again what would expire soon and what this registry holds the keys of. True where something was. */
   resign(db: RegistryDb, nowMs: number): boolean;
+  /** Who may sign what, as the documents in force say. */
+  roles(db: RegistryDb): Roles;
+  /** Whether this registry holds enough keys of the role. */
+  canSign(db: RegistryDb, role: RoleName): boolean;
 }
 
 const namespacePrefix = 'ns/';
@@ -66,8 +76,6 @@ export const namespaceRole = (namespace: string): string => namespacePrefix + na
 
 export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; region: string }): RoleFiles {
   const { qb, keyring, region } = parts;
-  const keysOf = (...roles: KeyRole[]): Uint8Array[] => roles.map((role) => keyring.signer(role).publicKey);
-  const signersOf = (...roles: KeyRole[]) => roles.map((role) => keyring.signer(role));
 
   const read = (db: RegistryDb, name: string): Uint8Array | null =>
     db.first(qb.selectFrom('metadata_files').select('bytes').where('name', '=', name))?.bytes ?? null;
@@ -115,6 +123,40 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     }
   }
 
+  /** Parsing a root takes about a millisecond; it changes once a year. Kept by its bytes' digest. */
+  let parsedRoots: { key: string; root: RootMetadata; regionRoot: RootMetadata } | null = null;
+
+  function roots(db: RegistryDb): { root: RootMetadata; regionRoot: RootMetadata } {
+    const [root, regionRoot] = [expect(db, 'root'), expect(db, 'region/root')];
+    const key = `${sha256Hex(root.bytes)} ${sha256Hex(regionRoot.bytes)}`;
+    if (parsedRoots?.key !== key) {
+      parsedRoots = {
+        key,
+        root: unwrap(parseRootFile(root.bytes)),
+        regionRoot: unwrap(parseRoot(regionRoot.bytes, regionRoles)),
+      };
+    }
+    return parsedRoots;
+  }
+
+  function specOf(root: RootMetadata, role: string): RoleSpec {
+    const { keys = [], threshold = 1 } = root.roles.get(role) ?? {};
+    return { keys: keys.map((key) => key.publicKey), threshold };
+  }
+
+  /** Held keys of a role, as many as must sign; fewer where this registry does not hold them. */
+  function heldOf(spec: RoleSpec): Signer[] {
+    return spec.keys.flatMap((key) => keyring.held(key) ?? []).slice(0, spec.threshold);
+  }
+
+  function signersOf(db: RegistryDb, role: 'targets' | 'snapshot' | 'timestamp'): Signer[] {
+    const spec = specOf(roots(db).root, role);
+    const signers = heldOf(spec);
+    if (signers.length < spec.threshold)
+      throw new FleetError('keys-offline', `this registry does not hold the keys of ${role}`);
+    return signers;
+  }
+
   const describe = (file: CurrentFile): MetaFile => ({
     version: file.version,
     bytes: file.bytes.length,
@@ -140,35 +182,82 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     save(db, { role, file, version, expiresAtMs, bytes: make({ version, expiresAtMs }), nowMs });
   }
 
-  const signRoot = (db: RegistryDb, nowMs: number): void =>
+  const first = (...roles: (DevelopmentRole | KeyRole)[]): Signer[] => roles.map(keyring.firstStart);
+  const spec = (threshold: number, signers: Signer[]): RoleSpec => ({
+    keys: signers.map((signer) => signer.publicKey),
+    threshold,
+  });
+
+  function firstRoot(db: RegistryDb, nowMs: number): void {
+    const holders = first('root-1', 'root-2', 'root-3');
     sign(db, 'root', nowMs, (head) =>
       makeRoot({
         ...head,
         roles: {
-          root: { keys: keysOf('root-1', 'root-2', 'root-3'), threshold: 2 },
-          targets: { keys: keysOf('targets'), threshold: 1 },
-          snapshot: { keys: keysOf('snapshot'), threshold: 1 },
-          timestamp: { keys: keysOf('timestamp'), threshold: 1 },
+          root: spec(2, holders),
+          targets: spec(1, first('targets')),
+          snapshot: spec(1, first('snapshot')),
+          timestamp: spec(1, first('timestamp')),
         },
-        signers: signersOf('root-1', 'root-2'),
+        signers: holders.slice(0, 2),
       }),
     );
+  }
 
-  const signRegionRoot = (db: RegistryDb, nowMs: number): void =>
+  function firstRegionRoot(db: RegistryDb, nowMs: number): void {
+    const holders = first('region-root-1', 'region-root-2', 'region-root-3');
     sign(db, 'region/root', nowMs, (head) =>
       makeRegionRoot({
         ...head,
         region,
         roles: {
-          root: { keys: keysOf('region-root-1', 'region-root-2', 'region-root-3'), threshold: 2 },
-          director: { keys: keysOf('director'), threshold: 1 },
-          time: { keys: keysOf('time'), threshold: 1 },
-          ack: { keys: keysOf('ack'), threshold: 1 },
-          command: { keys: keysOf('command'), threshold: 1 },
+          root: spec(2, holders),
+          director: spec(1, first('director')),
+          time: spec(1, first('time')),
+          ack: spec(1, first('ack')),
+          command: spec(1, first('command')),
         },
-        signers: signersOf('region-root-1', 'region-root-2'),
+        signers: holders.slice(0, 2),
       }),
     );
+  }
+
+  /** The same root with a new date. Only in development does the registry hold the keys for it. */
+  function renewRoot(db: RegistryDb, nowMs: number): void {
+    const { root } = roots(db);
+    sign(db, 'root', nowMs, (head) =>
+      makeRoot({
+        ...head,
+        roles: {
+          root: specOf(root, 'root'),
+          targets: specOf(root, 'targets'),
+          snapshot: specOf(root, 'snapshot'),
+          timestamp: specOf(root, 'timestamp'),
+        },
+        holders: root.holders,
+        signers: heldOf(specOf(root, 'root')),
+      }),
+    );
+  }
+
+  function renewRegionRoot(db: RegistryDb, nowMs: number): void {
+    const { regionRoot } = roots(db);
+    sign(db, 'region/root', nowMs, (head) =>
+      makeRegionRoot({
+        ...head,
+        region,
+        roles: {
+          root: specOf(regionRoot, 'root'),
+          director: specOf(regionRoot, 'director'),
+          time: specOf(regionRoot, 'time'),
+          ack: specOf(regionRoot, 'ack'),
+          command: specOf(regionRoot, 'command'),
+        },
+        holders: regionRoot.holders,
+        signers: heldOf(specOf(regionRoot, 'root')),
+      }),
+    );
+  }
 
   function signTargets(db: RegistryDb, nowMs: number): void {
     const publishers = db.all(qb.selectFrom('publishers').selectAll().orderBy('namespace'));
@@ -181,7 +270,7 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
       };
     });
     sign(db, 'targets', nowMs, (head) =>
-      makeTargets({ ...head, delegations, signers: signersOf('targets') }),
+      makeTargets({ ...head, delegations, signers: signersOf(db, 'targets') }),
     );
   }
 
@@ -197,14 +286,27 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     for (const { role } of rows) {
       files.set(`${role.slice(namespacePrefix.length)}.json`, describe(expect(db, role)));
     }
-    sign(db, 'snapshot', nowMs, (head) => makeSnapshot({ ...head, files, signers: signersOf('snapshot') }));
+    sign(db, 'snapshot', nowMs, (head) =>
+      makeSnapshot({ ...head, files, signers: signersOf(db, 'snapshot') }),
+    );
   }
 
   function signTimestamp(db: RegistryDb, nowMs: number): void {
     const snapshot = describe(expect(db, 'snapshot'));
     sign(db, 'timestamp', nowMs, (head) =>
-      makeTimestamp({ ...head, snapshot, signers: signersOf('timestamp') }),
+      makeTimestamp({ ...head, snapshot, signers: signersOf(db, 'timestamp') }),
     );
+  }
+
+  function roles(db: RegistryDb): Roles {
+    const { root, regionRoot } = roots(db);
+    return rolesOf(root, regionRoot, unwrap(parseTargets(expect(db, 'targets').bytes)));
+  }
+
+  function canSign(db: RegistryDb, role: RoleName): boolean {
+    const { root, regionRoot } = roots(db);
+    const wanted = role === 'region-root' ? specOf(regionRoot, 'root') : specOf(root, role);
+    return heldOf(wanted).length >= wanted.threshold;
   }
 
   return {
@@ -212,6 +314,8 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     current,
     expect,
     save,
+    roles,
+    canSign,
     countSignatures: (bytes, keysHex) =>
       countValidSignatures(
         bytes,
@@ -222,8 +326,8 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     signTimestamp,
 
     createMissing(db, nowMs) {
-      if (current(db, 'root') === null) signRoot(db, nowMs);
-      if (current(db, 'region/root') === null) signRegionRoot(db, nowMs);
+      if (current(db, 'root') === null) firstRoot(db, nowMs);
+      if (current(db, 'region/root') === null) firstRegionRoot(db, nowMs);
       if (current(db, 'targets') === null) signTargets(db, nowMs);
       if (current(db, 'snapshot') === null) signSnapshot(db, nowMs);
       if (current(db, 'timestamp') === null) signTimestamp(db, nowMs);
@@ -232,11 +336,12 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     resign(db, nowMs) {
       const due = (role: string, life: { renewMs: number }): boolean =>
         expect(db, role).expiresAtMs - nowMs < life.renewMs;
-      const regionRoot = due('region/root', lives.root);
-      if (regionRoot) signRegionRoot(db, nowMs);
-      const root = due('root', lives.root);
-      if (root) signRoot(db, nowMs);
-      const targets = due('targets', lives.targets);
+      // What is signed offline is its holders' to renew; key-watch.ts says so ahead of time.
+      const regionRoot = due('region/root', lives.root) && canSign(db, 'region-root');
+      if (regionRoot) renewRegionRoot(db, nowMs);
+      const root = due('root', lives.root) && canSign(db, 'root');
+      if (root) renewRoot(db, nowMs);
+      const targets = due('targets', lives.targets) && canSign(db, 'targets');
       if (targets) signTargets(db, nowMs);
       const snapshot = targets || due('snapshot', lives.snapshot);
       if (snapshot) signSnapshot(db, nowMs);

@@ -14,6 +14,9 @@ export interface ClaimsTable {
   created_by: string;
   created_at_ms: number;
   expires_at_ms: number;
+  /** Versions of the roots whose digests it names; null where it was made before they were kept. */
+  catalogue_root_version: number | null;
+  region_root_version: number | null;
 }
 
 export interface ClaimUsesTable {
@@ -94,6 +97,8 @@ export interface AssignmentsTable {
   message: Uint8Array;
   issued_at_ms: number;
   expires_at_ms: number;
+  /** Key id of the director's key; null where it was signed before keys could change. */
+  signed_by: string | null;
 }
 
 export interface FleetEventsTable {

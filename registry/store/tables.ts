@@ -86,6 +86,20 @@ export interface PublisherStepsTable {
   updated_at_ms: number;
 }
 
+/** Online keys made for a plan (migrations/004-keys.sql). The private key is a file. */
+export interface PendingKeysTable {
+  role: string;
+  key_id: string;
+  public_key: string;
+  made_at_ms: number;
+}
+
+/** Names of key holders; words for people. */
+export interface KeyHoldersTable {
+  key_id: string;
+  holder: string;
+}
+
 export interface TokensTable {
   id: string;
   user: string;
@@ -105,6 +119,8 @@ export interface CatalogueTables {
   releases: ReleasesTable;
   model_floors: ModelFloorsTable;
   publisher_steps: PublisherStepsTable;
+  pending_keys: PendingKeysTable;
+  key_holders: KeyHoldersTable;
   tokens: TokensTable;
 }
 

@@ -80,6 +80,30 @@ export const codes = {
   'report-cloned': row(409, 'never', 'two devices use one key; lepton devices release ID, or enrol again'),
   'report-replayed': row(409, 'never', 'its counter was used before'),
 
+  // keys of authorities
+  'key-file-malformed': row(400, 'never', 'give a file that lepton keys create wrote', 2),
+  'key-plan-malformed': row(400, 'never', 'give the file that lepton keys plan wrote', 2),
+  'key-bundle-malformed': row(
+    400,
+    'never',
+    'give a file that lepton keys ceremony, rotate or revoke wrote',
+    2,
+  ),
+  'key-unknown': row(404, 'never', 'lepton keys status and lepton keys show FILE list keys and their ids'),
+  'key-duplicate': row(400, 'never', 'give every role different keys'),
+  'key-not-needed': row(409, 'never', 'lepton keys show BUNDLE says whose signatures it needs'),
+  'passphrase-missing': row(
+    400,
+    'never',
+    'type it at a terminal, or give --passphrase-file F or LEPTON_PASSPHRASE',
+    2,
+  ),
+  'passphrase-wrong': row(403, 'never', 'try again; without its passphrase a key is lost'),
+  'threshold-unreachable': row(400, 'never', 'add keys first, or lower the threshold with them'),
+  'signatures-missing': row(409, 'never', 'carry the bundle to the holders named: lepton keys sign'),
+  'keys-offline': row(409, 'never', 'make a plan and a bundle, and have it signed offline: lepton keys plan'),
+  'keys-not-held': row(409, 'never', 'make the bundle from a new plan: lepton keys plan --new-online'),
+
   // delivery
   'fetch-not-found': row(404, 'never', 'the registry does not have this digest'),
   'fetch-denied': row(403, 'never', 'this digest is not assigned to the device'),

@@ -4,6 +4,7 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../kernel/releases.ts';
+import { keyBundleSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
 import {
   deviceIdSchema,
@@ -332,4 +333,58 @@ export const telemetryCountsSchema = z.object({
   dropped: z.number().int().nonnegative(),
 });
 export type TelemetryCounts = z.infer<typeof telemetryCountsSchema>;
+
+/** `POST /api/v1/keys/plan`; the answer is a key plan (key-plan.ts). */
+export const keyPlanCreateSchema = z.object({
+  /** Make online keys that the next roots may name; those of an earlier plan that were not installed are deleted. */
+  newOnline: z.boolean().default(false),
+});
+/** `POST /api/v1/keys/install`. */
+export const keyInstallSchema = z.object({ bundle: keyBundleSchema });
+/** What became of a bundle. The same one again changes nothing and says so. */
+export const keysInstalledSchema = z.object({
+  status: z.enum(['installed', 'in-force-already']),
+  /** `root 2`, `region-root 2`, `targets 5`, `publisher:acme 3`. */
+  documents: z.array(z.string()),
+  /** Documents to which the registry added signatures of its development keys. */
+  signedHere: z.array(z.string()),
+  /** Keys that no document names any more; their files are deleted. */
+  deleted: z.array(z.object({ role: z.string(), keyId: z.string() })),
+  /** Assignments that were signed again because the director's key changed. */
+  reissued: z.number().int().nonnegative(),
+  keys: z.enum(['development', 'offline']),
+});
+export type KeysInstalled = z.infer<typeof keysInstalledSchema>;
+
+export const keyPlaces = ['this registry', 'offline', 'publisher'] as const;
+/** `GET /api/v1/keys`. */
+export const keysStatusSchema = z.object({
+  region: nameSchema,
+  keys: z.enum(['development', 'offline']),
+  catalogueRootSha256: sha256,
+  regionRootSha256: sha256,
+  roles: z.array(
+    z.object({
+      /** `root`, `targets`, `snapshot`, `timestamp`, `region-root`, `director`, …, `fleet-ca`, `publisher:acme`. */
+      role: z.string(),
+      threshold: z.number().int(),
+      keys: z.array(
+        z.object({
+          keyId: sha256,
+          publicKey: z.string(),
+          holder: z.string().nullable(),
+          where: z.enum(keyPlaces),
+        }),
+      ),
+      /** Of the document that names or is signed by the role; null where there is none yet. */
+      version: z.number().int().nullable(),
+      expiresAtMs: timeMs.nullable(),
+      daysLeft: z.number().int().nullable(),
+    }),
+  ),
+  /** Online keys that wait for a bundle to name them. */
+  pending: z.array(z.object({ role: z.string(), keyId: sha256, madeAtMs: timeMs })),
+  warnings: z.array(z.object({ role: z.string(), detail: z.string(), next: z.string() })),
+});
+export type KeysStatus = z.infer<typeof keysStatusSchema>;
 export { rolloutFileSchema };

@@ -4,6 +4,8 @@
 
 import { z } from 'zod';
 import { claimFileSchema } from './claim.ts';
+import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
+import { keyBundleSchema, keyPlanSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
 import {
   assignmentSchema,
@@ -50,6 +52,10 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   golden: { title: 'Golden cases', schema: goldenFileSchema },
   profile: { title: 'Reference profile', schema: profileSchema },
   claim: { title: 'Enrolment claim file; a secret', schema: claimFileSchema },
+  'key-file': { title: 'Private key, sealed under a passphrase; a secret', schema: keyFileSchema },
+  'public-key-file': { title: 'Public key with its holder (FILE.pub)', schema: publicKeyFileSchema },
+  'key-plan': { title: 'What is in force, for a ceremony (lepton keys plan)', schema: keyPlanSchema },
+  'key-bundle': { title: 'What is to follow, on its way from holder to holder', schema: keyBundleSchema },
   rollout: { title: 'Rollout file', schema: rolloutFileSchema },
   envelope: { title: 'DSSE envelope', schema: envelopeSchema },
   assignment: {

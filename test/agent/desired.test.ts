@@ -169,6 +169,23 @@ test('what the catalogue did not name is judged again when the catalogue moves o
   await scene.desired.stop();
 });
 
+test('an assignment by a director not heard of yet is judged again when the region’s root has moved on', async () => {
+  const scene = follow();
+  // Asked for a newer region root a moment ago, so it was not asked again for this one.
+  scene.verdicts.set('rotated', refuse('assignment-signature-invalid', 'by nobody that is known'));
+  scene.desired.receive(message('rotated'));
+  await settle();
+  scene.verdicts.set('rotated', ok({ assignment: assignment(2), fresh: true }));
+  scene.desired.doorbell(Uint8Array.of(1));
+  await scene.pass(5_000);
+  assert.deepEqual(scene.handedOver, [], 'nothing has moved on, so nothing is worth another look');
+  scene.refresh = ok({ changed: true, refused: [] });
+  scene.desired.doorbell(Uint8Array.of(2));
+  await scene.pass(5_000);
+  assert.deepEqual(scene.handedOver, [2]);
+  await scene.desired.stop();
+});
+
 test('the poll refreshes the catalogue and asks for the assignment, only while there is a line', async () => {
   const scene = follow();
   scene.online = false;

@@ -18,6 +18,9 @@ const actions: Action[] = [
   'devices.write',
   'rollouts.read',
   'rollouts.write',
+  'telemetry.read',
+  'keys.read',
+  'keys.write',
   'tokens.write',
 ];
 
@@ -25,10 +28,13 @@ test('the table of rights, written out', () => {
   const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'];
   const expected: Record<(typeof roles)[number], string[]> = {
     viewer: reading,
-    auditor: reading,
+    auditor: [...reading, 'telemetry.read', 'keys.read'],
     approver: reading,
     publisher: [...reading, 'catalogue.push', 'publishers.claim'],
-    operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write'],
+    operator: [
+      ...[...reading, 'claims.write', 'devices.write', 'rollouts.write'],
+      ...['telemetry.read', 'keys.read'],
+    ],
     admin: actions,
   };
   for (const role of roles) {
@@ -44,6 +50,8 @@ test('a bound token changes its own namespace only, and nothing of the whole fle
   for (const [action, namespace] of [
     ['catalogue.push', 'other'],
     ['devices.write', null],
+    ['keys.read', null],
+    ['keys.write', null],
     ['tokens.write', null],
     ['tokens.write', 'other'],
   ] as const) {

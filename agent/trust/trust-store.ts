@@ -161,17 +161,23 @@ function usableRoot(
   return candidates.find(isWhole) ?? candidates[0] ?? null;
 }
 
+/** `lepton-agent status` opens a store read-only, also one that no daemon has migrated yet. */
+function hasNumbersAndRoots(db: SqlTx): boolean {
+  return db.get("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'trust_roots'") !== undefined;
+}
+
 /** All that is held, or null before enrolment. */
 export function loadTrust(store: Store): Promise<TrustRecord | null> {
   return store.tx((db) => {
+    const isMigrated = hasNumbersAndRoots(db);
     const root = usableRoot(
       fileBytes(db, 'root'),
-      acceptedRoots(db, 'catalogue'),
+      isMigrated ? acceptedRoots(db, 'catalogue') : [],
       (bytes) => trustRoot(housePolicy, bytes).ok,
     );
     const regionRoot = usableRoot(
       fileBytes(db, 'region-root'),
-      acceptedRoots(db, 'region'),
+      isMigrated ? acceptedRoots(db, 'region') : [],
       (bytes) => parseRegionRoot(bytes).ok,
     );
     if (root === null || regionRoot === null) return null;
@@ -188,7 +194,7 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
       'SELECT epoch, payload_sha256, envelope FROM trust_assignment WHERE id = 1',
     );
     const time = db.get<{ verified_ms: number }>('SELECT verified_ms FROM trust_time WHERE id = 1');
-    const floors = heldFloors(db);
+    const floors = isMigrated ? heldFloors(db) : null;
     return {
       catalogue: {
         root,

@@ -86,7 +86,7 @@ describe('foreign keys', () => {
       `x${good}`,
       good.replace(/\n/g, ''),
       good.replace('PUBLIC KEY', 'CERTIFICATE'),
-      good.replace(/[A-Za-z0-9]{20}\n/, '\n'),
+      good.slice(0, 40) + good.slice(60),
       good.replace('-----END', `${'A'.repeat(10_000)}\n-----END`),
     ])
       assert.equal(readForeignKey('ecdsa', 'ecdsa-sha2-nistp256', text), null, text.slice(0, 40));

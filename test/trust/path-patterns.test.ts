@@ -76,7 +76,7 @@ describe('path patterns', () => {
     const start = performance.now();
     for (let round = 0; round < 20; round += 1)
       assert.ok(!matchesPathPattern('*a'.repeat(256), `${'a'.repeat(511)}b`));
-    assert.ok(performance.now() - start < 2_000, 'a matcher that tries every split would take for ever');
+    assert.ok(performance.now() - start < 5_000, 'a matcher that tries every split would take for ever');
   });
 
   it('may be hash prefixes instead', () => {

@@ -284,6 +284,12 @@ describe('a store with torn rows', () => {
       ] as const)
         db.run('INSERT INTO trust_files (name, bytes) VALUES (?, ?)', name, bytes);
     });
+    const unmigrated = await loadTrust(store);
+    assert.deepEqual(
+      unmigrated?.catalogue.root,
+      new Uint8Array(repository.firstRoot),
+      'status reads it as it is',
+    );
     await store.tx((db) => {
       for (const statement of (trustMigrations[1]?.sql ?? '').split(/;\n/).filter((one) => /\w/.test(one)))
         db.run(statement);

@@ -212,21 +212,20 @@ describe('names', () => {
 });
 
 describe('a server that', () => {
-  const bounds = { bytesMax: 1_000, timeoutMs: 300 };
+  const bounds = { bytesMax: 1_000, timeoutMs: 20_000 };
   const codes = { missing: 'metadata-missing', tooLarge: 'metadata-too-large' } as const;
 
   async function ask(
     t: { after(work: () => Promise<void>): void },
     answer: (response: ServerResponse) => void,
+    timeoutMs: number,
   ): Promise<string> {
     const served = await serve(new TufSimulator('ed25519'), (_path, response) => {
       answer(response);
       return true;
     });
     t.after(served.close);
-    const start = performance.now();
-    const result = await downloadBytes(new URL(served.metadataUrl), bounds, codes);
-    assert.ok(performance.now() - start < 5_000);
+    const result = await downloadBytes(new URL(served.metadataUrl), { ...bounds, timeoutMs }, codes);
     return result.ok ? result.value.length.toString() : result.refusal.code;
   }
 
@@ -280,7 +279,10 @@ describe('a server that', () => {
     ],
   ];
   for (const [what, expected, answer] of cases) {
-    it(`${what}: ${expected}`, async (t) => assert.equal(await ask(t, answer), expected));
+    it(`${what}: ${expected}`, async (t) => {
+      const timeoutMs = expected === 'fetch-timeout' ? 300 : bounds.timeoutMs;
+      assert.equal(await ask(t, answer, timeoutMs), expected);
+    });
   }
 
   it('is not there: repository-unreachable', async () => {

@@ -68,7 +68,7 @@ const seeds: Uint8Array[] = [
 ];
 
 /** Longest that one reader may take for one small file. */
-const soonMs = 2_000;
+const soonMs = 5_000;
 
 function readAll(bytes: Uint8Array): void {
   for (const [name, read] of readers) {
@@ -211,7 +211,7 @@ describe('readers of metadata', () => {
       const start = performance.now();
       const result = read(huge);
       assert.ok(!result.ok && result.refusal.code === 'metadata-too-large', name);
-      assert.ok(performance.now() - start < 100, name);
+      assert.ok(performance.now() - start < 1_000, name);
     }
   });
 

@@ -334,6 +334,8 @@ test('a publisher by an offline hand; a revoked publisher key; a root key that i
     keys: [...keys, hexOf(publisherKey('second'))].sort(),
     threshold: 2,
     metadataVersion: 0,
+    versionFloor: 0,
+    counterFloors: {},
   });
   // Asked again for what is so already, it is no refusal.
   assert.equal(

@@ -22,13 +22,20 @@ import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
 import type { Tasks } from './tasks.ts';
 
+export interface IssueOptions {
+  /** Signs in any case. */
+  renew: boolean;
+  /** An epoch that the device is proven to hold: the next one is above it. */
+  above?: number;
+}
+
 export interface Director {
   /**
    * Signs and stores the device's next assignment where its labels or its desired releases differ
    * from the one in force, inside the transaction that changed them. Returns the epoch in force, 0
-   * where there is none. `renew` signs in any case. Call `publish` after the commit.
+   * where there is none. Call `publish` after the commit.
    */
-  issueIn(db: RegistryDb, deviceId: string, options?: { renew: boolean }): number;
+  issueIn(db: RegistryDb, deviceId: string, options?: IssueOptions): number;
   /** Publishes the stored assignments retained; of a device that may not connect, clears the topic. */
   publish(deviceIds: Iterable<string>): Promise<void>;
   /**
@@ -36,6 +43,10 @@ export interface Director {
    * it enrolled, before anything is assigned to it. Idempotent.
    */
   equip(deviceIds: readonly string[]): Promise<void>;
+  /** Signs every device's assignment again, with the next epoch: the director's key has changed. */
+  reissueAll(): Promise<void>;
+  /** The same for those that name another list of authorities, or that another key signed. Idempotent. */
+  reissueStale(): Promise<void>;
   /** Publishes every assignment again and renews from now on. */
   start(bus: RegistryBus): Promise<void>;
   stop(): void;
@@ -47,7 +58,7 @@ const batchDevices = 200;
 const keysAtOnce = 20;
 
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
-  const { store, keyring, telemetryKeys, clock, entropy, log, region } = core;
+  const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
   let bus: RegistryBus | null = null;
   let timer: Timer | null = null;
@@ -65,7 +76,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     return manifest.requires ?? {};
   }
 
-  function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
+  function issueIn(db: RegistryDb, deviceId: string, options: IssueOptions = { renew: false }): number {
     const device = db.first(
       qb
         .selectFrom('devices')
@@ -95,8 +106,11 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),
     );
+    const authoritiesSha256 = authorities.sha256();
+    const signer = keyring.signer('director');
     const contentSha256 = sha256Hex(
       canonicalJson({
+        authoritiesSha256,
         labels,
         releases: releases.map((release) => ({ ...release })),
         telemetry: telemetry === null ? null : { ...telemetry },
@@ -104,7 +118,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
     const nowMs = clock.wall();
-    const epoch = (present?.epoch ?? 0) + 1;
+    const epoch = Math.max(present?.epoch ?? 0, options.above ?? 0) + 1;
     const expiresAtMs = nowMs + fleetLimits.assignmentMs;
     const envelope = signAssignment(
       {
@@ -117,9 +131,9 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         labels,
         releases,
         telemetry,
-        authoritiesSha256: null,
+        authoritiesSha256,
       },
-      keyring.signer('director'),
+      signer,
     );
     const row = {
       epoch,
@@ -127,6 +141,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       message: encodeMessage({ schemaVersion, messageId: messageId(entropy), sentAtMs: nowMs, envelope }),
       issued_at_ms: nowMs,
       expires_at_ms: expiresAtMs,
+      authorities_sha256: authoritiesSha256,
+      director_key_id: signer.keyId,
     };
     db.run(
       qb
@@ -202,26 +218,53 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     return publishing;
   }
 
-  /** Issues where `desired` and the assignment differ after a crash, and what would expire soon. */
-  async function renewDue(): Promise<void> {
-    const before = clock.wall() + fleetLimits.assignmentRenewBeforeMs;
+  /** Renews in batches, each published after its commit, until `dueIn` finds nothing more. */
+  async function renewWhile(dueIn: (db: RegistryDb) => string[]): Promise<void> {
     for (;;) {
       const renewed = await store.tx((db) => {
-        const due = db.all(
-          qb
-            .selectFrom('assignments')
-            .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
-            .select('assignments.device_id as deviceId')
-            .where('assignments.expires_at_ms', '<', before)
-            .where('devices.status', '!=', 'revoked')
-            .limit(batchDevices),
-        );
-        for (const { deviceId } of due) issueIn(db, deviceId, { renew: true });
-        return due.map(({ deviceId }) => deviceId);
+        const due = dueIn(db);
+        for (const deviceId of due) issueIn(db, deviceId, { renew: true });
+        return due;
       });
       if (renewed.length === 0) return;
       await publish(renewed);
     }
+  }
+
+  /** Assignments of devices that may get another one, in the order of their ids. */
+  const renewable = qb
+    .selectFrom('assignments')
+    .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
+    .select('assignments.device_id as deviceId')
+    .where('devices.status', '!=', 'revoked')
+    .orderBy('assignments.device_id')
+    .limit(batchDevices);
+
+  /** What would expire soon. */
+  function renewDue(): Promise<void> {
+    const before = clock.wall() + fleetLimits.assignmentRenewBeforeMs;
+    const due = renewable.where('assignments.expires_at_ms', '<', before);
+    return renewWhile((db) => db.all(due).map(({ deviceId }) => deviceId));
+  }
+
+  function reissueAll(): Promise<void> {
+    let last = '';
+    return renewWhile((db) => {
+      const next = db.all(renewable.where('assignments.device_id', '>', last)).map((row) => row.deviceId);
+      last = next.at(-1) ?? last;
+      return next;
+    });
+  }
+
+  function reissueStale(): Promise<void> {
+    const stale = renewable.where((eb) =>
+      eb.or([
+        eb('assignments.authorities_sha256', 'is', null),
+        eb('assignments.authorities_sha256', '!=', authorities.sha256()),
+        eb('assignments.director_key_id', '!=', keyring.signer('director').keyId),
+      ]),
+    );
+    return renewWhile((db) => db.all(stale).map(({ deviceId }) => deviceId));
   }
 
   async function equip(deviceIds: readonly string[]): Promise<void> {
@@ -281,6 +324,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     issueIn,
     publish,
     equip,
+    reissueAll,
+    reissueStale,
 
     async start(on) {
       if (bus !== null) throw new FleetError('internal', 'the director was started twice');
@@ -288,6 +333,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       const all = await store.tx((db) => db.all(qb.selectFrom('devices').select('device_id')));
       await publish(all.map((row) => row.device_id));
       await renewDue();
+      // Cut off while the authorities or the director's key changed.
+      await reissueStale();
       await equip(await unequipped());
       renewOnTimer();
     },

@@ -51,6 +51,11 @@ export interface CatalogueRepository {
     bytes: Uint8Array,
     alongside?: (db: RegistryDb, accepted: InspectedPush) => void,
   ): Promise<Result<InspectedPush>>;
+  /**
+   * For fleet/restore.ts: runs `work` on the role files in one transaction and rings the doorbell where a new
+   * timestamp came out of it. Whoever uses it decides what is stored; nothing is checked here.
+   */
+  withFiles<T>(reason: string, work: (db: RegistryDb, files: RoleFiles) => T): Promise<T>;
   /** Signs again what would expire soon; daily from a timer. True where something was signed. */
   resign(nowMs: number): Promise<boolean>;
   /** Called with the exact timestamp bytes after each new one is durable. Returns how to stop. */
@@ -220,6 +225,8 @@ export async function openRepository(parts: {
         files.signTimestamp(db, nowMs);
         return inspected;
       }),
+
+    withFiles: (reason, work) => signing(reason, (db) => work(db, files)),
 
     resign: (nowMs) => signing('before expiry', (db) => files.resign(db, nowMs)),
 

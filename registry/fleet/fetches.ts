@@ -96,12 +96,11 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents; 
 
   async function find(
     deviceId: string,
-    target: FetchTarget,
-    offset: number,
+    { target, offset, length }: FetchRequest,
   ): Promise<Source | 'denied' | 'not-found' | 'invalid' | 'failed'> {
     if (target.kind === 'refresh') {
       if (Object.keys(target.namespaces).length > parcelNamespacesMax) return 'invalid';
-      const parcel = await parts.parcels.of(deviceId, target, offset);
+      const parcel = await parts.parcels.of(deviceId, target, { offset, length });
       // The one that it began with is gone: `failed` makes it begin again.
       return parcel === null ? 'failed' : sourceOf(parcel);
     }
@@ -145,7 +144,7 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents; 
       return;
     }
     try {
-      const source = await find(deviceId, target, offset);
+      const source = await find(deviceId, parsed.value);
       if (source === 'failed') {
         await end('failed');
         return;

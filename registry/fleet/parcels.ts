@@ -17,7 +17,11 @@ export interface Parcels {
    * The parcel for this question. From offset 0 it is what is current; further on it is the one that the device
    * began with, null where that is no longer there and the device must begin again.
    */
-  of(deviceId: string, target: RefreshTarget, offset: number): Promise<Uint8Array | null>;
+  of(
+    deviceId: string,
+    target: RefreshTarget,
+    range: { offset: number; length: number },
+  ): Promise<Uint8Array | null>;
   /** The device holds what is newer than ours; numbers alone, nothing is taken from them. */
   onBehind(listener: (deviceId: string, what: string[]) => void): void;
 }
@@ -157,10 +161,8 @@ export function createParcels(core: RegistryCore): Parcels {
     begun.delete(deviceId);
   }
 
-  /** A parcel of more than one frame may be asked for in parts. */
   function begin(deviceId: string, question: string, parcel: Uint8Array): void {
     end(deviceId);
-    if (parcel.length <= limits.bulkFramePayloadBytes) return;
     const now = clock.mono();
     for (const [device, { untilMs }] of begun) {
       if (untilMs > now && begunBytes + parcel.length <= fleetLimits.parcelsBytesMax) break;
@@ -171,7 +173,7 @@ export function createParcels(core: RegistryCore): Parcels {
   }
 
   return {
-    async of(deviceId, target, offset) {
+    async of(deviceId, target, { offset, length }) {
       const { held, namespaces } = target;
       const question = sha256Hex(canonicalJson({ held: { ...held }, namespaces: { ...namespaces } }));
       if (offset > 0) {
@@ -186,7 +188,9 @@ export function createParcels(core: RegistryCore): Parcels {
         for (const listener of listeners) listener(deviceId, [...behind, ...behindNamespaces]);
       }
       const parcel = await cached({ files, behind, behindNamespaces });
-      begin(deviceId, question, parcel);
+      // One frame that holds it all comes whole or not at all; anything else may be asked for in parts.
+      if (parcel.length > Math.min(length, limits.bulkFramePayloadBytes)) begin(deviceId, question, parcel);
+      else end(deviceId);
       return parcel;
     },
     onBehind(listener) {

@@ -88,9 +88,23 @@ export function createAdoptions(
   ): void {
     const nowMs = clock.wall();
     const { version, expiresAtMs, delegations } = verdict;
-    files.save(db, { role: 'targets', file: `${version}.targets.json`, version, expiresAtMs, bytes, nowMs });
-    const named = new Set(delegations.map((role) => role.name));
+    const isNewer = version > files.expect(db, 'targets').version;
+    const ours = new Set(db.all(qb.selectFrom('publishers').select('namespace')).map((row) => row.namespace));
+    const theirs = new Set(delegations.map((role) => role.name));
+    // The development key can name everybody again; an offline key's latest word stands as it is.
+    const canMerge = keyring.kind === 'development';
+    if (isNewer) {
+      files.save(db, {
+        role: 'targets',
+        file: `${version}.targets.json`,
+        version,
+        expiresAtMs,
+        bytes,
+        nowMs,
+      });
+    }
     for (const { name, keys, threshold } of delegations) {
+      if (!isNewer && (ours.has(name) || !canMerge)) continue;
       const hex = keys.map((key) => Buffer.from(key.publicKey).toString('hex')).sort();
       const row = { keys: JSON.stringify(hex), threshold };
       db.run(
@@ -100,16 +114,15 @@ export function createAdoptions(
           .onConflict((conflict) => conflict.column('namespace').doUpdateSet(row)),
       );
     }
-    // Named here since the restore, and not in the targets from before.
-    const ours = db
-      .all(qb.selectFrom('publishers').select('namespace'))
-      .filter(({ namespace }) => !named.has(namespace));
-    if (ours.length === 0) return;
-    if (keyring.kind === 'development') {
+    const lost = isNewer
+      ? [...ours].filter((name) => !theirs.has(name))
+      : [...theirs].filter((name) => !ours.has(name));
+    if (lost.length === 0) return;
+    if (canMerge) {
       files.signTargets(db, nowMs);
       return;
     }
-    for (const { namespace } of ours) {
+    for (const namespace of lost) {
       db.run(qb.deleteFrom('publishers').where('namespace', '=', namespace));
       event(db, deviceId, 'lost-in-restore', `publisher ${namespace}: add it again, with the targets key`);
     }

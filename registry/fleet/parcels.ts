@@ -80,7 +80,11 @@ export function chooseFiles(
     if (!newRoot && version > (role?.version ?? 0)) behindNamespaces.push(namespace);
   }
   const versions = new Map([...roles].map(([role, { version }]) => [role, version]));
-  return { names: names.slice(0, filesMax), behind: behindOf(versions, held), behindNamespaces };
+  const behind = behindOf(versions, held);
+  // Who may sign for a namespace that we do not have stands in the device's targets, whatever their number.
+  const isUnknown = behindNamespaces.some((namespace) => !roles.has(`ns/${namespace}`));
+  if (isUnknown && !behind.includes('targets')) behind.push('targets');
+  return { names: names.slice(0, filesMax), behind, behindNamespaces };
 }
 
 export function createParcels(core: RegistryCore): Parcels {

@@ -167,12 +167,17 @@ export class Device {
   refusals: Report['refusals'] = [];
   /** Other words in its reports. */
   says: Partial<Report> = {};
-  private readonly world: World;
+  private world: World;
 
   constructor(world: World, name: string) {
     this.world = world;
     this.seed = countedEntropy(`device ${name}`).bytes(32);
     this.id = deviceIdOf(publicKeyOf(this.seed));
+  }
+
+  /** The same device at a registry that was started again, or restored. */
+  moveTo(world: World): void {
+    this.world = world;
   }
 
   say(channel: DevicePublishChannel, body: object): void {

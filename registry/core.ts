@@ -5,6 +5,7 @@ import type { Clock, Deflate, Entropy, Log } from '../shared/kernel/ports.ts';
 import type { Blobs } from './catalog/blobs.ts';
 import type { Releases } from './catalog/releases.ts';
 import type { Access } from './policy/access.ts';
+import type { Authorities } from './signing/authorities.ts';
 import type { Keyring } from './signing/keys.ts';
 import type { CatalogueRepository } from './signing/repository.ts';
 import type { RegistryStore } from './store/open.ts';
@@ -18,6 +19,7 @@ export interface RegistryCore {
   addresses: { http: string; mqtt: string };
   store: RegistryStore;
   keyring: Keyring;
+  authorities: Authorities;
   repository: CatalogueRepository;
   blobs: Blobs;
   releases: Releases;

@@ -17,8 +17,10 @@ import { openBlobs } from './catalog/blobs.ts';
 import { createReleases } from './catalog/releases.ts';
 import type { RegistryCore } from './core.ts';
 import { createFleet } from './fleet/fleet.ts';
+import { fleetLimits } from './fleet/limits.ts';
 import { createAccess } from './policy/access.ts';
 import { createRollouts } from './rollout/rollouts.ts';
+import { openAuthorities } from './signing/authorities.ts';
 import { openKeyring } from './signing/keys.ts';
 import { openRepository } from './signing/repository.ts';
 import { openRegistryStore } from './store/open.ts';
@@ -170,11 +172,23 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
   const signed = await store.tx((db) =>
     db.first(store.qb.selectFrom('metadata_roles').select('role').limit(1)),
   );
+  const keys = openDisk(join(folder, 'keys'));
+  const hosts = brokerHosts(options);
   const keyring = await openKeyring({
-    disk: openDisk(join(folder, 'keys')),
+    disk: keys,
     mayCreate: signed === undefined,
     region,
-    hosts: brokerHosts(options),
+    hosts,
+    clock,
+    entropy,
+    log,
+  });
+  const authorities = await openAuthorities({
+    disk: keys,
+    store,
+    keyring,
+    region,
+    hosts,
     clock,
     entropy,
     log,
@@ -197,6 +211,7 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
     addresses,
     store,
     keyring,
+    authorities,
     repository,
     blobs,
     releases,
@@ -241,11 +256,7 @@ async function start(
   const broker = await startBroker({
     host: options.mqtt.host,
     port: mqttPort ?? 0,
-    tls: {
-      key: core.keyring.server.privateKeyPem,
-      cert: core.keyring.server.certificatePem,
-      ca: core.keyring.fleetCa.certificatePem,
-    },
+    tls: core.authorities.broker(),
     region,
     log,
     clock,
@@ -258,6 +269,12 @@ async function start(
     onDisconnected: (identity) => fleet.onDisconnected(identity),
   });
   closers.push(() => broker.close());
+  const { authorities } = core;
+  const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
+  closers.push(async () => void unhook());
+  closers.push(
+    repeat({ clock, everyMs: fleetLimits.serverCertificateEveryMs, work: authorities.renewBroker, log }),
+  );
   await settings.set('mqtt.port', String(broker.port));
   core.addresses.mqtt =
     options.advertiseMqtt ?? `mqtts://${bracketed(reachable(options.mqtt.host))}:${broker.port}`;

@@ -8,6 +8,7 @@ import { codes } from '../../shared/kernel/codes.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { registerAccessRoutes } from './access-routes.ts';
+import { registerAuthorityRoutes } from './authority-routes.ts';
 import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
@@ -124,6 +125,8 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   app.openAPIRegistry.registerComponent('securitySchemes', 'token', { type: 'http', scheme: 'bearer' });
   registerAccessRoutes(app, parts);
   registerCatalogueRoutes(app, parts);
+  // Before the fleet's: `devices/revoked` is no device.
+  registerAuthorityRoutes(app, parts);
   registerFleetRoutes(app, parts);
   registerKeyRoutes(app, parts);
   registerRolloutRoutes(app, parts);

@@ -65,6 +65,8 @@ const listEvents = createRoute({
     query: z.object({
       subject: z.string().max(128).optional(),
       code: z.string().max(64).optional(),
+      /** `true`: those alone that mean that somebody tried something. */
+      attacks: z.enum(['true', 'false']).optional(),
       /** Go on with events older than this id. */
       before: z.coerce.number().int().positive().optional(),
       /** Not older than this, Unix time in milliseconds. */
@@ -110,9 +112,11 @@ export function registerFleetRoutes(api: Api, parts: RegistryParts): void {
 
   api.openapi(listEvents, async (c) => {
     requireAccess(c, 'fleet.read');
-    const { subject, code, before, limit } = c.req.valid('query');
+    const { subject, code, attacks, before, sinceMs, limit } = c.req.valid('query');
     const query = {
       limit,
+      attacks: attacks === 'true',
+      ...(sinceMs === undefined ? {} : { sinceMs }),
       ...(subject === undefined ? {} : { subject }),
       ...(code === undefined ? {} : { code }),
       ...(before === undefined ? {} : { before }),

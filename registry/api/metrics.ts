@@ -43,7 +43,7 @@ export function createMetrics(): Metrics {
         '# TYPE lepton_http_requests_total counter',
         ...[...requests].map(([group, count]) => `lepton_http_requests_total{status="${group}"} ${count}`),
       ];
-      const { fetches, telemetry, eventsDropped } = parts.fleet.counters();
+      const { fetches, telemetry, eventsDropped, attacks } = parts.fleet.counters();
       lines.push(
         '# TYPE lepton_fetch_requests_total counter',
         `lepton_fetch_requests_total ${fetches.requests}`,
@@ -62,6 +62,9 @@ export function createMetrics(): Metrics {
         `lepton_telemetry_records_total ${telemetry.records}`,
         '# TYPE lepton_fleet_events_dropped_total counter',
         `lepton_fleet_events_dropped_total ${eventsDropped}`,
+        '# TYPE lepton_attacks_total counter',
+        // By codes of our own table: their number is bounded.
+        ...[...attacks].map(([code, count]) => `lepton_attacks_total{code="${code}"} ${count}`),
       );
       if (facts.expiresAtMs !== undefined) {
         lines.push(

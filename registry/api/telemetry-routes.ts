@@ -3,11 +3,12 @@
 
 import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import { telemetryCountsSchema } from '../../shared/wire/http.ts';
+import { telemetryCountsSchema, telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues, deviceIdSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
 import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { json } from './documents.ts';
 
 const wholeNumber = z.coerce.number().int().nonnegative();
 
@@ -35,6 +36,14 @@ const countRecords = createRoute({
     },
     default: problemResponse,
   },
+});
+
+const listLost = createRoute({
+  method: 'get',
+  path: '/api/v1/telemetry/lost',
+  summary: 'Batches that were acknowledged here and lost when the registry was restored from a backup',
+  request: { query: z.object({ device: deviceIdSchema.optional() }) },
+  responses: { 200: json(z.array(telemetryLostSchema), 'Ranges, oldest first.'), default: problemResponse },
 });
 
 /** Pulled page by page: a client that reads slowly makes nothing wait but itself. */
@@ -83,6 +92,11 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
     };
     const lines = unwrap(await records.read(filter, { cursor: cursor ?? null, limit: limit ?? null }));
     return c.body(streamOf(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
+  });
+
+  api.openapi(listLost, async (c) => {
+    requireAccess(c, 'fleet.read');
+    return c.json(await records.lost(c.req.valid('query').device ?? null), 200);
   });
 
   api.openapi(countRecords, async (c) => {

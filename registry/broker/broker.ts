@@ -4,21 +4,20 @@
 // Must never: let a client id, a will or a wildcard reach past its certificate, nor send through aedes'
 // emitter, where a few clients that stopped reading hold up everybody (DESIGN 1).
 
-import { constants } from 'node:crypto';
-import type { Socket } from 'node:net';
-import { createServer, type TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import { Aedes, type AuthenticateError, type Client } from 'aedes';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { BusMessage, Clock, Log, RegistryBus } from '../../shared/kernel/ports.ts';
 import { type BusIdentity, filterMatches, mayPublish, maySubscribe } from '../../shared/wire/topics.ts';
-import { type Connection, identityOf, newConnection } from './connection.ts';
+import { type Connection, identityOf, isExpired, newConnection } from './connection.ts';
 import { FanOut } from './fan-out.ts';
 import { type CertificateIdentity, identityCheck, subjectOf } from './identity.ts';
 import { guardPackets } from './packet-guard.ts';
 import { CleanSessionPersistence, type RetainedMessage, retainedStore } from './retained.ts';
 import { Session } from './session.ts';
+import { type BrokerTls, createTlsFront } from './tls.ts';
 
 export interface BrokerRefusal {
   code: ErrorCode;
@@ -30,8 +29,8 @@ export interface BrokerRefusal {
 export interface BrokerOptions {
   host: string;
   port: number;
-  /** PEM: the server's key and certificate, and the fleet's CA, which alone may issue clients. */
-  tls: { key: string; cert: string; ca: string };
+  /** The server's key and certificates, and the fleet's authorities, which alone may issue clients. */
+  tls: BrokerTls;
   region: string;
   log: Log;
   clock: Clock;
@@ -47,7 +46,9 @@ export interface BrokerOptions {
 export interface Broker {
   bus: RegistryBus;
   port: number;
-  /** Ids of the devices that are connected now. */
+  /** Takes other certificates from now on; ends the connections of authorities that are no longer named. */
+  useTls(tls: BrokerTls): void;
+  /** Ids of the devices that are connected now, without those whose certificate has expired. */
   connectedDevices(): string[];
   /** Bytes that a device has not read yet, as far as they are in this process; 0 where it is not connected. */
   waitingBytes(deviceId: string): number;
@@ -61,6 +62,8 @@ const packetBytesMax = limits.busMessageBytesMax + 1024;
 const deviceRetainedBytesMax = 4 * 1024;
 /** Connections of one device at one time: the old one, its successor, and some that died half open. */
 const connectionsPerDeviceMax = 16;
+/** Devices whose expiry was told; beyond it some are told again. */
+const expiredRememberedMax = 10_000;
 
 /** MQTT 3.1.1 table 3.1: 2 identifier rejected, 3 unavailable, 5 not authorized. */
 function connack(returnCode: 2 | 3 | 5, message: string): AuthenticateError {
@@ -73,7 +76,7 @@ function connack(returnCode: 2 | 3 | 5, message: string): AuthenticateError {
  */
 export async function startBroker(options: BrokerOptions): Promise<Broker> {
   const { clock, log, region } = options;
-  const check = identityCheck(options.tls.ca);
+  let check = identityCheck(options.tls.ca);
   const retained = retainedStore();
   const connections = new WeakMap<Client, Connection>();
   /** Every connection with a good certificate, by its subject. */
@@ -82,6 +85,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   const holders = new Map<string, Connection>();
   const fanOut = new FanOut(retained, clock);
   const handlers = new Set<{ filter: string; handler(message: BusMessage): void }>();
+  /** Devices that came with an expired certificate since they last came with a good one: told once. */
+  const expired = new Set<string>();
   let closing = false;
 
   const refused = (code: ErrorCode, holder: CertificateIdentity | null, detail: string): void => {
@@ -114,6 +119,17 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
 
   // ---- connecting
 
+  /** One event for a device whose certificate has expired, not one for each try. */
+  const noteExpiry = (holder: CertificateIdentity): void => {
+    if (holder.kind !== 'device') return;
+    if (holder.expired !== true) expired.delete(holder.deviceId);
+    else if (!expired.has(holder.deviceId)) {
+      if (expired.size >= expiredRememberedMax) expired.clear();
+      expired.add(holder.deviceId);
+      refused('certificate-expired', holder, 'let in to renew it, and for nothing else');
+    }
+  };
+
   /** Passes every check or says how CONNACK refuses. The present holder of the id goes only at the end. */
   const admit = async (client: Client, connection: Connection): Promise<AuthenticateError | null> => {
     const { holder, socket, will } = connection;
@@ -131,6 +147,13 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       refused('broker-not-authorized', holder, 'the registry does not admit it');
       return connack(5, 'not admitted');
     }
+    // A device has one key: whoever still shows its expired certificate must not end the connection that shows
+    // the new one. Where that one died half open, the keepalive ends it and the next try comes in.
+    const present = holders.get(client.id);
+    if (isExpired(holder) && present !== undefined && !isExpired(present.holder)) {
+      return connack(3, 'the device is connected with its present certificate');
+    }
+    noteExpiry(holder);
     // MQTT-3.1.4-2: a second connection replaces the first. Waiting for aedes to be done with the old one
     // matters: it forgets clients by id, and would forget the new one with the old.
     for (let old = holders.get(client.id); old !== undefined; old = holders.get(client.id)) {
@@ -155,6 +178,9 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
         done(new Error('closed'), false);
         return;
       }
+      // A device whose clock is wrong does not know that its certificate has expired and brings its usual will:
+      // it is let in without, for such a connection never counts as the device being there.
+      if (isExpired(connection.holder)) delete packet.will;
       const { will } = packet;
       connection.will =
         will === undefined
@@ -282,7 +308,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     const holder = found.value;
     const subject = subjectOf(holder);
     const same = open.get(subject) ?? new Set();
-    if (holder.kind === 'device' && same.size >= connectionsPerDeviceMax) {
+    const alike = [...same].filter((one) => isExpired(one.holder) === isExpired(holder));
+    if (holder.kind === 'device' && alike.length >= connectionsPerDeviceMax) {
       refused('broker-not-authorized', holder, `more than ${connectionsPerDeviceMax} connections`);
       socket.destroy();
       return;
@@ -299,47 +326,20 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     connections.set(aedes.handle(socket), connection);
   };
 
-  const server = createServer({
-    key: options.tls.key,
-    cert: options.tls.cert,
-    ca: options.tls.ca,
-    minVersion: 'TLSv1.3',
-    requestCert: true,
-    // The check is identity.ts: it can tell who was refused and why, and knows expired claims.
-    rejectUnauthorized: false,
-    // Every connection shows its certificate; nobody resumes a session.
-    secureOptions: constants.SSL_OP_NO_TICKET,
-    handshakeTimeout: limits.brokerConnectMs,
-    noDelay: true,
+  const front = createTlsFront({
+    ...options,
+    accept,
+    clientError: (error) => log.emit('debug', 'broker.refused', { detail: error.message }),
+    failed: (error) => log.emit('error', 'broker.message.failed', { error }),
   });
-  // Every TCP connection, so that `close` also ends those in mid-handshake.
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+  const port = await front.listen().catch((thrown: unknown) => {
+    aedes.close();
+    throw thrown;
   });
-  server.on('secureConnection', accept);
-  server.on('tlsClientError', (error) => log.emit('debug', 'broker.refused', { detail: error.message }));
-
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      aedes.close();
-      const where = `${options.host}:${options.port}`;
-      reject(
-        error.code === 'EADDRINUSE'
-          ? new FleetError('port-in-use', `MQTT ${where}`, { cause: error })
-          : new FleetError('config-invalid', `cannot listen on ${where}: ${error.message}`, { cause: error }),
-      );
-    });
-    server.listen(options.port, options.host, resolve);
-  });
-  server.on('error', (error) => log.emit('error', 'broker.message.failed', { error }));
-  const address = server.address();
-  const port = address !== null && typeof address === 'object' ? address.port : options.port;
 
   const deviceSession = (deviceId: string): Session | null => {
     const connection = holders.get(deviceId);
-    return connection?.ready === true ? connection.session : null;
+    return connection?.ready === true && !isExpired(connection.holder) ? connection.session : null;
   };
 
   const bus: RegistryBus = {
@@ -381,15 +381,20 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     port,
     connectedDevices: () =>
       [...holders.values()].flatMap(({ identity, ready }) =>
-        ready && identity?.kind === 'device' ? [identity.deviceId] : [],
+        ready && identity?.kind === 'device' && identity.expired !== true ? [identity.deviceId] : [],
       ),
+    useTls(tls) {
+      check = identityCheck(tls.ca);
+      front.use(tls);
+      for (const { socket } of [...open.values()].flatMap((same) => [...same])) {
+        if (!check.identify(socket.getPeerX509Certificate(), clock.wall()).ok) socket.destroy();
+      }
+    },
     waitingBytes: (deviceId) => deviceSession(deviceId)?.socket.writableLength ?? 0,
     async close() {
       if (closing) return;
       closing = true;
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      for (const socket of sockets) socket.destroy();
-      await closed;
+      await front.close();
       await new Promise<void>((resolve) => aedes.close(resolve));
     },
   };

@@ -40,6 +40,11 @@ export function newConnection(holder: CertificateIdentity, socket: TLSSocket): C
   };
 }
 
+/** Whether nothing but the time is wrong with the device's certificate. */
+export function isExpired(holder: CertificateIdentity): boolean {
+  return holder.kind === 'device' && holder.expired === true;
+}
+
 const attemptPattern = /^[a-z0-9]{8,32}$/;
 
 /** The identity that this client id claims, or null where the certificate does not allow it. */

@@ -3,7 +3,12 @@
 
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { type DeviceView, deviceSchema, fleetEventSchema } from '../../shared/wire/http.ts';
+import {
+  type DeviceView,
+  deviceSchema,
+  fleetEventSchema,
+  revokedDeviceSchema,
+} from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
 import { connected, duration, type GlobalFlags, label, positive } from './flags.ts';
 import { print, size, table, when } from './output.ts';
@@ -22,12 +27,27 @@ function outboxText(outbox: DeviceView['outbox']): string {
   );
 }
 
+function trustText(device: DeviceView): string[] {
+  const { trust } = device;
+  const { held, clock } = trust;
+  const versions =
+    held === null
+      ? '-'
+      : `root ${held.root}, region root ${held.regionRoot}, timestamp ${held.timestamp}, snapshot ${held.snapshot}, targets ${held.targets}`;
+  const offset = clock === null ? '-' : `${(clock.offsetMs / 1_000).toFixed(1)} s (${clock.source})`;
+  return [
+    `trust     ${versions}; assignment ${trust.epoch}; ${trust.attacks} attacks seen`,
+    `clock     ${offset} ahead of the registry   certificate of ${trust.authority} until ${when(trust.certificateExpiresAtMs)}`,
+  ];
+}
+
 function describe(device: DeviceView): string {
   const lines = [
     `device    ${device.id}`,
     `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
     `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
     `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}`,
+    ...trustText(device),
     outboxText(device.outbox),
     '',
     table(
@@ -104,6 +124,29 @@ export function addDeviceCommands(program: Command): void {
       print({ json: flags.json === true }, { id, status: 'revoked' }, () => `device ${id} is revoked`);
     });
 
+  connected(devices.command('revoked'))
+    .description('devices that are shut out, and their certificates that have not ended')
+    .action(async (flags: GlobalFlags) => {
+      const list = await connect(flags).get('/api/v1/devices/revoked', z.array(revokedDeviceSchema));
+      print({ json: flags.json === true }, list, () =>
+        table(
+          ['DEVICE', 'STATUS', 'SINCE', 'SERIAL', 'AUTHORITY', 'ENDS'],
+          list.flatMap(({ id, status, sinceMs, certificates }) =>
+            certificates.length === 0
+              ? [[id, status, when(sinceMs), '-', '-', '-']]
+              : certificates.map((one) => [
+                  id,
+                  status,
+                  when(sinceMs),
+                  one.serial,
+                  one.authority,
+                  when(one.expiresAtMs),
+                ]),
+          ),
+        ),
+      );
+    });
+
   connected(devices.command('release'))
     .description('let a quarantined device back in')
     .argument('<id>')
@@ -116,19 +159,36 @@ export function addDeviceCommands(program: Command): void {
     .description('what was refused, and what devices reported; newest first')
     .option('--device <id>', 'of one device or claim')
     .option('--code <code>', 'of one kind')
+    .option('--attacks', 'those alone that mean that somebody tried something')
     .option('--since <duration>', 'not older than, e.g. 1h', duration)
     .option('--limit <n>', 'how many at the most', positive, 100)
     .action(
-      async (flags: GlobalFlags & { device?: string; code?: string; since?: number; limit: number }) => {
+      async (
+        flags: GlobalFlags & {
+          device?: string;
+          code?: string;
+          attacks?: boolean;
+          since?: number;
+          limit: number;
+        },
+      ) => {
         const query = new URLSearchParams({ limit: String(Math.min(flags.limit, 1_000)) });
         if (flags.code !== undefined) query.set('code', flags.code);
+        if (flags.attacks === true) query.set('attacks', 'true');
         if (flags.device !== undefined) query.set('subject', flags.device);
         if (flags.since !== undefined) query.set('sinceMs', String(Date.now() - flags.since));
         const list = await connect(flags).get(`/api/v1/events?${query}`, z.array(fleetEventSchema));
         print({ json: flags.json === true }, list, () =>
           table(
-            ['TIME', 'SOURCE', 'SUBJECT', 'CODE', 'DETAIL'],
-            list.map((one) => [when(one.atMs), one.source, one.subject ?? '-', one.code, one.detail]),
+            ['', 'TIME', 'SOURCE', 'SUBJECT', 'CODE', 'DETAIL'],
+            list.map((one) => [
+              one.attack ? '!' : '',
+              when(one.atMs),
+              one.source,
+              one.subject ?? '-',
+              one.code,
+              one.detail,
+            ]),
           ),
         );
       },

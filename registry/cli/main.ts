@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
+import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addModelCommands } from './model-commands.ts';
@@ -48,6 +49,7 @@ async function main(): Promise<number> {
   addModelCommands(program);
   addRolloutCommands(program);
   addDeviceCommands(program);
+  addAuthorityCommands(program);
   addTelemetryCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);

@@ -4,12 +4,14 @@
 
 import { open, rename, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { z } from 'zod';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import { telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { type StoredRecord, storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { connect } from './client.ts';
 import { connected, duration, type GlobalFlags, positive } from './flags.ts';
-import { print, when, writeOut } from './output.ts';
+import { print, table, when, writeOut } from './output.ts';
 
 interface RecordFlags extends GlobalFlags {
   device?: string;
@@ -97,6 +99,26 @@ async function query(flags: RecordFlags): Promise<void> {
   if (count === 0 && !flags.json) await writeOut('(none)\n');
 }
 
+async function queryLost(flags: RecordFlags): Promise<void> {
+  const only = flags.device === undefined ? '' : `?device=${encodeURIComponent(flags.device)}`;
+  const list = await connect(flags).get(`/api/v1/telemetry/lost${only}`, z.array(telemetryLostSchema));
+  if (flags.json) {
+    for (const one of list) await writeOut(`${JSON.stringify(one)}\n`);
+    return;
+  }
+  print({ json: false }, list, () =>
+    table(
+      ['RESTORED', 'DEVICE', 'ENROLMENT', 'BATCHES'],
+      list.map((one) => [
+        when(one.atMs),
+        one.device,
+        String(one.epoch),
+        `${one.firstSequence} to ${one.lastSequence}`,
+      ]),
+    ),
+  );
+}
+
 async function exportTo(file: string, flags: RecordFlags): Promise<number> {
   const part = `${file}.part`;
   const fault = (cause: unknown): FleetError =>
@@ -133,7 +155,10 @@ export function addTelemetryCommands(program: Command): void {
 
   filtered(telemetry.command('query'))
     .description('stored records in the order of storing; with --json one JSON document a line')
-    .action((flags: RecordFlags) => query(flags));
+    .option('--lost', 'instead: batches that were acknowledged and lost in a restore')
+    .action((flags: RecordFlags & { lost?: boolean }) =>
+      flags.lost === true ? queryLost(flags) : query(flags),
+    );
 
   filtered(telemetry.command('export'))
     .description('write stored records to a file, one JSON document a line')

@@ -16,7 +16,7 @@ export interface Claims {
 }
 
 export function createClaims(core: RegistryCore): Claims {
-  const { store, repository, keyring, clock, entropy, log, region, addresses } = core;
+  const { store, repository, authorities, clock, entropy, log, region, addresses } = core;
   const { qb } = store;
 
   return {
@@ -25,8 +25,9 @@ export function createClaims(core: RegistryCore): Claims {
       const claimId = Buffer.from(entropy.bytes(12)).toString('hex');
       const keys = keyPairFromSeed(entropy.bytes(32));
       const expiresAtMs = nowMs + ttlMs;
+      const [authority] = authorities.present();
       const certificate = await issueClaimCertificate({
-        ca: keyring.fleetCa,
+        ca: authority,
         claimId,
         publicKey: keys.publicKey,
         notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
@@ -39,7 +40,7 @@ export function createClaims(core: RegistryCore): Claims {
         claimId,
         region,
         brokerUrl: addresses.mqtt,
-        fleetCa: keyring.fleetCa.certificatePem,
+        fleetCa: authority.certificatePem,
         certificate,
         privateKey: pkcs8PemFromSeed(keys.seed),
         labels,
@@ -61,6 +62,7 @@ export function createClaims(core: RegistryCore): Claims {
             expires_at_ms: expiresAtMs,
             catalogue_root_version: roots.catalogue.version,
             region_root_version: roots.region.version,
+            authority: authority.number,
           }),
         ),
       );

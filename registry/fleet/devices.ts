@@ -45,6 +45,7 @@ function modelView(row: DeviceModelsTable): ModelView {
   return {
     name: row.name,
     active: row.active,
+    activeSha256: row.active_sha256,
     candidate: row.candidate,
     lastGood: row.last_good,
     state: row.state as ModelView['state'],
@@ -66,6 +67,15 @@ function deviceView(row: DevicesTable, models: DeviceModelsTable[], region: stri
     models: models.map(modelView),
     agent: fromColumn(row.agent),
     outbox: fromNullableColumn<DeviceView['outbox']>(row.outbox) ?? nothingInOutbox,
+    trust: {
+      certificateExpiresAtMs: row.certificate_expires_at_ms,
+      authority: `ca-${row.authority}`,
+      held: fromNullableColumn(row.held),
+      epoch: row.reported_epoch,
+      verifiedTimeMs: row.verified_time_ms,
+      clock: fromNullableColumn(row.clock),
+      attacks: row.attacks,
+    },
   };
 }
 
@@ -78,7 +88,7 @@ export function createDevices(
     disconnect: (deviceId: string) => Promise<void>;
   },
 ): Devices {
-  const { store, log, region } = core;
+  const { store, clock, log, region } = core;
   const { qb } = store;
   const { events, director, changed, disconnect } = parts;
 
@@ -98,6 +108,20 @@ export function createDevices(
     });
   }
 
+  /**
+   * Nobody knows which of the two devices goes on: boot and counter begin anew with the first report that knows
+   * the assignment issued here. Reports of both from before know an older one and are never taken again.
+   */
+  function beginReportsAnew(db: RegistryDb, deviceId: string): void {
+    const epoch = director.issueIn(db, deviceId, { renew: true });
+    db.run(
+      qb
+        .updateTable('devices')
+        .set({ report_anew: 1, report_from_epoch: epoch })
+        .where('device_id', '=', deviceId),
+    );
+  }
+
   /** Changes the standing with an event beside it; refused or unchanged where `next` says so. */
   async function stand(
     deviceId: string,
@@ -110,9 +134,15 @@ export function createDevices(
       const status = next(row.status);
       if (!status.ok) return status;
       if (status.value === row.status) return ok(false);
-      db.run(qb.updateTable('devices').set({ status: status.value }).where('device_id', '=', deviceId));
+      db.run(
+        qb
+          .updateTable('devices')
+          .set({ status: status.value, status_at_ms: clock.wall() })
+          .where('device_id', '=', deviceId),
+      );
       events.recordIn(db, { source: 'registry', subject: deviceId, ...event });
-      director.issueIn(db, deviceId);
+      if (row.status === 'quarantined' && status.value === 'active') beginReportsAnew(db, deviceId);
+      else director.issueIn(db, deviceId);
       return ok(true);
     });
   }

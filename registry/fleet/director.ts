@@ -23,13 +23,20 @@ import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
 import type { Tasks } from './tasks.ts';
 
+export interface IssueOptions {
+  /** Signs in any case. */
+  renew: boolean;
+  /** An epoch that the device is proven to hold: the next one is above it. */
+  above?: number;
+}
+
 export interface Director {
   /**
    * Signs and stores the device's next assignment where its labels or its desired releases differ
    * from the one in force, inside the transaction that changed them. Returns the epoch in force, 0
-   * where there is none. `renew` signs in any case. Call `publish` after the commit.
+   * where there is none. Call `publish` after the commit.
    */
-  issueIn(db: RegistryDb, deviceId: string, options?: { renew: boolean }): number;
+  issueIn(db: RegistryDb, deviceId: string, options?: IssueOptions): number;
   /** Publishes the stored assignments retained; of a device that may not connect, clears the topic. */
   publish(deviceIds: Iterable<string>): Promise<void>;
   /**
@@ -38,10 +45,12 @@ export interface Director {
    */
   equip(deviceIds: readonly string[]): Promise<void>;
   /**
-   * Signs and publishes again what the present director's key did not sign, after a rotation. Idempotent; what
-   * a crash leaves is done at the next start. How many there were.
+   * Signs and publishes again what the present director's key did not sign or what names another list of
+   * authorities, after a rotation. Idempotent; what a crash leaves is done at the next start. How many there were.
    */
   reissue(): Promise<number>;
+  /** Signs every device's assignment again, with the next epoch. */
+  reissueAll(): Promise<void>;
   /** Publishes every assignment again and renews from now on. */
   start(bus: RegistryBus): Promise<void>;
   stop(): void;
@@ -53,7 +62,7 @@ const batchDevices = 200;
 const keysAtOnce = 20;
 
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
-  const { store, keyring, telemetryKeys, clock, entropy, log, region } = core;
+  const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
   let bus: RegistryBus | null = null;
   let timer: Timer | null = null;
@@ -61,7 +70,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   const unpublished = new Set<string>();
   let publishing: Promise<void> | null = null;
 
-  function issueIn(db: RegistryDb, deviceId: string, options: { renew: boolean } = { renew: false }): number {
+  function issueIn(db: RegistryDb, deviceId: string, options: IssueOptions = { renew: false }): number {
     const device = db.first(
       qb
         .selectFrom('devices')
@@ -94,8 +103,10 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),
     );
+    const authoritiesSha256 = authorities.sha256();
     const contentSha256 = sha256Hex(
       canonicalJson({
+        authoritiesSha256,
         labels,
         releases: releases.map((release) => ({ ...release })),
         telemetry: telemetry === null ? null : { ...telemetry },
@@ -103,7 +114,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
     const nowMs = clock.wall();
-    const epoch = (present?.epoch ?? 0) + 1;
+    const epoch = Math.max(present?.epoch ?? 0, options.above ?? 0) + 1;
     const expiresAtMs = nowMs + fleetLimits.assignmentMs;
     const signer = keyring.signer('director');
     const signedBy = signer.keyId;
@@ -118,7 +129,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         labels,
         releases,
         telemetry,
-        authoritiesSha256: null,
+        authoritiesSha256,
       },
       signer,
     );
@@ -129,6 +140,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       issued_at_ms: nowMs,
       expires_at_ms: expiresAtMs,
       signed_by: signedBy,
+      authorities_sha256: authoritiesSha256,
     };
     db.run(
       qb
@@ -204,29 +216,14 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     return publishing;
   }
 
-  /** Issues again what would expire soon and what an earlier director's key signed; how many there were. */
-  async function renewDue(): Promise<number> {
-    const before = clock.wall() + fleetLimits.assignmentRenewBeforeMs;
+  /** Renews in batches, each published after its commit, until `dueIn` finds nothing more. */
+  async function renewWhile(dueIn: (db: RegistryDb) => string[]): Promise<number> {
     let count = 0;
     for (;;) {
       const renewed = await store.tx((db) => {
-        const signedBy = keyring.signer('director').keyId;
-        const due = db.all(
-          qb
-            .selectFrom('assignments')
-            .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
-            .select('assignments.device_id as deviceId')
-            .where((eb) =>
-              eb.or([
-                eb('assignments.expires_at_ms', '<', before),
-                eb('assignments.signed_by', '!=', signedBy),
-              ]),
-            )
-            .where('devices.status', '!=', 'revoked')
-            .limit(batchDevices),
-        );
-        for (const { deviceId } of due) issueIn(db, deviceId, { renew: true });
-        return due.map(({ deviceId }) => deviceId);
+        const due = dueIn(db);
+        for (const deviceId of due) issueIn(db, deviceId, { renew: true });
+        return due;
       });
       if (renewed.length === 0) return count;
       count += renewed.length;
@@ -240,6 +237,37 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     await store.tx((db) =>
       db.run(qb.updateTable('assignments').set({ signed_by: signedBy }).where('signed_by', 'is', null)),
     );
+  }
+
+  /** Assignments of devices that may get another one, in the order of their ids. */
+  const renewable = qb
+    .selectFrom('assignments')
+    .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
+    .select('assignments.device_id as deviceId')
+    .where('devices.status', '!=', 'revoked')
+    .orderBy('assignments.device_id')
+    .limit(batchDevices);
+
+  /** Issues again what would expire soon, and what an earlier key signed or names other authorities. */
+  function renewDue(): Promise<number> {
+    const due = renewable.where((eb) =>
+      eb.or([
+        eb('assignments.expires_at_ms', '<', clock.wall() + fleetLimits.assignmentRenewBeforeMs),
+        eb('assignments.signed_by', '!=', keyring.signer('director').keyId),
+        eb('assignments.authorities_sha256', 'is', null),
+        eb('assignments.authorities_sha256', '!=', authorities.sha256()),
+      ]),
+    );
+    return renewWhile((db) => db.all(due).map(({ deviceId }) => deviceId));
+  }
+
+  async function reissueAll(): Promise<void> {
+    let last = '';
+    await renewWhile((db) => {
+      const next = db.all(renewable.where('assignments.device_id', '>', last)).map((row) => row.deviceId);
+      last = next.at(-1) ?? last;
+      return next;
+    });
   }
 
   async function equip(deviceIds: readonly string[]): Promise<void> {
@@ -300,6 +328,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     publish,
     equip,
     reissue: renewDue,
+    reissueAll,
 
     async start(on) {
       if (bus !== null) throw new FleetError('internal', 'the director was started twice');
@@ -307,6 +336,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       await adopt();
       const all = await store.tx((db) => db.all(qb.selectFrom('devices').select('device_id')));
       await publish(all.map((row) => row.device_id));
+      // Also what was cut off while the authorities or the director's key changed.
       await renewDue();
       await equip(await unequipped());
       renewOnTimer();

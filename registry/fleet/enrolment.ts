@@ -2,7 +2,7 @@
 // Trusts: the broker, which let only the claim's own certificate publish on this topic.
 // Must never: spend a use twice for one key, or issue for a key that did not sign its request.
 
-import { issueDeviceCertificate, readDeviceRequest } from '../../shared/host/certificates.ts';
+import { readDeviceRequest } from '../../shared/host/certificates.ts';
 import { asFleetError, unwrap } from '../../shared/kernel/errors.ts';
 import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -18,6 +18,7 @@ import {
 import { enrolReplyTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
+import type { DeviceCertificate, DeviceCertificates } from './certificates.ts';
 import { fromColumn, toColumn } from './columns.ts';
 import type { Director } from './director.ts';
 import type { FleetEvents } from './events.ts';
@@ -39,16 +40,21 @@ interface Requested {
 
 export function createEnrolment(
   core: RegistryCore,
-  parts: { events: FleetEvents; director: Director; changed: (change: FleetChange) => void },
+  parts: {
+    events: FleetEvents;
+    director: Director;
+    certificates: DeviceCertificates;
+    changed: (change: FleetChange) => void;
+  },
 ): Enrolment {
-  const { store, keyring, repository, clock, entropy, log, region } = core;
+  const { store, authorities, repository, clock, entropy, log, region } = core;
   const { qb } = store;
 
   /** Spends a use, unless this key has spent one of this claim before. The certificate issued then, or null. */
   function spend(
     db: RegistryDb,
     { claimId, deviceId }: Requested,
-  ): Result<{ labels: Labels; certificate: string | null }> {
+  ): Result<{ labels: Labels; certificate: string | null; authority: number }> {
     const nowMs = clock.wall();
     const claim = db.first(qb.selectFrom('claims').selectAll().where('claim_id', '=', claimId));
     if (claim === undefined) return refuse('claim-unknown', `no claim ${claimId} was made here`);
@@ -57,6 +63,7 @@ export function createEnrolment(
       return refuse('device-revoked', `the key of ${deviceId} was revoked; enrol with a new key`);
     }
     const labels = fromColumn<Labels>(claim.labels);
+    const { authority } = claim;
     const use = db.first(
       qb
         .selectFrom('claim_uses')
@@ -65,7 +72,7 @@ export function createEnrolment(
         .where('device_id', '=', deviceId),
     );
     // A crash after the answer was sent burns nothing, even where the claim has ended since.
-    if (use !== undefined) return ok({ labels, certificate: use.certificate });
+    if (use !== undefined) return ok({ labels, certificate: use.certificate, authority });
     if (nowMs >= claim.expires_at_ms) {
       return refuse('claim-expired', `the claim ended at ${claim.expires_at_ms} (Unix ms)`);
     }
@@ -81,20 +88,20 @@ export function createEnrolment(
         .insertInto('claim_uses')
         .values({ claim_id: claimId, device_id: deviceId, certificate: null, at_ms: nowMs }),
     );
-    return ok({ labels, certificate: null });
+    return ok({ labels, certificate: null, authority });
   }
 
   /** The device and its certificate, stored together; what is there of an earlier enrolment stays. */
   function admit(
     db: RegistryDb,
     by: Requested,
-    issued: { labels: Labels; certificate: string; expiresAtMs: number },
+    issued: { labels: Labels; certificate: DeviceCertificate },
   ): void {
     const nowMs = clock.wall();
     db.run(
       qb
         .updateTable('claim_uses')
-        .set({ certificate: issued.certificate })
+        .set({ certificate: issued.certificate.certificate })
         .where('claim_id', '=', by.claimId)
         .where('device_id', '=', by.deviceId),
     );
@@ -105,7 +112,9 @@ export function createEnrolment(
       timezone: by.request.timezone,
       agent: toColumn(by.request.agent),
       enrolled_at_ms: nowMs,
-      certificate_expires_at_ms: issued.expiresAtMs,
+      certificate_expires_at_ms: issued.certificate.expires_at_ms,
+      authority: issued.certificate.authority,
+      status_at_ms: nowMs,
     };
     db.run(
       qb
@@ -124,6 +133,13 @@ export function createEnrolment(
           reported_epoch: 0,
           verified_time_ms: 0,
           refusal_id_last: 0,
+          report_boot: 0,
+          report_session: '',
+          report_from_epoch: 0,
+          report_anew: 0,
+          held: null,
+          clock: null,
+          attacks: 0,
         })
         .onConflict((conflict) =>
           // Its outbox began anew as well: the sequences of an enrolment start at one.
@@ -132,12 +148,30 @@ export function createEnrolment(
             .doUpdateSet((eb) => ({ ...standing, telemetry_epoch: eb('devices.telemetry_epoch', '+', 1) })),
         ),
     );
+    parts.certificates.keepIn(db, issued.certificate);
+    beginReportsAnew(db, by.deviceId);
     parts.events.recordIn(db, {
       source: 'enrolment',
       subject: by.deviceId,
       code: 'enrolled',
       detail: `with claim ${by.claimId}`,
     });
+  }
+
+  /**
+   * The same key enrolled again may be on a device that was wiped: its counters begin anew, with the first report
+   * that knows an assignment issued from here on, so that none from before can be repeated.
+   */
+  function beginReportsAnew(db: RegistryDb, deviceId: string): void {
+    const present = db.first(qb.selectFrom('assignments').select('epoch').where('device_id', '=', deviceId));
+    if (present === undefined) return;
+    const epoch = parts.director.issueIn(db, deviceId, { renew: true });
+    db.run(
+      qb
+        .updateTable('devices')
+        .set({ report_anew: 1, report_from_epoch: epoch })
+        .where('device_id', '=', deviceId),
+    );
   }
 
   async function enrol(claimId: string, payload: Uint8Array): Promise<Result<EnrolReply['result']>> {
@@ -155,17 +189,14 @@ export function createEnrolment(
     }
     let { certificate } = spent.value;
     if (certificate === null) {
-      const nowMs = clock.wall();
-      const expiresAtMs = nowMs + fleetLimits.deviceCertificateMs;
-      certificate = await issueDeviceCertificate({
-        ca: keyring.fleetCa,
-        deviceId: by.deviceId,
-        publicKey: by.publicKey,
-        notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
-        notAfterMs: expiresAtMs,
-      });
-      const issued = { labels, certificate, expiresAtMs };
-      await store.tx((db) => admit(db, by, issued));
+      // By the authority that the claim names: the device can check no other before it has renewed.
+      const authority = authorities.inForce(spent.value.authority);
+      if (authority === null) {
+        return refuse('claim-expired', 'the certificate authority that the claim names was retired');
+      }
+      const fresh = await parts.certificates.issue(by, authority);
+      await store.tx((db) => admit(db, by, { labels, certificate: fresh }));
+      certificate = fresh.certificate;
       log.emit('info', 'enrolment.accepted', { deviceId: by.deviceId, claimId });
       parts.changed({ kind: 'member', deviceId: by.deviceId });
     }

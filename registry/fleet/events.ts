@@ -1,7 +1,9 @@
 // Why: what the registry noticed and what devices reported: refusals, attacks, changes of standing.
 // Trusts: its callers for source and subject. Must never: let strangers fill the disk or push out others' events.
 
+import { isErrorCode } from '../../shared/kernel/codes.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
+import { isAttack } from '../../shared/trust/attacks.ts';
 import type { FleetEvent } from '../../shared/wire/http.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import { fleetLimits } from './limits.ts';
@@ -14,6 +16,8 @@ export interface NewFleetEvent {
   detail: string;
   /** Default: now. */
   atMs?: number;
+  /** Default: what shared/trust/attacks.ts says of the code. */
+  attack?: boolean;
 }
 
 export interface FleetEvents {
@@ -25,12 +29,16 @@ export interface FleetEvents {
   list(query: {
     subject?: string;
     code?: string;
+    /** Those alone that mean that somebody tried something. */
+    attacks?: boolean;
     before?: number;
     sinceMs?: number;
     limit: number;
   }): Promise<FleetEvent[]>;
   /** Events of strangers that were counted and not stored. */
   dropped(): number;
+  /** Attacks since the start by code, also those that were counted and not stored. */
+  attacks(): ReadonlyMap<string, number>;
 }
 
 const detailMax = 2_000;
@@ -39,6 +47,7 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
   const { store, clock } = parts;
   const { qb } = store;
   const buckets = new Map<string, { tokens: number; atMs: number }>();
+  const attacks = new Map<string, number>();
   let dropped = 0;
   let sincePrune = 0;
 
@@ -64,7 +73,25 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
       db.run(qb.deleteFrom('fleet_events').where('id', '<=', last.id - fleetLimits.eventsKept));
   }
 
+  const isAttackEvent = (event: NewFleetEvent): boolean => event.attack ?? isAttack(event.code);
+
+  function countAttack({ code }: NewFleetEvent): void {
+    // A device may write any code into its report; what is counted by name is ours.
+    const name = isErrorCode(code) ? code : 'other';
+    attacks.set(name, (attacks.get(name) ?? 0) + 1);
+  }
+
   function recordIn(db: RegistryDb, event: NewFleetEvent): void {
+    const attack = isAttackEvent(event);
+    if (attack) {
+      countAttack(event);
+      db.run(
+        qb
+          .updateTable('devices')
+          .set((eb) => ({ attacks: eb('attacks', '+', 1) }))
+          .where('device_id', '=', event.subject),
+      );
+    }
     db.run(
       qb.insertInto('fleet_events').values({
         at_ms: event.atMs ?? clock.wall(),
@@ -72,6 +99,7 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
         source: event.source,
         code: event.code,
         detail: event.detail.slice(0, detailMax),
+        attack: attack ? 1 : 0,
       }),
     );
     prune(db);
@@ -83,15 +111,17 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
     async recordStranger(event) {
       if (!admit(event.code)) {
         dropped += 1;
+        if (isAttackEvent(event)) countAttack(event);
         return;
       }
       await store.tx((db) => recordIn(db, event));
     },
 
-    async list({ subject, code, before, sinceMs, limit }) {
+    async list({ subject, code, attacks: only, before, sinceMs, limit }) {
       let query = qb.selectFrom('fleet_events').selectAll().orderBy('id', 'desc').limit(limit);
       if (subject !== undefined) query = query.where('subject', '=', subject);
       if (code !== undefined) query = query.where('code', '=', code);
+      if (only === true) query = query.where('attack', '=', 1);
       if (before !== undefined) query = query.where('id', '<', before);
       if (sinceMs !== undefined) query = query.where('at_ms', '>=', sinceMs);
       const rows = await store.tx((db) => db.all(query));
@@ -102,9 +132,11 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
         source: row.source,
         code: row.code,
         detail: row.detail,
+        attack: row.attack === 1,
       }));
     },
 
     dropped: () => dropped,
+    attacks: () => attacks,
   };
 }

@@ -3,13 +3,16 @@
 
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import type { FetchTarget, RegistryBus } from '../../shared/kernel/ports.ts';
+import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { type BulkFrame, encodeFrame, type FrameStatus } from '../../shared/wire/frames.ts';
-import { fetchRequestSchema, parseMessage } from '../../shared/wire/messages.ts';
+import { type FetchRequest, fetchRequestSchema, parseMessage } from '../../shared/wire/messages.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { FleetEvents } from './events.ts';
 import { fleetLimits } from './limits.ts';
+import { type Parcels, parcelNamespacesMax } from './parcels.ts';
+
+type FetchTarget = FetchRequest['target'];
 
 export interface FetchCounters {
   requests: number;
@@ -37,7 +40,7 @@ interface Source {
   read(offset: number, length: number): Promise<Uint8Array | null>;
 }
 
-export function createFetches(core: RegistryCore, parts: { events: FleetEvents }): Fetches {
+export function createFetches(core: RegistryCore, parts: { events: FleetEvents; parcels: Parcels }): Fetches {
   const { store, repository, blobs, releases, log, region } = core;
   const { qb } = store;
   const counters: FetchCounters = {
@@ -86,15 +89,24 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents }
     return false;
   }
 
-  async function find(deviceId: string, target: FetchTarget): Promise<Source | 'denied' | 'not-found'> {
-    if (target.kind === 'refresh') return 'not-found';
+  const sourceOf = (bytes: Uint8Array): Source => ({
+    totalBytes: bytes.length,
+    read: async (offset, length) => bytes.subarray(offset, offset + length),
+  });
+
+  async function find(
+    deviceId: string,
+    { target, offset, length }: FetchRequest,
+  ): Promise<Source | 'denied' | 'not-found' | 'invalid' | 'failed'> {
+    if (target.kind === 'refresh') {
+      if (Object.keys(target.namespaces).length > parcelNamespacesMax) return 'invalid';
+      const parcel = await parts.parcels.of(deviceId, target, { offset, length });
+      // The one that it began with is gone: `failed` makes it begin again.
+      return parcel === null ? 'failed' : sourceOf(parcel);
+    }
     if (target.kind === 'metadata') {
       const bytes = await repository.file(target.name);
-      if (bytes === null) return 'not-found';
-      return {
-        totalBytes: bytes.length,
-        read: async (offset, length) => bytes.subarray(offset, offset + length),
-      };
+      return bytes === null ? 'not-found' : sourceOf(bytes);
     }
     // Denied before it is looked up: nobody learns which digests exist.
     if (!(await mayHave(deviceId, target.sha256))) return 'denied';
@@ -132,13 +144,17 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents }
       return;
     }
     try {
-      const source = await find(deviceId, target);
+      const source = await find(deviceId, parsed.value);
+      if (source === 'failed') {
+        await end('failed');
+        return;
+      }
       if (source === 'denied' || source === 'not-found') {
         await refuseFetch(deviceId, target, source);
         await end(source);
         return;
       }
-      if (offset > source.totalBytes) {
+      if (source === 'invalid' || offset > source.totalBytes) {
         counters.invalid += 1;
         await end('invalid');
         return;

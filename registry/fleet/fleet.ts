@@ -4,6 +4,7 @@
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { RegistryBus, Subscription } from '../../shared/kernel/ports.ts';
+import type { Refusal } from '../../shared/kernel/result.ts';
 import {
   type BusIdentity,
   type DevicePublishChannel,
@@ -17,15 +18,22 @@ import type { Barring } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
+import { createDeviceCertificates } from './certificates.ts';
 import { type Claims, createClaims } from './claims.ts';
 import { createDevices, type Devices } from './devices.ts';
 import { createDirector, type Director } from './director.ts';
 import { createEnrolment } from './enrolment.ts';
 import { createFleetEvents, type FleetEvents } from './events.ts';
 import { createFetches, type FetchCounters } from './fetches.ts';
+import { createParcels } from './parcels.ts';
 import { createPresence } from './presence.ts';
+import { createRenewal } from './renewal.ts';
 import { createReports } from './reports.ts';
+import { createRestore } from './restore.ts';
+import { createRevocation, type Revocation } from './revocation.ts';
+import { type AuthorityRotation, createRotation } from './rotation.ts';
 import { createTasks } from './tasks.ts';
+import { createTime } from './time.ts';
 
 /** `member`: a device joined, left, or changed its labels or standing. */
 export interface FleetChange {
@@ -38,6 +46,8 @@ export interface Fleet {
   devices: Devices;
   events: FleetEvents;
   director: Director;
+  authorities: AuthorityRotation;
+  revocation: Revocation;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
   /** For the broker: counted as a fleet event, within bounds. */
@@ -57,7 +67,18 @@ export interface Fleet {
   telemetryIdle(): Promise<void>;
   /** Stops listening and waits for what is under way. Idempotent. */
   stop(): Promise<void>;
-  counters(): { fetches: FetchCounters; telemetry: IngestCounters; eventsDropped: number };
+  counters(): {
+    fetches: FetchCounters;
+    telemetry: IngestCounters;
+    eventsDropped: number;
+    /** By code. */
+    attacks: ReadonlyMap<string, number>;
+  };
+}
+
+/** Whether this connection is the device being there; one that may only renew its certificate is not. */
+function counts(identity: BusIdentity): identity is BusIdentity & { kind: 'device' } {
+  return identity.kind === 'device' && identity.expired !== true;
 }
 
 export function createFleet(core: RegistryCore): Fleet {
@@ -84,9 +105,22 @@ export function createFleet(core: RegistryCore): Fleet {
   });
   const claims = createClaims(core);
   const presence = createPresence(core, { changed });
-  const reports = createReports(core, { events, changed });
-  const enrolment = createEnrolment(core, { events, director, changed });
-  const fetches = createFetches(core, { events });
+  const certificates = createDeviceCertificates(core);
+  const { standing } = devices;
+  const restore = createRestore(core, { events, director, tasks, standing });
+  /** Two devices use this key: both stay out until somebody decides. */
+  const cloned = async (deviceId: string, refusal: Refusal): Promise<void> => {
+    await devices.quarantine(deviceId, refusal);
+  };
+  const reports = createReports(core, { events, certificates, changed, cloned, suspect: restore.suspect });
+  const enrolment = createEnrolment(core, { events, director, certificates, changed });
+  const time = createTime(core, { standing });
+  const renewal = createRenewal(core, { events, certificates });
+  const parcels = createParcels(core);
+  parcels.onBehind((deviceId, what) =>
+    tasks.run('restore', () => restore.suspect(deviceId, `it holds a newer ${what.join(', ')}`)),
+  );
+  const fetches = createFetches(core, { events, parcels });
   const ingest = createIngest({
     ...core,
     keys: core.telemetryKeys,
@@ -95,9 +129,7 @@ export function createFleet(core: RegistryCore): Fleet {
       bus?.publish(deviceTopic(region, deviceId, 'telemetry/ack'), message, { qos: 1, retain: false }),
     refused: (deviceId, refusal) =>
       events.recordStranger({ source: 'registry', subject: deviceId, ...refusal }),
-    cloned: async (deviceId, refusal) => {
-      await devices.quarantine(deviceId, refusal);
-    },
+    cloned,
   });
 
   async function listen(
@@ -143,6 +175,7 @@ export function createFleet(core: RegistryCore): Fleet {
   async function stop(): Promise<void> {
     for (const end of ends.splice(0)) end();
     director.stop();
+    restore.stop();
     fetches.stop();
     await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));
     await ingest.stop();
@@ -154,6 +187,8 @@ export function createFleet(core: RegistryCore): Fleet {
     devices,
     events,
     director,
+    authorities: createRotation(core, { events, director }),
+    revocation: createRevocation(core),
 
     async mayConnect(identity) {
       // Whether a claim still holds is answered on its own topic, with a code that says why.
@@ -167,14 +202,13 @@ export function createFleet(core: RegistryCore): Fleet {
       });
     },
     onConnected(identity) {
-      if (stopping !== null) return;
-      if (identity.kind === 'device') tasks.run('connected', () => presence.connected(identity.deviceId));
+      if (stopping !== null || !counts(identity)) return;
+      tasks.run('connected', () => presence.connected(identity.deviceId));
     },
     onDisconnected(identity) {
       // The broker closes after the fleet: at the next start nobody is known to be there anyway.
-      if (stopping !== null) return;
-      if (identity.kind === 'device')
-        tasks.run('disconnected', () => presence.disconnected(identity.deviceId));
+      if (stopping !== null || !counts(identity)) return;
+      tasks.run('disconnected', () => presence.disconnected(identity.deviceId));
     },
     onChange(listener) {
       listeners.add(listener);
@@ -184,6 +218,8 @@ export function createFleet(core: RegistryCore): Fleet {
     async start(on) {
       bus = on;
       await presence.forgetAll();
+      await certificates.takeUpOlder();
+      await restore.start();
       ends.push(repository.onTimestamp((bytes) => publishTimestamp(on, bytes)));
       ends.push(releases.onBarred({ within: recordBarring }));
       const timestamp = await repository.file('timestamp.json');
@@ -192,7 +228,14 @@ export function createFleet(core: RegistryCore): Fleet {
       await director.start(on);
       await listen(on, 'reported', reports.handle);
       await listen(on, 'presence', presence.handle);
-      await listen(on, 'fetch', (deviceId, payload) => fetches.handle(on, deviceId, payload));
+      for (const [channel, { handle }] of [
+        ['fetch', fetches],
+        ['time', time],
+        ['renew', renewal],
+        ['result', restore],
+      ] as const) {
+        await listen(on, channel, (deviceId, payload) => handle(on, deviceId, payload));
+      }
       subscriptions.push(
         await on.subscribe(everyDeviceFilter(region, 'telemetry'), ({ topic, payload }) => {
           const parsed = parseTopic(topic);
@@ -215,6 +258,7 @@ export function createFleet(core: RegistryCore): Fleet {
       fetches: fetches.counters(),
       telemetry: ingest.counters(),
       eventsDropped: events.dropped(),
+      attacks: events.attacks(),
     }),
   };
 }

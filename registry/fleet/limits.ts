@@ -1,6 +1,7 @@
 // Why: how long what the registry issues is good for, and how much it keeps, each with its reason.
 // Trusts: nothing. Must never: be read from the network.
 
+const MiB = 1024 * 1024;
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
 
@@ -12,8 +13,37 @@ export const fleetLimits = {
   renewEveryMs: hourMs,
   /** A retained message that the bus did not take is offered again after this. */
   publishRetryMs: 1_000,
-  /** Device certificates. Renewal over the bus is a later version's; until then one enrols again. */
+  /** Device certificates. Renewed over the bus long before; a year, for a device that was put away for months. */
   deviceCertificateMs: 366 * dayMs,
+  /** A device that asks again within this time has lost the answer: it gets the same certificate. */
+  renewRepeatMs: 60_000,
+  /** Certificates of one device in a day; beyond that it gets its last one again. */
+  renewalsPerDayMax: 24,
+  /** Answers to questions after the time, of one device: this many at once, then one every two seconds. */
+  timeBurst: 10,
+  timePerSecond: 0.5,
+  /** Devices whose rate is remembered; beyond it the longest silent are forgotten. */
+  ratedDevicesMax: 50_000,
+  /** A broker refuses everybody once its list has ended: it must outlive a fetching that failed for weeks. */
+  revocationListMs: 30 * dayMs,
+  /** How often is looked whether the broker's own certificates end. */
+  serverCertificateEveryMs: dayMs,
+  /** Files that one device may be giving back at one time, and bytes of all devices. */
+  heldFilesPerDeviceMax: 4,
+  heldBytesMax: 64 * MiB,
+  /** Between two pieces of one file. */
+  heldIdleMs: 60_000,
+  /** Files of one device that are judged: this many at once, then one a second. */
+  heldBurst: 128,
+  heldPerSecond: 1,
+  /** How long a file that was proven to have existed is waited for before we sign above its number without it. */
+  healAfterMs: 3_000,
+  /** Numbers alone raise this event at most so often. */
+  restoreSuspectedEveryMs: hourMs,
+  /** Parcels of metadata that are kept: one of a size for all devices that hold the same. */
+  parcelsBytesMax: 64 * MiB,
+  /** A device that fetches a parcel in several ranges must finish in this time. */
+  parcelKeptMs: 2 * 60_000,
   /** Issued backwards by this much: a device's clock may be a little behind. */
   certificateBackdateMs: hourMs,
   labelsMax: 64,

@@ -18,6 +18,8 @@ export type Action =
   | 'fleet.read'
   | 'claims.write'
   | 'devices.write'
+  | 'broker.read'
+  | 'authorities.write'
   | 'rollouts.read'
   | 'rollouts.write'
   | 'telemetry.read'
@@ -29,17 +31,28 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
 // `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
+// `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: [...reading, 'telemetry.read', 'keys.read'],
+  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read'],
   approver: reading,
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
-  operator: [...reading, 'claims.write', 'devices.write', 'rollouts.write', 'telemetry.read', 'keys.read'],
+  operator: [
+    ...reading,
+    'broker.read',
+    'claims.write',
+    'devices.write',
+    'rollouts.write',
+    'telemetry.read',
+    'keys.read',
+  ],
   admin: [
     ...reading,
     'catalogue.push',
     'publishers.claim',
     'publishers.write',
+    'broker.read',
+    'authorities.write',
     'claims.write',
     'devices.write',
     'rollouts.write',

@@ -65,6 +65,11 @@ export interface CatalogueRepository {
   /** Only rises. The namespace need not know the model yet. Refusal: `namespace-unknown`. */
   raiseCounterFloor(model: { namespace: string; name: string }, counter: number): Promise<Result<void>>;
   /**
+   * For fleet/restore.ts: runs `work` on the role files in one transaction and rings the doorbell where a new
+   * timestamp came out of it. Whoever uses it decides what is stored; nothing is checked here.
+   */
+  withFiles<T>(reason: string, work: (db: RegistryDb, files: RoleFiles) => T): Promise<T>;
+  /**
    * Signs again what would expire soon, as far as this registry holds the keys, and warns of the rest; from a
    * timer. True where something was signed.
    */
@@ -267,6 +272,8 @@ export async function openRepository(parts: {
         files.signTimestamp(db, nowMs);
         return inspected;
       }),
+
+    withFiles: (reason, work) => signing(reason, (db) => work(db, files)),
 
     raiseVersionFloor: (namespace, version) =>
       store.tx((db) => {

@@ -1,4 +1,4 @@
-// Why: the columns of migrations/002-fleet.sql as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql adds to them as types, so that a query with a wrong name does not compile.
 // Trusts: the migration; both are changed together. Must never: hold logic.
 // Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
 
@@ -17,6 +17,8 @@ export interface ClaimsTable {
   /** Versions of the roots whose digests it names; null where it was made before they were kept. */
   catalogue_root_version: number | null;
   region_root_version: number | null;
+  /** Number of the certificate authority that the claim file names. */
+  authority: number;
 }
 
 export interface ClaimUsesTable {
@@ -54,6 +56,21 @@ export interface DevicesTable {
   refusal_id_last: number;
   enrolled_at_ms: number;
   certificate_expires_at_ms: number;
+  /** Number of the certificate authority whose certificate it holds, as far as it is known. */
+  authority: number;
+  /** When `status` last changed; 0 where that was before version 0.2. */
+  status_at_ms: number;
+  report_boot: number;
+  report_session: string;
+  /** Reports of an older assignment are from before a release or an enrolment. */
+  report_from_epoch: number;
+  /** 1 until the first report since then. */
+  report_anew: number;
+  /** HeldVersions, null before the first report that has them. */
+  held: string | null;
+  /** `{offsetMs, source}`. */
+  clock: string | null;
+  attacks: number;
 }
 
 export interface DeviceModelsTable {
@@ -62,6 +79,7 @@ export interface DeviceModelsTable {
   /** MachineStateName. */
   state: string;
   active: string | null;
+  active_sha256: string | null;
   candidate: string | null;
   last_good: string | null;
   target: string | null;
@@ -99,6 +117,8 @@ export interface AssignmentsTable {
   expires_at_ms: number;
   /** Key id of the director's key; null where it was signed before keys could change. */
   signed_by: string | null;
+  /** Digest of the list of authorities that it names. */
+  authorities_sha256: string | null;
 }
 
 export interface FleetEventsTable {
@@ -108,6 +128,8 @@ export interface FleetEventsTable {
   source: 'broker' | 'enrolment' | 'device' | 'registry';
   code: string;
   detail: string;
+  /** 0 or 1: somebody tried something. */
+  attack: Generated<number>;
 }
 
 export interface RolloutsTable {

@@ -5,6 +5,7 @@
 import type { Generated, Selectable } from 'kysely';
 import type { FleetTables } from './fleet-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
+import type { TrustTables } from './trust-tables.ts';
 
 /** Facts of this registry that outlive a restart: the ports it picked, its region. */
 export interface SettingsTable {
@@ -124,4 +125,4 @@ export interface CatalogueTables {
   tokens: TokensTable;
 }
 
-export type Tables = CatalogueTables & FleetTables & TelemetryTables;
+export type Tables = CatalogueTables & FleetTables & TelemetryTables & TrustTables;

@@ -83,6 +83,19 @@ export function createBatchStore(store: RegistryStore): BatchStore {
     return row ?? null;
   }
 
+  function isLost(db: RegistryDb, deviceId: string, epoch: number, sequence: number): boolean {
+    const row = db.first(
+      qb
+        .selectFrom('telemetry_lost')
+        .select('first_sequence')
+        .where('device_id', '=', deviceId)
+        .where('epoch', '=', epoch)
+        .where('first_sequence', '<=', sequence)
+        .where('last_sequence', '>=', sequence),
+    );
+    return row !== undefined;
+  }
+
   function insertRecords(db: RegistryDb, batchId: number, records: readonly OpenedRecord[]): void {
     for (let at = 0; at < records.length; at += rowsAtOnce) {
       const some = records.slice(at, at + rowsAtOnce);
@@ -152,7 +165,7 @@ export function createBatchStore(store: RegistryStore): BatchStore {
       const stored = (sequence: number) => storedAt(db, deviceId, epoch, sequence);
       const place = placeOf(
         { head, headSha256, wrapSha256: batch.statement.wrapSha256 },
-        { epoch, end, storedAt: stored },
+        { epoch, end, storedAt: stored, lostAt: (sequence) => isLost(db, deviceId, epoch, sequence) },
       );
       if (!place.ok) return { taken: place, expectedSequence };
       if (place.value === 'repeated') {

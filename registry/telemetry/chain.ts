@@ -31,6 +31,8 @@ export function placeOf(
     end: ChainEnd | null;
     /** What is stored under a sequence of this enrolment. */
     storedAt(sequence: number): BatchIdentity | null;
+    /** It was acknowledged and then lost in a restore: nobody knows any more which batch it was. */
+    lostAt(sequence: number): boolean;
   },
 ): Result<'next' | 'repeated'> {
   const { head } = batch;
@@ -43,6 +45,9 @@ export function placeOf(
   }
   const last = end?.sequence ?? 0;
   if (head.sequence <= last) {
+    if (present.lostAt(head.sequence)) {
+      return refuse('telemetry-replayed', `batch ${head.sequence} was acknowledged before a restore`);
+    }
     const stored = present.storedAt(head.sequence);
     if (stored?.headSha256 !== batch.headSha256 || stored.wrapSha256 !== batch.wrapSha256) {
       return refuse('telemetry-cloned', `another batch ${head.sequence} is stored`);

@@ -3,7 +3,7 @@
 // Trusts: its callers to have checked the right. Must never: hold a transaction open while somebody reads slowly.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { TelemetryCounts } from '../../shared/wire/http.ts';
+import type { TelemetryCounts, TelemetryLost } from '../../shared/wire/http.ts';
 import type { StoredRecord, TelemetryClass } from '../../shared/wire/telemetry.ts';
 import { type RegistryStore, sql } from '../store/open.ts';
 import { telemetryLimits } from './limits.ts';
@@ -32,6 +32,8 @@ export interface TelemetryRecords {
   ): Promise<Result<AsyncGenerator<string>>>;
   /** Devices that ever sent something. */
   counts(device: string | null): Promise<TelemetryCounts[]>;
+  /** Batches that were acknowledged and lost in a restore, oldest first. */
+  lost(device: string | null): Promise<TelemetryLost[]>;
 }
 
 interface Position {
@@ -153,6 +155,22 @@ export function createTelemetryRecords(store: RegistryStore): TelemetryRecords {
     }
   }
 
+  function lost(device: string | null): Promise<TelemetryLost[]> {
+    const all = qb
+      .selectFrom('telemetry_lost')
+      .select([
+        'device_id as device',
+        'epoch',
+        'first_sequence as firstSequence',
+        'last_sequence as lastSequence',
+        'at_ms as atMs',
+      ])
+      .orderBy('at_ms')
+      .orderBy('device_id');
+    const query = device === null ? all : all.where('device_id', '=', device);
+    return store.tx((db) => db.all(query));
+  }
+
   return {
     async read(filter, { cursor, limit }) {
       const from = cursor === null ? ok(await startOf(filter)) : await positionOf(cursor);
@@ -172,7 +190,15 @@ export function createTelemetryRecords(store: RegistryStore): TelemetryRecords {
         .groupBy('device_id')
         .orderBy('device_id');
       const query = device === null ? all : all.where('device_id', '=', device);
-      return store.tx((db) => db.all(query));
+      const [rows, missing] = [await store.tx((db) => db.all(query)), await lost(device)];
+      return rows.map((row) => ({
+        ...row,
+        lostBatches: missing
+          .filter((one) => one.device === row.device)
+          .reduce((sum, one) => sum + one.lastSequence - one.firstSequence + 1, 0),
+      }));
     },
+
+    lost,
   };
 }

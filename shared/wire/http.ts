@@ -8,6 +8,7 @@ import { keyBundleSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
 import {
   deviceIdSchema,
+  heldVersionsSchema,
   labelsSchema,
   machineStates,
   nameSchema,
@@ -213,6 +214,8 @@ export const deviceSchema = z.object({
     z.object({
       name: z.string(),
       active: z.string().nullable(),
+      /** SHA-256 of the manifest of what serves, as the device said it; null where it did not. */
+      activeSha256: sha256.nullable(),
       candidate: z.string().nullable(),
       lastGood: z.string().nullable(),
       state: z.enum(machineStates),
@@ -223,6 +226,22 @@ export const deviceSchema = z.object({
   ),
   agent: z.object({ version: z.string(), runtime: z.string(), arch: z.string() }),
   outbox: outboxStateSchema,
+  /** What it trusts and how it stands, by its own reports and the registry's records. */
+  trust: z.object({
+    /** End of its client certificate, and the authority that issued it. */
+    certificateExpiresAtMs: timeMs,
+    authority: z.string(),
+    /** Versions of the metadata that it has verified. */
+    held: heldVersionsSchema.nullable(),
+    /** Epoch of the assignment that it holds, 0 where none of ours. */
+    epoch: z.number().int().nonnegative(),
+    /** Highest time that it has verified, 0 where none. */
+    verifiedTimeMs: timeMs,
+    /** How far its own clock was ahead of the registry's (negative: behind) when it last reported. */
+    clock: z.object({ offsetMs: z.number().int(), source: z.enum(['signed', 'wall']) }).nullable(),
+    /** Events about it that mean that somebody tried something. */
+    attacks: z.number().int().nonnegative(),
+  }),
 });
 export type DeviceView = z.infer<typeof deviceSchema>;
 export const deviceLabelsSchema = z.object({
@@ -239,8 +258,55 @@ export const fleetEventSchema = z.object({
   source: z.enum(['broker', 'enrolment', 'device', 'registry']),
   code: z.string(),
   detail: z.string(),
+  /** Somebody tried something (shared/trust/attacks.ts). */
+  attack: z.boolean(),
 });
 export type FleetEvent = z.infer<typeof fleetEventSchema>;
+
+/** `GET /api/v1/devices/revoked`. */
+export const revokedDeviceSchema = z.object({
+  id: deviceIdSchema,
+  /** A quarantined one may be released again. */
+  status: z.enum(['revoked', 'quarantined']),
+  sinceMs: timeMs,
+  /** Those that have not ended yet. */
+  certificates: z.array(z.object({ serial: z.string(), authority: z.string(), expiresAtMs: timeMs })),
+});
+export type RevokedDevice = z.infer<typeof revokedDeviceSchema>;
+
+/** `GET /api/v1/broker/files`: texts of the files that an external broker needs. */
+export const brokerFilesSchema = z.object({
+  /** Access rules, as mosquitto reads them. */
+  acl: z.string(),
+  /** One X.509 revocation list (PEM) for each authority in force. */
+  revoked: z.string(),
+  /** Authorities in force, PEM. */
+  authorities: z.string(),
+  /** Snippet of a mosquitto.conf. */
+  settings: z.string(),
+  revokedDevices: z.number().int().nonnegative(),
+});
+export type BrokerFiles = z.infer<typeof brokerFilesSchema>;
+
+/** A certificate authority of the fleet. */
+export const authoritySchema = z.object({
+  id: z.string(),
+  /** `issuing`: new certificates are of it; `in-force`: those it issued are still taken. */
+  state: z.enum(['issuing', 'in-force', 'retired']),
+  createdAtMs: timeMs,
+  retiredAtMs: timeMs.nullable(),
+  expiresAtMs: timeMs,
+  /** Of the certificate in PEM. */
+  sha256,
+  /** TLS server name by which a device asks the broker for a certificate of this authority. */
+  serverName: z.string(),
+  /** Active devices that hold a certificate of it. */
+  devices: z.number().int().nonnegative(),
+  /** Claims that name it and could still be used. */
+  claims: z.number().int().nonnegative(),
+});
+export type AuthorityView = z.infer<typeof authoritySchema>;
+export const authorityRetireSchema = z.object({ force: z.boolean().default(false) });
 
 export const rolloutStates = [
   'draft',
@@ -331,6 +397,8 @@ export const telemetryCountsSchema = z.object({
   records: z.number().int().nonnegative(),
   /** Records that the device dropped before it could send them, as it said itself. */
   dropped: z.number().int().nonnegative(),
+  /** Batches that were acknowledged here and lost when the registry was restored from a backup. */
+  lostBatches: z.number().int().nonnegative(),
 });
 export type TelemetryCounts = z.infer<typeof telemetryCountsSchema>;
 
@@ -387,4 +455,13 @@ export const keysStatusSchema = z.object({
   warnings: z.array(z.object({ role: z.string(), detail: z.string(), next: z.string() })),
 });
 export type KeysStatus = z.infer<typeof keysStatusSchema>;
+/** `GET /api/v1/telemetry/lost`: what a restore lost, oldest first. */
+export const telemetryLostSchema = z.object({
+  device: deviceIdSchema,
+  epoch: z.number().int().nonnegative(),
+  firstSequence: z.number().int().positive(),
+  lastSequence: z.number().int().positive(),
+  atMs: timeMs,
+});
+export type TelemetryLost = z.infer<typeof telemetryLostSchema>;
 export { rolloutFileSchema };

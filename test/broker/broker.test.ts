@@ -63,12 +63,7 @@ test('the server’s own certificate cannot be used as a client’s', async () =
   );
 });
 
-test('expired and not yet valid device certificates are refused', async () => {
-  const expired = await newDevice(broker.ca, { from: -2 * hourMs, to: -hourMs });
-  assert.equal(await client(expired, expired.id).answer, 'closed');
-  await broker.refusals.until(
-    ({ code, detail }) => code === 'broker-certificate-untrusted' && detail.startsWith('expired'),
-  );
+test('a device certificate that is not valid yet is refused', async () => {
   const early = await newDevice(broker.ca, { from: hourMs, to: 2 * hourMs });
   assert.equal(await client(early, early.id).answer, 'closed');
   await broker.refusals.until(

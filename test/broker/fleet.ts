@@ -2,7 +2,7 @@
 // Trusts: the code under test for certificates. Must never: wait for time to pass.
 
 import { randomBytes } from 'node:crypto';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { checkServerIdentity, connect as connectTls, type TLSSocket } from 'node:tls';
 import { MqttClient } from 'mqtt';
 import {
   type Broker,
@@ -196,13 +196,17 @@ export function newClient(
   options: {
     will?: { topic: string; payload: Buffer; qos: 0 | 1 | 2; retain: boolean };
     clean?: boolean;
+    /** By which the broker picks its certificate; that is checked against 127.0.0.1 then. */
+    servername?: string;
   } = {},
 ): TestClient {
   const socket = connectTls({
     host: '127.0.0.1',
     port,
     ca,
-    servername: 'localhost',
+    servername: options.servername ?? 'localhost',
+    checkServerIdentity: (_name, shown) =>
+      checkServerIdentity(options.servername === undefined ? 'localhost' : '127.0.0.1', shown),
     minVersion: 'TLSv1.3',
     ...credentials,
   });

@@ -53,11 +53,13 @@ test('reports that are forged, replayed or for somebody else are refused with th
   device.report(device.reportBody(), other.seed);
   await world.settle();
   assert.equal((await world.events('report-signature-invalid')).length, 1);
-  // The same bytes again are QoS 1 at work and nobody's fault; other bytes with an old counter are not.
+  // The same bytes again are QoS 1 at work and nobody's fault; an older report is not.
   device.report(first);
   await world.settle();
   assert.equal((await world.events('report-replayed')).length, 0);
-  device.report({ ...first, epoch: 9 });
+  device.report();
+  await world.settle();
+  device.report(first);
   await world.settle();
   assert.equal((await world.events('report-replayed')).length, 1);
   device.report({ ...device.reportBody(), region: 'elsewhere' });
@@ -210,7 +212,7 @@ test('strangers’ events are counted beyond a bound and do not fill the table',
   assert.ok((next[0]?.id ?? 0) < (page.at(-1)?.id ?? 0));
 });
 
-test('a quarantine that ends spends no epoch and publishes what was cleared', async (t) => {
+test('a quarantine that ends spends an epoch, from which reports begin anew', async (t) => {
   const world = await openWorld(t);
   await world.push('acme/digits@1.0.0', 1);
   const [device] = await world.devices(1);
@@ -224,5 +226,8 @@ test('a quarantine that ends spends no epoch and publishes what was cleared', as
   const released = await world.fleet.devices.release(device.id, 'tester');
   assert.ok(released.ok && released.value.status === 'active');
   await world.settle();
-  assert.equal((await device.assignment())?.epoch, 2);
+  assert.equal((await device.assignment())?.epoch, 3);
+  // Idempotent: nothing was to be ended.
+  await world.fleet.devices.release(device.id, 'tester');
+  assert.equal((await device.assignment())?.epoch, 3);
 });

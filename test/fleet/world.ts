@@ -2,12 +2,14 @@
 // Trusts: test/registry-core/support.ts for the core. Must never: stand in for a part that is under test.
 
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import { createAccess } from '../../registry/policy/access.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
+import { openAuthorities } from '../../registry/signing/authorities.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
@@ -15,6 +17,7 @@ import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { deviceIdOf } from '../../shared/crypto/spki.ts';
 import { makeDeviceRequest } from '../../shared/host/certificates.ts';
 import { systemDeflate } from '../../shared/host/deflate.ts';
+import { openDisk } from '../../shared/host/disk.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import type { BusMessage, RegistryBus } from '../../shared/kernel/ports.ts';
@@ -25,7 +28,7 @@ import { parseRegionRoot } from '../../shared/trust/region.ts';
 import { signReport } from '../../shared/trust/report.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import { type BulkFrame, decodeFrame } from '../../shared/wire/frames.ts';
-import type { DeviceView, RolloutStatus } from '../../shared/wire/http.ts';
+import type { DeviceView, FleetEvent, RolloutStatus } from '../../shared/wire/http.ts';
 import {
   type AssignedRelease,
   type Assignment,
@@ -41,12 +44,14 @@ import {
 } from '../../shared/wire/messages.ts';
 import {
   type DevicePublishChannel,
+  type DeviceSubscribeChannel,
   deviceTopic,
   enrolReplyTopic,
   enrolRequestTopic,
 } from '../../shared/wire/topics.ts';
 import {
   type Bench,
+  type BenchOptions,
   bench,
   countedEntropy,
   hexOf,
@@ -122,6 +127,8 @@ export interface World extends Bench {
   pass(ms: number): Promise<void>;
   /** Stops fleet and rollouts and starts new ones on the same store, as after a restart. */
   restart(): Promise<void>;
+  /** Ends everything, so that its folder can be copied. Idempotent. */
+  close(): Promise<void>;
   /** `requires`: as the publisher signs it. */
   push(releaseId: string, counter: number, requires?: JsonValue): Promise<void>;
   claim(options?: { labels?: Labels; uses?: number; ttlMs?: number }): Promise<ClaimFile>;
@@ -131,7 +138,9 @@ export interface World extends Bench {
   start(file: string): Promise<string>;
   status(rolloutId: string): Promise<RolloutStatus>;
   view(device: Device): Promise<DeviceView>;
-  events(code: string): Promise<{ subject: string | null; detail: string }[]>;
+  events(code: string): Promise<FleetEvent[]>;
+  /** What the registry published on a topic of the device after `ask`, waited for. */
+  reply(device: Device, channel: DeviceSubscribeChannel, ask: () => void): Promise<Uint8Array>;
 }
 
 const idle: Omit<ReportedModel, 'name'> = {
@@ -158,12 +167,19 @@ export class Device {
   epoch = 0;
   models = new Map<string, ReportedModel>();
   refusals: Report['refusals'] = [];
-  private readonly world: World;
+  /** Other words in its reports. */
+  says: Partial<Report> = {};
+  private world: World;
 
   constructor(world: World, name: string) {
     this.world = world;
     this.seed = countedEntropy(`device ${name}`).bytes(32);
     this.id = deviceIdOf(publicKeyOf(this.seed));
+  }
+
+  /** The same device at a registry that was started again, or restored. */
+  moveTo(world: World): void {
+    this.world = world;
   }
 
   say(channel: DevicePublishChannel, body: object): void {
@@ -212,6 +228,7 @@ export class Device {
       held: null,
       clock: null,
       certificateExpiresAtMs: null,
+      ...this.says,
     };
   }
 
@@ -255,13 +272,21 @@ export function head(world: World) {
   return { schemaVersion, messageId: 'm', sentAtMs: world.clock.wall() } as const;
 }
 
-export async function openWorld(t: TestContext): Promise<World> {
-  const base = await bench(t);
-  const entropy = countedEntropy('world');
-  const keyStore = await openStore(':memory:', { synchronous: 'FULL', migrations: telemetryKeyMigrations });
+export async function openWorld(t: TestContext, options: BenchOptions = {}): Promise<World> {
+  const base = await bench(t, options);
+  const entropy = countedEntropy(`world ${options.chance ?? ''}`);
+  const keyPath = options.folder === undefined ? ':memory:' : join(options.folder, 'telemetry-keys.sqlite');
+  const keyStore = await openStore(keyPath, { synchronous: 'FULL', migrations: telemetryKeyMigrations });
   t.after(() => keyStore.close());
   const core: RegistryCore = {
     ...base,
+    authorities: await openAuthorities({
+      ...base,
+      disk: openDisk(join(base.folder, 'keys')),
+      region,
+      hosts: ['localhost'],
+      entropy,
+    }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
     deflate: systemDeflate,
     region,
@@ -355,15 +380,32 @@ export async function openWorld(t: TestContext): Promise<World> {
       return id;
     },
     status: async (rolloutId) => unwrap(await world.rollouts.status(rolloutId)),
+    async close() {
+      await world.rollouts.stop();
+      await world.fleet.stop();
+      await base.store.close();
+      await keyStore.close();
+    },
     view: async (device) => unwrap(await world.fleet.devices.show(device.id)),
     events: (code) => world.fleet.events.list({ code, limit: 100 }),
+
+    async reply(device, channel, ask) {
+      const topic = deviceTopic(region, device.id, channel);
+      const replies = () => world.bus.published.filter((message) => message.topic === topic);
+      const before = replies().length;
+      ask();
+      // Certificates are made on other threads: a busy machine takes its time.
+      for (const end = performance.now() + 30_000; performance.now() < end; ) {
+        const reply = replies()[before];
+        if (reply !== undefined) return reply.payload;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      throw new Error(`no answer on ${channel}`);
+    },
   };
   await world.fleet.start(world.bus);
   await world.rollouts.start();
-  t.after(async () => {
-    await world.rollouts.stop();
-    await world.fleet.stop();
-  });
+  t.after(() => world.close());
   return world;
 }
 

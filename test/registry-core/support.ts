@@ -89,6 +89,8 @@ export function temporaryFolder(t: TestContext): string {
 }
 
 export interface Bench {
+  /** Of keys and blobs. */
+  folder: string;
   clock: TurnedClock;
   log: HeardLog;
   store: RegistryStore;
@@ -98,13 +100,23 @@ export interface Bench {
   releases: Releases;
 }
 
-/** The registry's core without its shell, in memory but for keys and blobs. */
-export async function bench(t: TestContext): Promise<Bench> {
-  const folder = temporaryFolder(t);
-  const clock = turnedClock();
+export interface BenchOptions {
+  /** Everything is kept there, the database too; absent: a folder that goes away, the database in memory. */
+  folder?: string;
+  clock?: TurnedClock;
+  /** Names what is drawn by chance: two registries on one folder, one after the other, draw differently. */
+  chance?: string;
+}
+
+/** The registry's core without its shell. */
+export async function bench(t: TestContext, options: BenchOptions = {}): Promise<Bench> {
+  const folder = options.folder ?? temporaryFolder(t);
+  const clock = options.clock ?? turnedClock();
   const log = heardLog();
-  const entropy = countedEntropy('bench');
-  const store = await openRegistryStore(':memory:');
+  const entropy = countedEntropy(options.chance ?? 'bench');
+  const store = await openRegistryStore(
+    options.folder === undefined ? ':memory:' : join(folder, 'registry.sqlite'),
+  );
   t.after(() => store.close());
   const region = 'test';
   const keyring = await openKeyring({
@@ -119,6 +131,7 @@ export async function bench(t: TestContext): Promise<Bench> {
   const repository = await openRepository({ store, keyring, region, clock, log });
   const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
   return {
+    folder,
     clock,
     log,
     store,

@@ -229,7 +229,7 @@ export type Presence = z.infer<typeof presenceSchema>;
 
 /** Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`. */
 export const metadataNamePattern =
-  /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
+  /^(timestamp\.json|([1-9]\d{0,15}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,15}\.root\.json)$/;
 
 /** What a device holds, so that one request brings exactly what it lacks; 0 where it holds none. */
 export const refreshTargetSchema = z.object({

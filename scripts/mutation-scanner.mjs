@@ -54,6 +54,7 @@ function endOfTemplate(text, from) {
       for (at += 2; depth > 0 && at < text.length; at += 1) {
         if (text[at] === '{') depth += 1;
         else if (text[at] === '}') depth -= 1;
+        else if (text[at] === '/' && /[(,]\s*$/.test(text.slice(from, at))) at = endOfRegExp(text, at) - 1;
         else if (text[at] === '`') at = endOfTemplate(text, at) - 1;
         else if (text[at] === '"' || text[at] === "'") at = endOfQuoted(text, at, text[at]) - 1;
       }
@@ -131,9 +132,24 @@ function trim(masked, from, to) {
 
 const skipSpace = (masked, from) => trim(masked, from, masked.length)[0];
 
-/** A body that ends the work: it refuses, returns, throws or goes on to the next. */
-const guards = /^(return\b(?! ok\()|continue;|break;|this\.#stop\()/;
+/** A body that ends the work without a result: nothing, no, or a result that was refused before. */
+const guards = /^(return( (null|false|0|\[\]|[\w$]+|[\w$.]+\.refusal))?;|continue;|break;|this\.#stop\()/;
 const throwing = /^throw\b/;
+/** A condition that asks whether something was refused before. */
+const judging = /^![\w$.]+\.(ok|success)$/;
+
+/** Functions of this file that give nothing but refusals, such as `unreadable(what)`. */
+function refusers(masked) {
+  const names = ['refuse'];
+  for (const match of masked.matchAll(/\bfunction ([\w$]+)\(/g)) {
+    const bodyAt = skipSpace(masked, closing(masked, match.index + match[0].length - 1));
+    const body = masked.slice(bodyAt, closing(masked, bodyAt));
+    if (/\brefuse\(|\bok: false\b/.test(body) && !/\bok\(/.test(body) && !/\bawait\b|\bfor\b/.test(body))
+      names.push(match[1]);
+  }
+  for (const match of masked.matchAll(/\bconst ([\w$]+) = \([^()]*\) => refuse\(/g)) names.push(match[1]);
+  return new RegExp(`^return (${names.map((name) => name.replace('$', '\\$')).join('|')})\\(`);
+}
 
 /**
  * Every check of a file as `{start, end, to, kind, source}`: replacing that range by `to` removes the check.
@@ -148,13 +164,14 @@ export function findChecks(text, options) {
   };
   ifs(masked, options, add);
   ternaries(masked, add);
-  booleans(masked, text, add);
+  booleans(masked, add);
   if (options.zod) schemas(masked, add);
   for (const check of found) check.line = text.slice(0, check.start).split('\n').length;
   return found.sort((a, b) => a.start - b.start);
 }
 
 function ifs(masked, options, add) {
+  const refusing = refusers(masked);
   for (const match of masked.matchAll(/\bif \(/g)) {
     const at = match.index + match[0].length - 1;
     const end = closing(masked, at);
@@ -166,11 +183,8 @@ function ifs(masked, options, add) {
     const body = masked.slice(innerAt, innerEnd);
     const last = lastStatement(masked, innerAt, innerEnd);
     const whole = [match.index, bodyEnd];
-    if (
-      guards.test(body) ||
-      /^return (refuse|this\.)/.test(last) ||
-      (options.throws && throwing.test(last))
-    ) {
+    const ends = guards.test(body) || refusing.test(last) || (options.throws && throwing.test(last));
+    if (ends || judging.test(masked.slice(...condition))) {
       const parts = split(masked, ...condition, '||');
       for (const [a, b] of parts) add(a, b, 'false', 'if', whole);
     } else if (/^return ok\(/.test(body)) {
@@ -242,19 +256,32 @@ function colonOf(masked, from, to) {
 }
 
 /** `return a && b;` of a function that says yes or no: each conjunct is a check. */
-function booleans(masked, text, add) {
+function booleans(masked, add) {
   for (const match of masked.matchAll(/\breturn /g)) {
-    const start = match.index + match[0].length;
-    const end = endOfExpression(masked, start);
-    if (masked[end] !== ';' || questionMark(masked, start, end) >= 0) continue;
-    const parts = split(masked, start, end, '&&');
-    const says = (a, b) =>
-      /(===|!==|<=|>=| < | > |^!|\.(has|test|some|every|verify)\(|^verify\(|^nodeVerify\()/.test(
-        text.slice(a, b),
-      );
+    const at = match.index + match[0].length;
+    const until = endOfExpression(masked, at);
+    const isWrapped = masked[at] === '(' && closing(masked, at) === until;
+    const [start, end] = isWrapped ? trim(masked, at + 1, until - 1) : [at, until];
+    if (masked[until] !== ';' || masked[start] === '{' || questionMark(masked, start, end) >= 0) continue;
     if (split(masked, start, end, '||').length > 1) continue;
-    for (const [a, b] of parts) if (says(a, b)) add(a, b, 'true', 'boolean', [match.index, end]);
+    for (const [a, b] of split(masked, start, end, '&&'))
+      if (says.test(shallow(masked, a, b))) add(a, b, 'true', 'boolean', [match.index, until]);
   }
+}
+
+const says = / (===|!==|<=|>=|<|>) |^!|^([\w$.#]+\.)?(has|test|some|every|verify|nodeVerify)\(\s*\)$/;
+
+/** The text with the insides of its brackets blanked. */
+function shallow(masked, from, to) {
+  let out = '';
+  for (let at = from; at < to; at += 1) {
+    out += masked[at];
+    if (!open.includes(masked[at])) continue;
+    const end = closing(masked, at);
+    out += ' '.repeat(end - at - 2) + masked[end - 1];
+    at = end - 1;
+  }
+  return out;
 }
 
 /** Limits and forms in a zod schema. */

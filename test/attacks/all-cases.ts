@@ -2,6 +2,9 @@
 // Trusts: nothing. Must never: hold two rows of one id.
 
 import type { AttackCase } from './attack-case.ts';
+import { regionAttacks } from './fleet-region.ts';
+import { reportAttacks } from './fleet-reports.ts';
+import { publisherSteps } from './publisher-steps.ts';
 import { cryptoAttacks } from './repository-crypto.ts';
 import { delegationAttacks } from './repository-delegations.ts';
 import { formatAttacks } from './repository-format.ts';
@@ -20,4 +23,10 @@ export const repositoryCases: readonly AttackCase[] = [
   ...storeAttacks,
 ];
 
-export const allCases: readonly AttackCase[] = [...repositoryCases];
+/** On the deciding functions alone; the fleet's rows over the wire are to stand beside them. */
+export const fleetCases: readonly AttackCase[] = [...regionAttacks, ...reportAttacks];
+
+/** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
+export const publisherCases: readonly AttackCase[] = [...publisherSteps];
+
+export const allCases: readonly AttackCase[] = [...repositoryCases, ...fleetCases, ...publisherCases];

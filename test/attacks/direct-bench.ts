@@ -2,9 +2,8 @@
 // that a row takes milliseconds. Trusts: agent/trust and agent/bus. Must never: decide anything itself.
 
 import { fetchMetadata } from '../../agent/bus/fetcher.ts';
-import { agentMigrations } from '../../agent/daemon.ts';
 import { type Authority, openAuthority } from '../../agent/trust/authority.ts';
-import { loadTrust, pinRoots } from '../../agent/trust/trust-store.ts';
+import { loadTrust, pinRoots, trustMigrations } from '../../agent/trust/trust-store.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { openStore, openStoreFromSnapshot, type SqliteStore } from '../../shared/host/sqlite.ts';
 import type { Clock, Fetcher } from '../../shared/kernel/ports.ts';
@@ -39,7 +38,7 @@ let migrated: Promise<Uint8Array> | null = null;
 
 /** A database with the agent's tables and the pinned roots, made once and copied for each lab. */
 async function freshStore(): Promise<SqliteStore> {
-  const options = { synchronous: 'NORMAL', migrations: agentMigrations } as const;
+  const options = { synchronous: 'NORMAL', migrations: trustMigrations } as const;
   migrated ??= openStore(':memory:', options).then(async (store) => {
     const catalogue = baseline.files.get('1.root.json') ?? new Uint8Array();
     await store.tx((db) => pinRoots(db, { catalogue, region: regionRoot }));

@@ -4,6 +4,9 @@
 /** Rows to try first, by id, separated by commas: those that killed this mutant the last time. */
 const first = (process.argv[2] ?? '').split(',');
 
+/** Rows that take much longer than the others come last. */
+const slow = ['root-chain-endless', 'delegations-10001'];
+
 interface Verdict {
   /** The row that turned red, or null where all are green. */
   red: string | null;
@@ -20,10 +23,8 @@ async function judge(): Promise<never> {
   const { allCases } = await import('./all-cases.ts');
   const { directBench } = await import('./direct-bench.ts');
   const runnable = allCases.filter((one) => one.needs === undefined && one.wireOnly !== true);
-  const ordered = [
-    ...runnable.filter((one) => first.includes(one.id)),
-    ...runnable.filter((one) => !first.includes(one.id)),
-  ];
+  const rank = (id: string): number => (first.includes(id) ? 0 : slow.includes(id) ? 2 : 1);
+  const ordered = runnable.toSorted((a, b) => rank(a.id) - rank(b.id));
   for (const one of ordered) {
     let observed: string;
     try {

@@ -3,7 +3,7 @@
 // test/attacks/equivalent-mutants.json. Writes test/attacks/mutation-results.json.
 // --list prints the checks; --file PART and --source PART run those that match alone and write nothing;
 // --unmutated runs the rows on the code as it is.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -19,6 +19,8 @@ const atOnce = 2;
 
 const { values: flags } = parseArgs({
   options: {
+    /** Compiles first. */
+    build: { type: 'boolean' },
     list: { type: 'boolean' },
     unmutated: { type: 'boolean' },
     json: { type: 'boolean' },
@@ -26,6 +28,11 @@ const { values: flags } = parseArgs({
     source: { type: 'string' },
   },
 });
+
+if (flags.build) {
+  const built = spawnSync(process.execPath, ['scripts/build.mjs'], { cwd: root, stdio: ['ignore', 2, 2] });
+  if (built.status !== 0) process.exit(built.status ?? 1);
+}
 
 /** Which files hold checks, and of which kinds. In shared/trust a thrown fault is a maker's, not a device's. */
 function checkedFiles() {

@@ -19,6 +19,8 @@ export interface AttackCase {
   code: ErrorCode;
   /** `wire`: shown through the broker, over TLS, by the whole agent; `direct`: by the deciding function alone. */
   where: 'wire' | 'direct';
+  /** Who refuses it: the device where absent, the registry for uploads. */
+  by?: 'device' | 'registry' | 'broker';
   /** Passes only after that branch was merged; the integrator removes the mark. */
   needs?: 'tuf';
   /** Cannot be run without a broker, so the mutation run leaves it out. */

@@ -2,9 +2,13 @@
 // Trusts: the rows. Must never: let two rows share an id, which names them in SECURITY.md.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { isErrorCode } from '../../shared/kernel/codes.ts';
+import { projectFolder } from '../support/data.ts';
 import { allCases, fleetCases, publisherCases } from './all-cases.ts';
+import { withAttackTable } from './attack-table.ts';
 import { directBench } from './direct-bench.ts';
 import { runGroup } from './run-group.ts';
 
@@ -23,4 +27,9 @@ test('rows: ids are unique, codes exist, each attack is one line', () => {
     assert.match(one.id, /^[a-z0-9-]+$/);
     assert.doesNotMatch(one.attack, /[\n|]/, one.id);
   }
+});
+
+test('SECURITY.md holds the table that scripts/attack-table.mjs would write', () => {
+  const text = readFileSync(join(projectFolder, 'SECURITY.md'), 'utf8');
+  assert.equal(text, withAttackTable(text, allCases), 'run: npm run build && node scripts/attack-table.mjs');
 });

@@ -430,10 +430,9 @@ const answers: AttackCase[] = [
 ];
 
 export const reportAttacks: AttackCase[] = [
-  ...reports,
-  ...statements,
-  ...frames,
-  ...wraps,
-  ...bodies,
+  ...[...reports, ...statements, ...frames, ...wraps, ...bodies].map((one) => ({
+    ...one,
+    by: 'registry' as const,
+  })),
   ...answers,
 ];

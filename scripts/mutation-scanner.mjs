@@ -152,15 +152,16 @@ function refusers(masked) {
 }
 
 /**
- * Every check of a file as `{start, end, to, kind, source}`: replacing that range by `to` removes the check.
+ * Every check of a file as `{start, end, to, kind, source, probe}`: replacing that range by `to` removes the check;
+ * `probe` is a place that runs only where the check refuses, null where there is none.
  * `options.throws`: whether a thrown fault is a check here. `options.zod`: whether schemas are.
  */
 export function findChecks(text, options) {
   const masked = mask(text);
   const found = [];
-  const add = (start, end, to, kind, [from, until]) => {
+  const add = (start, end, to, kind, [from, until], probe = null) => {
     const source = text.slice(from, until).replace(/\s+/g, ' ').trim();
-    found.push({ start, end, to, kind, part: text.slice(start, end).replace(/\s+/g, ' '), source });
+    found.push({ start, end, to, kind, probe, part: text.slice(start, end).replace(/\s+/g, ' '), source });
   };
   ifs(masked, options, add);
   ternaries(masked, add);
@@ -186,10 +187,10 @@ function ifs(masked, options, add) {
     const ends = guards.test(body) || refusing.test(last) || (options.throws && throwing.test(last));
     if (ends || judging.test(masked.slice(...condition))) {
       const parts = split(masked, ...condition, '||');
-      for (const [a, b] of parts) add(a, b, 'false', 'if', whole);
+      for (const [a, b] of parts) add(a, b, 'false', 'if', whole, innerAt);
     } else if (/^return ok\(/.test(body)) {
-      const next = masked.slice(skipSpace(masked, bodyEnd));
-      if (/^return refuse\(/.test(next)) add(...condition, 'true', 'if-ok', whole);
+      const next = skipSpace(masked, bodyEnd);
+      if (/^return refuse\(/.test(masked.slice(next))) add(...condition, 'true', 'if-ok', whole, next);
     }
   }
 }
@@ -214,12 +215,14 @@ function ternaries(masked, add) {
     if (at < 0) continue;
     const colon = colonOf(masked, at + 1, end);
     const condition = trim(masked, start, at);
-    const yes = masked.slice(...trim(masked, at + 1, colon));
-    const no = masked.slice(...trim(masked, colon + 1, end));
+    const [yesAt, noAt] = [skipSpace(masked, at + 1), skipSpace(masked, colon + 1)];
+    const yes = masked.slice(...trim(masked, yesAt, colon));
+    const no = masked.slice(...trim(masked, noAt, end));
     const whole = [match.index, end];
     const judges = /\.(ok|success)$/.test(masked.slice(...condition));
-    if (/^refuse\(/.test(no) || (judges && /^[\w$.]+$/.test(no))) add(...condition, 'true', 'ternary', whole);
-    else if (/^refuse\(/.test(yes)) add(...condition, 'false', 'ternary', whole);
+    if (/^refuse\(/.test(no) || (judges && /^[\w$.]+$/.test(no)))
+      add(...condition, 'true', 'ternary', whole, noAt);
+    else if (/^refuse\(/.test(yes)) add(...condition, 'false', 'ternary', whole, yesAt);
   }
 }
 

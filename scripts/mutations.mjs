@@ -4,7 +4,8 @@
 // --list prints the checks; --file PART and --source PART run those that match alone and write nothing;
 // --unmutated runs the rows on the code as it is.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -62,24 +63,20 @@ const sameCheck = (a, b) =>
   a.file === b.file && a.source === b.source && a.part === b.part && a.kind === b.kind;
 const readJson = (path, otherwise) => (existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : otherwise);
 
-/** Runs the rows; a child that hangs or dies without a word has noticed something. */
-function runRows(check, hint) {
+/** Runs rows in a child; one that hangs or dies without a word has noticed something. */
+function runRows(check, order) {
   return new Promise((resolve, reject) => {
     const mutant =
       check === null
         ? null
         : { url: pathToFileURL(check.path).href, start: check.start, end: check.end, to: check.to };
+    const hook = pathToFileURL(join(root, 'scripts', 'mutation-hook.mjs')).href;
     const child = spawn(
       process.execPath,
-      [
-        '--import',
-        pathToFileURL(join(root, 'scripts', 'mutation-hook.mjs')).href,
-        join(dist, 'test', 'attacks', 'mutation-rows.js'),
-        hint ?? '',
-      ],
+      ['--import', hook, join(dist, 'test', 'attacks', 'mutation-rows.js')],
       {
         cwd: root,
-        env: { ...process.env, LEPTON_MUTANT: JSON.stringify(mutant) },
+        env: { ...process.env, LEPTON_MUTANT: JSON.stringify(mutant), LEPTON_ROWS: JSON.stringify(order) },
         stdio: ['ignore', 'pipe', 'pipe'],
       },
     );
@@ -88,22 +85,39 @@ function runRows(check, hint) {
       hung = true;
       child.kill('SIGKILL');
     }, timeLimitMs);
-    child.stdout.on('data', (text) => (out += text));
-    child.stderr.on('data', (text) => (error += text));
+    child.stdout.on('data', (text) => {
+      out += text;
+    });
+    child.stderr.on('data', (text) => {
+      error += text;
+    });
     child.on('close', () => {
       clearTimeout(timer);
       if (hung) return resolve({ red: 'hang', observed: `no end in ${timeLimitMs} ms`, rows: 0 });
-      if (/SyntaxError/.test(error) && out === '')
-        return reject(new Error(`${check?.file}:${check?.line} the scanner made no JavaScript: ${error}`));
-      if (out === '')
-        return resolve({
-          red: 'crash',
-          observed: error.split('\n').find((line) => /Error/.test(line)) ?? '',
-          rows: 0,
-        });
-      resolve(JSON.parse(out));
+      if (out !== '') return resolve(JSON.parse(out));
+      const words = error.split('\n').find((line) => /Error/.test(line)) ?? '';
+      if (check === null || /SyntaxError/.test(error))
+        return reject(new Error(`${check?.file}:${check?.line} ${error}`));
+      return resolve({ red: 'crash', observed: words, rows: 0 });
     });
   });
+}
+
+/**
+ * For each check the rows that are refused by it, found in one run that counts. A check that refuses no row is a
+ * survivor without a run; the others are judged by those rows alone: nothing else can change. Null: all rows.
+ */
+async function rowsThrough(list) {
+  const probed = list.filter((check) => check.probe !== null);
+  const folder = mkdtempSync(join(tmpdir(), 'lepton-mutations-'));
+  const probes = join(folder, 'probes.json');
+  writeFileSync(
+    probes,
+    JSON.stringify(probed.map((check) => ({ url: pathToFileURL(check.path).href, at: check.probe }))),
+  );
+  const { through } = await runRows(null, { probes });
+  rmSync(folder, { recursive: true });
+  return new Map(probed.map((check, index) => [check, through[index]]));
 }
 
 const checks = allChecks().filter(
@@ -119,7 +133,7 @@ if (flags.list) {
 }
 
 const startedMs = performance.now();
-const unmutated = await runRows(null);
+const unmutated = await runRows(null, {});
 if (unmutated.red !== null) {
   console.error(`without a mutant ${unmutated.red} is red: ${unmutated.observed}`);
   process.exit(1);
@@ -132,12 +146,15 @@ if (flags.unmutated) {
 const before = readJson(resultsFile, { mutants: [] }).mutants;
 const equivalents = readJson(equivalentsFile, []);
 const results = [];
+const refusedBy = await rowsThrough(checks);
 const queue = checks.map((check, index) => ({ check, index }));
 async function work() {
   for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
     const { check, index } = job;
-    const hint = before.find((one) => sameCheck(one, check))?.killedBy;
-    const verdict = await runRows(check, hint ?? '');
+    const killer = before.find((one) => sameCheck(one, check))?.killedBy;
+    const only = refusedBy.get(check);
+    const order = { ...(only === undefined ? {} : { only }), first: killer ? [killer] : [] };
+    const verdict = only?.length === 0 ? { red: null, observed: '' } : await runRows(check, order);
     const { file, line, kind, part, source } = check;
     results[index] = { file, line, kind, part, source, killedBy: verdict.red, observed: verdict.observed };
     if (!flags.json)

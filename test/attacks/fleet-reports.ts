@@ -78,6 +78,9 @@ function judgeReport(
   return checkReport({ envelope, devicePublicKey: key, deviceId, last });
 }
 
+/** A genuine report of this device, for the fuzzing. */
+export const reportOf = (changes: Partial<Report>): Report => ({ ...report, ...changes });
+
 const reported = (id: string, attack: string, code: ErrorCode, forged: () => Result<unknown>): AttackCase =>
   directRow('fleet', `report-${id}`, attack, code, () => ({
     honest: judgeReport(signReport(report, device)),
@@ -233,6 +236,13 @@ const statements: AttackCase[] = [
 ];
 
 const message = encodeBatchMessage({ envelope: honestEnvelope, wrap, body: rowsBody });
+/** A genuine batch as it is published, and its signed statement, for the fuzzing. */
+export const batchMessage: Uint8Array = message;
+export function statementOf(bytes: Uint8Array): string {
+  const decoded = decodeBatchMessage(bytes);
+  return decoded.ok ? `${decoded.value.envelope.payloadType} ${decoded.value.envelope.payload}` : '';
+}
+
 const framed = (id: string, attack: string, change: (bytes: Uint8Array) => Uint8Array): AttackCase =>
   directRow('fleet', `telemetry-frame-${id}`, attack, 'telemetry-malformed', () => ({
     honest: decodeBatchMessage(message),

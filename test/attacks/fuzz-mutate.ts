@@ -145,16 +145,23 @@ function joined(...parts: Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
 }
 
+/** A tree of an earlier step that is too deep to be walked is changed as bytes. */
+const depthMax = 1_000;
+class TooDeep extends Error {}
+
 type Place = { holder: Record<string, unknown> | unknown[]; key: string | number };
 
 /** Changes the JSON tree at one of its places; bytes that are no JSON are changed as bytes. */
 function onTree(bytes: Uint8Array, step: Step): Uint8Array {
-  let tree: unknown;
   try {
-    tree = JSON.parse(decode(bytes));
-  } catch {
+    return changedTree(JSON.parse(decode(bytes)), step);
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof TooDeep)) throw error;
     return onBytes(bytes, { ...step, kind: 'insert' }, bytes);
   }
+}
+
+function changedTree(tree: unknown, step: Step): Uint8Array {
   const root: { tree: unknown } = { tree };
   const places = placesIn(root);
   const { holder, key } = choose(places, step.at);
@@ -205,16 +212,17 @@ function onTree(bytes: Uint8Array, step: Step): Uint8Array {
 
 function placesIn(root: Record<string, unknown>): Place[] {
   const places: Place[] = [];
-  const walk = (holder: Place['holder']): void => {
+  const walk = (holder: Place['holder'], depth: number): void => {
     for (const key of Object.keys(holder)) {
       if (places.length > 5_000) return;
+      if (depth > depthMax) throw new TooDeep();
       places.push({ holder, key: Array.isArray(holder) ? Number(key) : key });
       const value: unknown = Reflect.get(holder, key);
       if (value !== null && typeof value === 'object' && !(value instanceof Raw))
-        walk(value as Place['holder']);
+        walk(value as Place['holder'], depth + 1);
     }
   };
-  walk(root);
+  walk(root, 0);
   return places;
 }
 

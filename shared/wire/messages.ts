@@ -2,6 +2,7 @@
 // Trusts: nothing before `parseMessage`. Must never: let an unvalidated body past the edge.
 
 import { z } from 'zod';
+import { parseStrictJson } from '../crypto/canonical-json.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 
@@ -360,18 +361,16 @@ export const heldMessageSchema = z.object({
 });
 export type HeldMessage = z.infer<typeof heldMessageSchema>;
 
-const decoder = new TextDecoder('utf-8', { fatal: true });
 const encoder = new TextEncoder();
 
-/** Parses and validates a JSON body once. Refusal: `message-malformed`, naming the first wrong field. */
+/**
+ * Parses and validates a JSON body once. Read strictly: a depth that a schema cannot walk, or a key that stands
+ * twice, is no message. Refusal: `message-malformed`, naming the first wrong field.
+ */
 export function parseMessage<S extends z.ZodType>(schema: S, payload: Uint8Array): Result<z.infer<S>> {
-  let body: unknown;
-  try {
-    body = JSON.parse(decoder.decode(payload));
-  } catch (error) {
-    return refuse('message-malformed', error instanceof Error ? error.message : 'not JSON');
-  }
-  const parsed = schema.safeParse(body);
+  const body = parseStrictJson(payload, { code: 'message-malformed' });
+  if (!body.ok) return body;
+  const parsed = schema.safeParse(body.value);
   if (parsed.success) return ok(parsed.data);
   return refuse('message-malformed', describeIssues(parsed.error));
 }

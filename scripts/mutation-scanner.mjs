@@ -188,6 +188,8 @@ function ifs(masked, options, add) {
     if (ends || judging.test(masked.slice(...condition))) {
       const parts = split(masked, ...condition, '||');
       for (const [a, b] of parts) add(a, b, 'false', 'if', whole, innerAt);
+      // Where each part may be repeated by its neighbour, all of them together may not.
+      if (parts.length > 1) add(...condition, 'false', 'if-all', whole, innerAt);
     } else if (/^return ok\(/.test(body)) {
       const next = skipSpace(masked, bodyEnd);
       if (/^return refuse\(/.test(masked.slice(next))) add(...condition, 'true', 'if-ok', whole, next);

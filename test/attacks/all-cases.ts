@@ -11,6 +11,7 @@ import { formatAttacks } from './repository-format.ts';
 import { freshnessAttacks } from './repository-freshness.ts';
 import { rootAttacks } from './repository-roots.ts';
 import { storeAttacks } from './repository-store.ts';
+import { storedAttacks } from './repository-stored.ts';
 import { transportAttacks } from './repository-transport.ts';
 
 export const repositoryCases: readonly AttackCase[] = [
@@ -21,6 +22,7 @@ export const repositoryCases: readonly AttackCase[] = [
   ...cryptoAttacks,
   ...transportAttacks,
   ...storeAttacks,
+  ...storedAttacks,
 ];
 
 /** On the deciding functions alone; the fleet's rows over the wire are to stand beside them. */

@@ -132,7 +132,7 @@ const reports: AttackCase[] = [
     judgeReport(saying({ session: 'c'.repeat(32) })),
   ),
   reported('clone-later-boot', 'a clone with a later start and an old counter', 'report-cloned', () =>
-    judgeReport(saying({ boot: 4, counter: 7 })),
+    judgeReport(saying({ boot: 4, session: 'c'.repeat(32), counter: 6 })),
   ),
   reported('clone-earlier-boot', 'a clone that goes on in an earlier start', 'report-cloned', () =>
     judgeReport(saying({ boot: 2, session: 'c'.repeat(32) })),
@@ -422,8 +422,13 @@ const answer: BatchAnswer = {
 };
 const judgeAnswer = (envelope: Envelope): Result<unknown> =>
   checkAnswer({ envelope, regionRoot: trusted, deviceId, region });
-const answered = (id: string, attack: string, envelope: () => Envelope): AttackCase =>
-  directRow('fleet', `telemetry-answer-${id}`, attack, 'telemetry-answer-invalid', () => ({
+const answered = (
+  id: string,
+  attack: string,
+  envelope: () => Envelope,
+  code: ErrorCode = 'telemetry-answer-invalid',
+): AttackCase =>
+  directRow('fleet', `telemetry-answer-${id}`, attack, code, () => ({
     honest: judgeAnswer(signAnswer(answer, signerNamed('ack'))),
     forged: judgeAnswer(envelope()),
   }));
@@ -437,6 +442,12 @@ const answers: AttackCase[] = [
   answered('other-device', 'an acknowledgement for another device', () => ackSays({ deviceId: otherId })),
   answered('other-region', 'another region’s acknowledgement', () => ackSays({ region: 'us' })),
   answered('out-of-schema', 'a signed acknowledgement of sequence 0', () => ackSays({ sequence: 0 })),
+  answered(
+    'other-kind',
+    'the time, signed by the acknowledging key, in the place of an acknowledgement',
+    () => signEnvelope(payloadTypes.time, encodeMessage(answer), [signerNamed('ack')]),
+    'envelope-malformed',
+  ),
 ];
 
 export const reportAttacks: AttackCase[] = [

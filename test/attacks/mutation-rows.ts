@@ -9,6 +9,8 @@ import type { AttackCase, Bench } from './attack-case.ts';
 interface Order {
   /** Ids of the rows to run; all of them where absent. */
   only?: string[];
+  /** Rows that expect this code alone. */
+  code?: string;
   /** Rows to try first: those that killed this mutant the last time. */
   first?: string[];
   /** A file with places in the code (`{url, at}`): for each, the rows that came through it. Nothing is judged. */
@@ -99,7 +101,8 @@ try {
     (one) =>
       one.needs === undefined &&
       one.wireOnly !== true &&
-      (order.only === undefined || order.only.includes(one.id)),
+      (order.only === undefined || order.only.includes(one.id)) &&
+      (order.code === undefined || order.code === one.code),
   );
   if (order.probes !== undefined) await trace(rows, directBench, order.probes, session);
   await judge(rows, directBench, order.first ?? []);

@@ -323,6 +323,18 @@ export const delegationAttacks: AttackCase[] = [
       }),
   },
   {
+    id: 'target-version-odd',
+    group: 'repository',
+    attack: 'an assignment of a release whose version no publisher could have signed',
+    code: 'target-unknown',
+    where: 'wire',
+    run: (bench) =>
+      withLab(bench, async (lab) => {
+        const assigned = lab.honest.assignmentOf('acme/detector/1.0.0');
+        return lab.assign([{ ...assigned, releaseId: 'acme/detector@1.0.0.0' }]);
+      }),
+  },
+  {
     id: 'target-path-traversal',
     group: 'repository',
     attack: 'an assignment whose release id leads out of its namespace',

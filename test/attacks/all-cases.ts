@@ -4,6 +4,7 @@
 import type { AttackCase } from './attack-case.ts';
 import { regionAttacks } from './fleet-region.ts';
 import { reportAttacks } from './fleet-reports.ts';
+import { wireAttacks } from './fleet-wire.ts';
 import { publisherSteps } from './publisher-steps.ts';
 import { cryptoAttacks } from './repository-crypto.ts';
 import { delegationAttacks } from './repository-delegations.ts';
@@ -25,8 +26,8 @@ export const repositoryCases: readonly AttackCase[] = [
   ...storedAttacks,
 ];
 
-/** On the deciding functions alone; the fleet's rows over the wire are to stand beside them. */
-export const fleetCases: readonly AttackCase[] = [...regionAttacks, ...reportAttacks];
+/** Over the wire, and on the deciding functions alone. */
+export const fleetCases: readonly AttackCase[] = [...wireAttacks, ...regionAttacks, ...reportAttacks];
 
 /** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
 export const publisherCases: readonly AttackCase[] = [...publisherSteps];

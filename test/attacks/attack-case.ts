@@ -8,6 +8,8 @@ import type { SqlTx } from '../../shared/kernel/ports.ts';
 import type { TrustState } from '../../shared/trust/tuf/client.ts';
 import type { AssignedRelease } from '../../shared/wire/messages.ts';
 import type { HostileRepository } from './hostile-repository.ts';
+// Its type alone: the mutation run must not load a broker.
+import type { WireLab } from './wire-bench.ts';
 
 export interface AttackCase {
   /** Stable, unique over all groups; never reused. */
@@ -75,6 +77,18 @@ export async function withLab(bench: Bench, work: (lab: Lab) => Promise<string>)
   } finally {
     await lab.close();
   }
+}
+
+function isWire(lab: Lab): lab is WireLab {
+  return 'registry' in lab;
+}
+
+/** The same for a row that needs the hostile registry itself; mark such a row `wireOnly`. */
+export function withWireLab(bench: Bench, work: (lab: WireLab) => Promise<string>): Promise<string> {
+  return withLab(bench, (lab) => {
+    assert.ok(isWire(lab), 'this row needs the wire');
+    return work(lab);
+  });
 }
 
 /** The files of a state in a form that a failed assertion prints shortly. */

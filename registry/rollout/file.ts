@@ -29,6 +29,8 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
   })),
 ];
 
+/** Characters of a refusal's detail behind its place. */
+const wordsMax = 500;
 /** A rollout needs a hundred marks and a depth of eight; the YAML library's time and stack grow with both. */
 const marksMax = 4_000;
 const depthMax = 64;
@@ -63,7 +65,9 @@ export function parseRolloutFile(text: string): Result<RolloutFile> {
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
   const at = (code: ErrorCode, offset: number, what: string) => {
     const { line, col } = lines.linePos(offset);
-    return refuse(code, `line ${Math.max(line, 1)}, column ${Math.max(col, 1)}: ${what}`);
+    // A path holds what the writer wrote, and a key may be as long as the file.
+    const words = what.length <= wordsMax ? what : `${what.slice(0, wordsMax)}…`;
+    return refuse(code, `line ${Math.max(line, 1)}, column ${Math.max(col, 1)}: ${words}`);
   };
   const [syntax] = document.errors;
   if (syntax !== undefined) return at('rollout-file-invalid', syntax.pos[0], syntax.message);

@@ -2,7 +2,8 @@
 // Trusts: nothing before `parseMessage`. Must never: let an unvalidated body past the edge.
 
 import { z } from 'zod';
-import { parseStrictJson } from '../crypto/canonical-json.ts';
+import { canonicalJson, parseStrictJson } from '../crypto/canonical-json.ts';
+import { FleetError } from '../kernel/errors.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 
@@ -24,6 +25,17 @@ export const labelsSchema = z.record(
   z.string().max(128),
 );
 export type Labels = Record<string, string>;
+
+/** What a publisher signs has whole numbers only; anything else could not even be compared with it. */
+function hasCanonicalForm(value: z.core.util.JSONType): boolean {
+  try {
+    canonicalJson(value);
+    return true;
+  } catch (error) {
+    if (error instanceof FleetError) return false;
+    throw error;
+  }
+}
 
 const head = { schemaVersion: z.literal(1), messageId: z.string().min(1).max(64), sentAtMs: timeMs };
 
@@ -73,7 +85,7 @@ export const assignedReleaseSchema = z.object({
   manifestBytes: z.number().int().positive(),
   counter: z.number().int().nonnegative(),
   /** What the release needs, repeated from the catalogue as its publisher signed it; null where it names nothing. */
-  requires: z.json().default(null),
+  requires: z.json().refine(hasCanonicalForm, 'a value that nobody can sign').default(null),
   rolloutId: z.string().max(64).nullable(),
   policy: activationPolicySchema,
 });

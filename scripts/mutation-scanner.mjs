@@ -185,7 +185,8 @@ function ifs(masked, options, add) {
     const last = lastStatement(masked, innerAt, innerEnd);
     const whole = [match.index, bodyEnd];
     const ends = guards.test(body) || refusing.test(last) || (options.throws && throwing.test(last));
-    if (ends || judging.test(masked.slice(...condition))) {
+    const passesOn = judging.test(masked.slice(...condition)) && !throwing.test(body);
+    if (ends || passesOn) {
       const parts = split(masked, ...condition, '||');
       for (const [a, b] of parts) add(a, b, 'false', 'if', whole, innerAt);
       // Where each part may be repeated by its neighbour, all of them together may not.

@@ -120,9 +120,10 @@ async function rowsThrough(list) {
     probes,
     JSON.stringify(probed.map((check) => ({ url: pathToFileURL(check.path).href, at: check.probe }))),
   );
-  const { through } = await runRows(null, { ...some, probes });
+  const { through, ...unmutated } = await runRows(null, { ...some, probes });
   rmSync(folder, { recursive: true });
-  return new Map(probed.map((check, index) => [check, through[index]]));
+  const refusedBy = new Map(probed.map((check, index) => [check, through?.[index] ?? []]));
+  return { unmutated, refusedBy };
 }
 
 const checks = allChecks().filter(
@@ -139,7 +140,9 @@ if (flags.list) {
 
 const startedMs = performance.now();
 const some = flags.rows === undefined ? {} : { only: flags.rows.split(',') };
-const unmutated = await runRows(null, some);
+const { unmutated, refusedBy } = flags.unmutated
+  ? { unmutated: await runRows(null, some), refusedBy: new Map() }
+  : await rowsThrough(checks);
 if (unmutated.red !== null) {
   console.error(`without a mutant ${unmutated.red} is red: ${unmutated.observed}`);
   process.exit(1);
@@ -152,7 +155,6 @@ if (flags.unmutated) {
 const before = readJson(resultsFile, { mutants: [] }).mutants;
 const equivalents = readJson(equivalentsFile, []);
 const results = [];
-const refusedBy = await rowsThrough(checks);
 const queue = checks.map((check, index) => ({ check, index }));
 async function work() {
   for (let job = queue.shift(); job !== undefined; job = queue.shift()) {

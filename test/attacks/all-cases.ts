@@ -2,8 +2,11 @@
 // Trusts: nothing. Must never: hold two rows of one id.
 
 import type { AttackCase } from './attack-case.ts';
+import { assignmentAttacks } from './fleet-assignments.ts';
+import { authorityAttacks } from './fleet-authority.ts';
 import { regionAttacks } from './fleet-region.ts';
 import { reportAttacks } from './fleet-reports.ts';
+import { telemetryAttacks } from './fleet-telemetry.ts';
 import { wireAttacks } from './fleet-wire.ts';
 import { publisherSteps } from './publisher-steps.ts';
 import { cryptoAttacks } from './repository-crypto.ts';
@@ -27,7 +30,14 @@ export const repositoryCases: readonly AttackCase[] = [
 ];
 
 /** Over the wire, and on the deciding functions alone. */
-export const fleetCases: readonly AttackCase[] = [...wireAttacks, ...regionAttacks, ...reportAttacks];
+export const fleetCases: readonly AttackCase[] = [
+  ...wireAttacks,
+  ...assignmentAttacks,
+  ...authorityAttacks,
+  ...regionAttacks,
+  ...reportAttacks,
+  ...telemetryAttacks,
+];
 
 /** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
 export const publisherCases: readonly AttackCase[] = [...publisherSteps];

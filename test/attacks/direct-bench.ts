@@ -55,7 +55,11 @@ export const directBench: Bench = {
   close: async () => undefined,
 };
 
-async function openDirectLab(): Promise<Lab> {
+export interface DirectLab extends Lab {
+  authority(): Authority;
+}
+
+export async function openDirectLab(): Promise<DirectLab> {
   const store = await freshStore();
   const honest = baseline.fork();
   let served = honest;
@@ -80,8 +84,9 @@ async function openDirectLab(): Promise<Lab> {
     openAuthority({ store, region, deviceId, fetcher, fetchMetadata, clock, log: { emit: () => undefined } });
   let authority = await open();
 
-  const lab: Lab = {
+  const lab: DirectLab = {
     honest,
+    authority: () => authority,
     serve: (repository, with_ = {}) => {
       served = repository;
       tricks = with_;

@@ -32,7 +32,8 @@ import { parseInferRequest, parseInferResponse } from '../../shared/wire/oip-jso
 import { parseProfile } from '../../shared/wire/profile.ts';
 import { encodeParcel, packParcel, readParcelHeader, unpackParcel } from '../../shared/wire/refresh.ts';
 import { deviceId, region, regionRootFile, trusted } from './fleet-region.ts';
-import { batchMessage, reportOf, statementOf } from './fleet-reports.ts';
+import { reportOf } from './fleet-reports.ts';
+import { batchMessage, statementOf } from './fleet-telemetry.ts';
 import { messageSeeds, objects } from './fuzz-seeds.ts';
 import { decode, encode, HostileRepository, nowMs, signerNamed } from './hostile-repository.ts';
 

@@ -13,7 +13,7 @@ interface Order {
   code?: string;
   /** Rows to try first: those that killed this mutant the last time. */
   first?: string[];
-  /** A file with places in the code (`{url, at}`): for each, the rows that came through it. Nothing is judged. */
+  /** A file with places in the code (`{url, at}`): for each, the rows that came through it. */
   probes?: string;
 }
 
@@ -75,7 +75,8 @@ async function trace(rows: AttackCase[], bench: Bench, probesFile: string, sessi
   const through: string[][] = probes.map(() => []);
   for (const one of rows) {
     take();
-    await observe(one, bench);
+    const observed = await observe(one, bench);
+    if (observed !== one.code) say({ red: one.id, observed, rows: rows.length });
     const ranges = new Map<string, Range[]>();
     for (const { url, functions } of take().result) {
       ranges.set(url, [...(ranges.get(url) ?? []), ...functions.flatMap((found) => found.ranges)]);
@@ -83,7 +84,7 @@ async function trace(rows: AttackCase[], bench: Bench, probesFile: string, sessi
     for (const [index, { url, at }] of probes.entries())
       if (countAt(ranges.get(url) ?? [], at) > 0) through[index]?.push(one.id);
   }
-  return say({ through });
+  return say({ red: null, observed: '', rows: rows.length, through });
 }
 
 try {

@@ -1,6 +1,7 @@
 // Why: attacks by and on publishers: who may speak for which namespace (TUF 1.0.34 §5.6.7, and the house's
 // narrower use of it). Trusts: the hostile repository. Must never: let a row pass because a file was missing.
 
+import assert from 'node:assert/strict';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { tufKeyObject } from '../../shared/crypto/ed25519.ts';
 import { limits } from '../../shared/kernel/limits.ts';
@@ -310,6 +311,21 @@ export const delegationAttacks: AttackCase[] = [
       });
     },
   ),
+  {
+    id: 'targets-drop-a-held-namespace',
+    group: 'repository',
+    attack: 'a namespace whose file the device holds is dropped: what is held vouches for nothing any more',
+    code: 'target-unknown',
+    where: 'wire',
+    run: (bench) =>
+      withLab(bench, async (lab) => {
+        const both = ['acme/detector/1.0.0', 'beta/voice/1.0.0'];
+        assert.equal(await lab.update(...both), 'accepted', 'both publishers are trusted');
+        lab.honest.publish('targets', { change: (signed) => lab.honest.delegate(signed, 'acme') });
+        assert.equal(await lab.update('acme/detector/1.0.0'), 'accepted', 'the other publisher goes on');
+        return lab.update('beta/voice/1.0.0');
+      }),
+  },
   {
     id: 'namespace-constructor',
     group: 'repository',

@@ -99,7 +99,7 @@ const texts: AttackCase[] = [
   timestamp('json-control', 'a bare control character in a text', rewrite(/}$/, ',"x-note":"\u0001"}')),
   timestamp('json-escape', 'an escape that JSON does not have', rewrite(/}$/, ',"x-note":"\\q"}')),
   timestamp('json-no-colon', 'a member without a colon', rewrite(/}$/, ',"x-note"1}')),
-  timestamp('json-no-key', 'a member without a quoted key', rewrite(/}$/, ',x:1}')),
+  timestamp('json-no-key', 'a member without a quoted key', rewrite(/}$/, ',x-note":1}')),
   timestamp('json-open-object', 'an object that does not end', {
     bytes: (file) => joined(file.subarray(0, file.length - 1), ' '),
   }),

@@ -3,6 +3,7 @@
 // Must never: reach the network; these rows ask the deciding functions.
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { limits } from '../../shared/kernel/limits.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   findRelease,
@@ -10,9 +11,10 @@ import {
   type TrustState,
   verifyStoredCatalogue,
 } from '../../shared/trust/tuf/client.ts';
+import { parseTimestampFile } from '../../shared/trust/tuf/repository.ts';
 import type { AttackCase } from './attack-case.ts';
 import { directRow } from './direct-rows.ts';
-import { encode, HostileRepository, nowMs, signerNamed } from './hostile-repository.ts';
+import { encode, HostileRepository, inside, nowMs, signerNamed } from './hostile-repository.ts';
 
 const detector = { namespace: 'acme', name: 'detector', version: '1.0.0' };
 const mallory = [signerNamed('mallory')];
@@ -95,6 +97,15 @@ export const storedAttacks: AttackCase[] = [
     })),
   ),
   stored(
+    'snapshot-without-targets',
+    'a stored snapshot that lists no targets, signed by stolen online keys',
+    'metadata-missing',
+    (state, evil) => {
+      evil.publish('snapshot', { change: (signed) => delete inside(signed, 'meta')['targets.json'] });
+      return { ...state, snapshot: evil.bytes('snapshot'), timestamp: evil.bytes('timestamp') };
+    },
+  ),
+  stored(
     'timestamp-forged',
     'a stored timestamp that somebody else signed',
     'metadata-signature-invalid',
@@ -132,6 +143,18 @@ export const storedAttacks: AttackCase[] = [
     'metadata-missing',
     (state) => ({ ...state, delegated: {} }),
     release,
+  ),
+  directRow(
+    'repository',
+    'file-huge',
+    'a timestamp padded beyond the limit of its role, handed to the reader by another way than the line',
+    'metadata-too-large',
+    () => {
+      const file = new HostileRepository().bytes('timestamp');
+      const huge = new Uint8Array(limits.timestampBytesMax + 1).fill(0x20);
+      huge.set(file);
+      return { honest: parseTimestampFile(file), forged: parseTimestampFile(huge) };
+    },
   ),
   torn('timestamp'),
   torn('snapshot'),

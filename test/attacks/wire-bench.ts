@@ -3,7 +3,7 @@
 // Trusts: test/agent/registry-stand-in.ts. Must never: wait for an outcome that another row caused.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { agentMigrations, type RunningAgent, startAgent } from '../../agent/daemon.ts';
@@ -50,8 +50,11 @@ export interface WireBench extends Bench {
   open(): Promise<WireLab>;
 }
 
+/** Memory where the machine offers it: hundreds of devices would otherwise wait for each other's disk. */
+const scratch = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
 export async function openWireBench(): Promise<WireBench> {
-  const folder = mkdtempSync(join(tmpdir(), 'lepton-attacks-'));
+  const folder = mkdtempSync(join(scratch, 'lepton-attacks-'));
   const registry = await standIn({ emit: () => undefined });
   const lines = new Map<string, Line>();
   registry.tamper.files = (device) => lines.get(device)?.files ?? baseline.files;
@@ -190,6 +193,7 @@ async function openWireLab({ registry, lines, claim, stateFolder }: LabParts): P
     close: async () => {
       await running.stop();
       lines.delete(deviceId);
+      rmSync(stateFolder, { recursive: true, force: true });
     },
   };
   let served = honest;

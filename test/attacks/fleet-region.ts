@@ -224,7 +224,7 @@ const deviceKeys: AttackCase[] = (
   [
     ['short', 'a device key of 31 bytes', new Uint8Array(31).fill(9)],
     ['second-spelling', 'a device key spelled as y = p + 3', bytesOf(fieldPrime + 3n)],
-    ['small-order', 'a device key of order 1, for which anybody can sign', bytesOf(1n)],
+    ['small-order', 'a device key of order 4, for which anybody can sign', bytesOf(0n)],
     ['off-curve', 'a device key that is no point of the curve', bytesOf(2n)],
   ] as const
 ).map(([id, attack, key]) =>

@@ -29,17 +29,45 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
   })),
 ];
 
+/** Characters of a refusal's detail behind its place. */
+const wordsMax = 500;
+/** A rollout needs a hundred marks and a depth of eight; the YAML library's time and stack grow with both. */
+const marksMax = 4_000;
+const depthMax = 64;
+
+/**
+ * Whether the library may see the text at all. It recurses for each level, and a stack that ends inside a regular
+ * expression ends the process; equal keys are looked for pair by pair. Counted without regard to quotes.
+ */
+function isTooMuch(text: string): boolean {
+  let depth = 0;
+  for (const line of text.split('\n')) {
+    // Block structures open by indentation, and by indicators that stand one after the other on a line.
+    const blocks = line.match(/(?<=^|\s)[-?:](?=\s|$)/g)?.length ?? 0;
+    if ((/^\s*/.exec(line)?.[0].length ?? 0) > 2 * depthMax || blocks > depthMax) return true;
+    for (const one of line) {
+      if (one === '[' || one === '{') depth += 1;
+      else if (one === ']' || one === '}') depth = Math.max(0, depth - 1);
+      if (depth > depthMax) return true;
+    }
+  }
+  return (text.match(/[:,?[\]{}&*!\n]|-\s/g)?.length ?? 0) > marksMax;
+}
+
 /**
  * Reads YAML (or JSON, which is YAML). The detail names line and column:
  * `line 7, column 5: spec.waves.0: give either count or percent`.
  * Refusals: `rollout-file-invalid`, `rollout-unsupported`.
  */
 export function parseRolloutFile(text: string): Result<RolloutFile> {
+  if (isTooMuch(text)) return refuse('rollout-file-invalid', 'it is nested too deeply, or holds too much');
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
   const at = (code: ErrorCode, offset: number, what: string) => {
     const { line, col } = lines.linePos(offset);
-    return refuse(code, `line ${Math.max(line, 1)}, column ${Math.max(col, 1)}: ${what}`);
+    // A path holds what the writer wrote, and a key may be as long as the file.
+    const words = what.length <= wordsMax ? what : `${what.slice(0, wordsMax)}…`;
+    return refuse(code, `line ${Math.max(line, 1)}, column ${Math.max(col, 1)}: ${words}`);
   };
   const [syntax] = document.errors;
   if (syntax !== undefined) return at('rollout-file-invalid', syntax.pos[0], syntax.message);

@@ -2,6 +2,8 @@
 // Trusts: nothing before `parseMessage`. Must never: let an unvalidated body past the edge.
 
 import { z } from 'zod';
+import { canonicalJson, parseStrictJson } from '../crypto/canonical-json.ts';
+import { FleetError } from '../kernel/errors.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 
@@ -23,6 +25,17 @@ export const labelsSchema = z.record(
   z.string().max(128),
 );
 export type Labels = Record<string, string>;
+
+/** What a publisher signs has whole numbers only; anything else could not even be compared with it. */
+function hasCanonicalForm(value: z.core.util.JSONType): boolean {
+  try {
+    canonicalJson(value);
+    return true;
+  } catch (error) {
+    if (error instanceof FleetError) return false;
+    throw error;
+  }
+}
 
 const head = { schemaVersion: z.literal(1), messageId: z.string().min(1).max(64), sentAtMs: timeMs };
 
@@ -72,7 +85,7 @@ export const assignedReleaseSchema = z.object({
   manifestBytes: z.number().int().positive(),
   counter: z.number().int().nonnegative(),
   /** What the release needs, repeated from the catalogue as its publisher signed it; null where it names nothing. */
-  requires: z.json().default(null),
+  requires: z.json().refine(hasCanonicalForm, 'a value that nobody can sign').default(null),
   rolloutId: z.string().max(64).nullable(),
   policy: activationPolicySchema,
 });
@@ -229,7 +242,7 @@ export type Presence = z.infer<typeof presenceSchema>;
 
 /** Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`. */
 export const metadataNamePattern =
-  /^(timestamp\.json|([1-9]\d{0,8}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,8}\.root\.json)$/;
+  /^(timestamp\.json|([1-9]\d{0,15}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,15}\.root\.json)$/;
 
 /** What a device holds, so that one request brings exactly what it lacks; 0 where it holds none. */
 export const refreshTargetSchema = z.object({
@@ -360,18 +373,16 @@ export const heldMessageSchema = z.object({
 });
 export type HeldMessage = z.infer<typeof heldMessageSchema>;
 
-const decoder = new TextDecoder('utf-8', { fatal: true });
 const encoder = new TextEncoder();
 
-/** Parses and validates a JSON body once. Refusal: `message-malformed`, naming the first wrong field. */
+/**
+ * Parses and validates a JSON body once. Read strictly: a depth that a schema cannot walk, or a key that stands
+ * twice, is no message. Refusal: `message-malformed`, naming the first wrong field.
+ */
 export function parseMessage<S extends z.ZodType>(schema: S, payload: Uint8Array): Result<z.infer<S>> {
-  let body: unknown;
-  try {
-    body = JSON.parse(decoder.decode(payload));
-  } catch (error) {
-    return refuse('message-malformed', error instanceof Error ? error.message : 'not JSON');
-  }
-  const parsed = schema.safeParse(body);
+  const body = parseStrictJson(payload, { code: 'message-malformed' });
+  if (!body.ok) return body;
+  const parsed = schema.safeParse(body.value);
   if (parsed.success) return ok(parsed.data);
   return refuse('message-malformed', describeIssues(parsed.error));
 }

@@ -56,9 +56,11 @@ export interface StandIn {
   readonly enrolRequests: string[];
   /** Changes an answer before it is sent; for lies and losses. */
   tamper: {
-    frame?: (target: string, frame: Uint8Array) => Uint8Array | null;
+    frame?: (target: string, frame: Uint8Array, deviceId: string) => Uint8Array | null;
     enrolReply?: (result: Record<string, unknown>) => Record<string, unknown> | null;
     mayConnect?: (deviceId: string) => boolean;
+    /** Everything this device may fetch, metadata by name and blobs by digest, in the place of the stand-in's own. */
+    files?: (deviceId: string) => ReadonlyMap<string, Uint8Array> | undefined;
   };
   url(): string;
   claim(options?: { expired?: boolean; uses?: number }): Promise<ClaimFile>;
@@ -156,9 +158,11 @@ export async function standIn(log: Log): Promise<StandIn> {
     const { target } = request;
     const name = target.kind === 'blob' ? target.sha256 : target.kind === 'metadata' ? target.name : '';
     self.fetches.push(target.kind === 'blob' ? `blob ${name} ${request.offset}` : `metadata ${name}`);
-    const whole = target.kind === 'blob' ? blobs.get(name) : files.get(name);
+    const hostile = self.tamper.files?.(deviceId);
+    const own = target.kind === 'blob' ? blobs.get(name) : files.get(name);
+    const whole = hostile === undefined ? own : hostile.get(name);
     const send = async (frame: Uint8Array): Promise<void> => {
-      const sent = self.tamper.frame === undefined ? frame : self.tamper.frame(name, frame);
+      const sent = self.tamper.frame === undefined ? frame : self.tamper.frame(name, frame, deviceId);
       if (sent !== null) await bus().sendBulk(deviceId, deviceTopic(region, deviceId, 'bytes'), sent);
     };
     if (whole === undefined) {

@@ -1,0 +1,45 @@
+// Why: every row of the attack suite in one list, for the tests, the table in SECURITY.md and the mutation run.
+// Trusts: nothing. Must never: hold two rows of one id.
+
+import type { AttackCase } from './attack-case.ts';
+import { assignmentAttacks } from './fleet-assignments.ts';
+import { authorityAttacks } from './fleet-authority.ts';
+import { regionAttacks } from './fleet-region.ts';
+import { reportAttacks } from './fleet-reports.ts';
+import { telemetryAttacks } from './fleet-telemetry.ts';
+import { wireAttacks } from './fleet-wire.ts';
+import { publisherSteps } from './publisher-steps.ts';
+import { cryptoAttacks } from './repository-crypto.ts';
+import { delegationAttacks } from './repository-delegations.ts';
+import { formatAttacks } from './repository-format.ts';
+import { freshnessAttacks } from './repository-freshness.ts';
+import { rootAttacks } from './repository-roots.ts';
+import { storeAttacks } from './repository-store.ts';
+import { storedAttacks } from './repository-stored.ts';
+import { transportAttacks } from './repository-transport.ts';
+
+export const repositoryCases: readonly AttackCase[] = [
+  ...rootAttacks,
+  ...freshnessAttacks,
+  ...delegationAttacks,
+  ...formatAttacks,
+  ...cryptoAttacks,
+  ...transportAttacks,
+  ...storeAttacks,
+  ...storedAttacks,
+];
+
+/** Over the wire, and on the deciding functions alone. */
+export const fleetCases: readonly AttackCase[] = [
+  ...wireAttacks,
+  ...assignmentAttacks,
+  ...authorityAttacks,
+  ...regionAttacks,
+  ...reportAttacks,
+  ...telemetryAttacks,
+];
+
+/** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
+export const publisherCases: readonly AttackCase[] = [...publisherSteps];
+
+export const allCases: readonly AttackCase[] = [...repositoryCases, ...fleetCases, ...publisherCases];

@@ -1,0 +1,127 @@
+// Why: the device's real authority and metadata fetcher with everything else left out: no broker, no files, so
+// that a row takes milliseconds. Trusts: agent/trust and agent/bus. Must never: decide anything itself.
+
+import { fetchMetadata } from '../../agent/bus/fetcher.ts';
+import { type Authority, openAuthority } from '../../agent/trust/authority.ts';
+import { loadTrust, pinRoots, trustMigrations } from '../../agent/trust/trust-store.ts';
+import { systemClock } from '../../shared/host/clock.ts';
+import { openStore, openStoreFromSnapshot, type SqliteStore } from '../../shared/host/sqlite.ts';
+import type { Clock, Fetcher } from '../../shared/kernel/ports.ts';
+import { ok, refuse } from '../../shared/kernel/result.ts';
+import { signAssignment } from '../../shared/trust/assignment.ts';
+import { makeRegionRoot } from '../../shared/trust/region.ts';
+import type { Bench, Lab, Trick } from './attack-case.ts';
+import { dayMs, HostileRepository, nowMs, signerNamed } from './hostile-repository.ts';
+
+export const region = 'attacked';
+export const deviceId = 'd'.repeat(32);
+const director = signerNamed('director');
+
+const roleOf = (name: string) => ({ keys: [signerNamed(name).publicKey], threshold: 1 });
+export const regionRoot = makeRegionRoot({
+  region,
+  version: 1,
+  expiresAtMs: nowMs + 365 * dayMs,
+  roles: {
+    root: roleOf('region-root'),
+    director: roleOf('director'),
+    time: roleOf('time'),
+    ack: roleOf('ack'),
+    command: roleOf('command'),
+  },
+  signers: [signerNamed('region-root')],
+});
+
+const baseline = new HostileRepository();
+const rangeBytesMax = 1024 * 1024;
+let migrated: Promise<Uint8Array> | null = null;
+
+/** A database with the agent's tables and the pinned roots, made once and copied for each lab. */
+async function freshStore(): Promise<SqliteStore> {
+  const options = { synchronous: 'NORMAL', migrations: trustMigrations } as const;
+  migrated ??= openStore(':memory:', options).then(async (store) => {
+    const catalogue = baseline.files.get('1.root.json') ?? new Uint8Array();
+    await store.tx((db) => pinRoots(db, { catalogue, region: regionRoot }));
+    const bytes = store.snapshot();
+    await store.close();
+    return bytes;
+  });
+  return openStoreFromSnapshot(await migrated, options);
+}
+
+export const directBench: Bench = {
+  kind: 'direct',
+  open: openDirectLab,
+  close: async () => undefined,
+};
+
+export interface DirectLab extends Lab {
+  authority(): Authority;
+}
+
+export async function openDirectLab(): Promise<DirectLab> {
+  const store = await freshStore();
+  const honest = baseline.fork();
+  let served = honest;
+  let tricks: Readonly<Record<string, Trick>> = {};
+  let wallMs: number | null = null;
+  let epoch = 0;
+  const clock: Clock = { ...systemClock, wall: () => wallMs ?? nowMs };
+
+  const fetcher: Fetcher = {
+    range: async (target, offset, length) => {
+      if (target.kind !== 'metadata') return refuse('fetch-not-found', target.kind);
+      const trick = tricks[target.name];
+      if (trick === 'silent') return refuse('fetch-timeout', target.name);
+      if (trick === 'endless') return ok({ bytes: new Uint8Array(length), totalBytes: 2 ** 45 });
+      const whole = served.files.get(target.name);
+      if (whole === undefined) return refuse('fetch-not-found', target.name);
+      const bytes = whole.subarray(offset, offset + Math.min(length, rangeBytesMax));
+      return ok({ bytes, totalBytes: whole.length });
+    },
+  };
+  const open = (): Promise<Authority> =>
+    openAuthority({ store, region, deviceId, fetcher, fetchMetadata, clock, log: { emit: () => undefined } });
+  let authority = await open();
+
+  const lab: DirectLab = {
+    honest,
+    authority: () => authority,
+    serve: (repository, with_ = {}) => {
+      served = repository;
+      tricks = with_;
+    },
+    update: (...paths) => lab.assign(paths.map((path) => served.assignmentOf(path))),
+    assign: async (releases) => {
+      epoch += 1;
+      const assignment = {
+        schemaVersion: 1 as const,
+        deviceId,
+        region,
+        epoch,
+        issuedAtMs: nowMs,
+        expiresAtMs: nowMs + 100 * 365 * dayMs,
+        labels: {},
+        releases: [...releases],
+        telemetry: null,
+        authoritiesSha256: null,
+      };
+      const considered = await authority.consider(signAssignment(assignment, director));
+      return considered.ok ? 'accepted' : considered.refusal.code;
+    },
+    held: async () => {
+      const record = await loadTrust(store);
+      if (record === null) throw new Error('the device holds no roots');
+      return record.catalogue;
+    },
+    edit: async (work) => {
+      await store.tx(work);
+      authority = await open();
+    },
+    setClock: (ms) => {
+      wallMs = ms;
+    },
+    close: () => store.close(),
+  };
+  return lab;
+}

@@ -40,6 +40,8 @@ export interface Desired {
   receive(payload: Uint8Array): void;
   /** Handler of `tuf/timestamp`. */
   doorbell(payload: Uint8Array): void;
+  /** The clock was set by signed time: what was refused for its dates is judged again. */
+  clockVerified(): void;
   /** The bus is back: the catalogue is refreshed; retained messages come by themselves. */
   connected(): void;
   stop(): Promise<void>;
@@ -53,6 +55,11 @@ const doorbellSpreadMs = 2_000;
 /** Nothing was learnt: no refusal of anything, only asked again. */
 const passing: ReadonlySet<ErrorCode> = new Set(['bus-offline', 'fetch-timeout', 'interrupted']);
 
+/** A newer catalogue, another region root or a better clock may cure it. */
+function mayPass(code: ErrorCode): boolean {
+  return code.startsWith('metadata-') || code.startsWith('target-') || code === 'assignment-expired';
+}
+
 export function followDesired(parts: DesiredParts): Desired {
   const { authority, refusals, clock, entropy, log } = parts;
   const pollMs = parts.pollMs ?? limits.metadataPollMs;
@@ -63,6 +70,8 @@ export function followDesired(parts: DesiredParts): Desired {
   let heldBack: Uint8Array | null = null;
   /** Epoch that the update machine has; it may lag behind the authority's after a fault. */
   let handedOver: number | null = null;
+  /** The last refresh was refused for a date. */
+  let refusedByDate = false;
   /** Monotonic times. */
   let refreshAtMs = Number.POSITIVE_INFINITY;
   let retryAtMs = Number.POSITIVE_INFINITY;
@@ -81,7 +90,7 @@ export function followDesired(parts: DesiredParts): Desired {
       log.emit('debug', 'trust.refused', { what: 'assignment', ...refusal });
       return;
     }
-    if (refusal.code.startsWith('metadata-') || refusal.code.startsWith('target-')) heldBack = payload;
+    if (mayPass(refusal.code)) heldBack = payload;
     const { id } = await refusals.record(refusal, fingerprint);
     log.emit('warn', 'assignment.refused', { id, ...refusal });
   }
@@ -120,6 +129,7 @@ export function followDesired(parts: DesiredParts): Desired {
   async function refresh(): Promise<void> {
     refreshAtMs = Number.POSITIVE_INFINITY;
     const result = await authority.refresh();
+    refusedByDate = !result.ok && result.refusal.code === 'metadata-expired';
     if (result.ok) {
       for (const one of result.value.refused) await refusedCatalogue(one);
       // What the catalogue did not name before, it may name now.
@@ -201,6 +211,11 @@ export function followDesired(parts: DesiredParts): Desired {
     doorbell: (payload) => {
       if (authority.holdsTimestamp(payload)) return;
       refreshAtMs = Math.min(refreshAtMs, clock.mono() + jitterMs(entropy, doorbellSpreadMs));
+      bell.ring();
+    },
+    clockVerified: () => {
+      if (heldBack !== null) retryAtMs = clock.mono();
+      if (refusedByDate) refreshAtMs = clock.mono();
       bell.ring();
     },
     connected: () => {

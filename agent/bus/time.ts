@@ -111,6 +111,8 @@ export function createTimeAsker(parts: TimeParts): TimeAsker {
       return;
     }
     const { timeMs, keys } = checked.value;
+    // Taken: the same answer again, held back a while, would move the clock back by that while.
+    own.answersLeft = 0;
     const { askedMonoMs } = own;
     const wallMs = clock.wall();
     try {

@@ -120,6 +120,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       const isOver = signed !== null && signed.nowMs > certificateEndMs(identity.certificate);
       // Denied once, with a certificate that may be good: tried again before another one is asked for.
       if (!isOver && denied < 2) return { next: 'now', renewed: false };
+      if (!isOver && renewing.renewedLately()) return { next: 'later', renewed: false };
       if (signed === null) void time.ask();
       const renewed = await renewing.renew();
       if (renewed.ok) return { next: 'now', renewed: true };

@@ -42,6 +42,8 @@ export interface Renewing {
   /** A session stands, or the assignment or the clock changed: it is looked whether a renewal is due. */
   look(): void;
   offline(): void;
+  /** A broker that denies a certificate of today will not like the next one better. */
+  renewedLately(): boolean;
   /** Milliseconds until a refusal for good is worth another try; 0 where there was none. */
   restMs(): number;
   /** Why the registry gives no certificate at present, or null. */
@@ -64,6 +66,7 @@ export function createRenewing(parts: RenewingParts): Renewing {
   let waiting: { timer: Timer; settle(answer: Result<Uint8Array>): void } | null = null;
   let renewing: Promise<Result<void>> | null = null;
   let notBeforeMs = Number.NEGATIVE_INFINITY;
+  let renewedAtMs = Number.NEGATIVE_INFINITY;
   let refused: Refusal | null = null;
   let stopped = false;
 
@@ -113,6 +116,7 @@ export function createRenewing(parts: RenewingParts): Renewing {
     }
     if (result.ok) {
       refused = null;
+      renewedAtMs = clock.mono();
       if (isDue()) {
         // It did not bring what was wanted: a registry that is of two minds must not make it ask for ever.
         notBeforeMs = clock.mono() + backoff.nextMs();
@@ -171,6 +175,7 @@ export function createRenewing(parts: RenewingParts): Renewing {
     renew,
     look: () => bell.ring(),
     offline: () => settle(refuse('bus-offline', 'the connection was lost')),
+    renewedLately: () => clock.mono() - renewedAtMs < retryMaxMs,
     restMs: () => (refused !== null && isFinal(refused.code) ? Math.max(0, notBeforeMs - clock.mono()) : 0),
     refusedBy: () => refused?.code ?? null,
     stop: async () => {

@@ -89,17 +89,18 @@ test('a certificate that is over by signed time: a session for a renewal alone, 
   registry.brokerClock = wallAt(systemClock, brokerClock);
   await registry.start();
   registry.tamper.renewal = () => null;
-  const first = await start({ claim });
-  await until('it asked', () => registry.asked.renewal > 0);
-  await first.stop();
-  const before = registry.reports.length;
+  const agent = await start({ claim });
+  await until('it asked, and knows the time', () => registry.asked.renewal > 0 && registry.asked.time > 0);
   registry.certificates = renewedLater;
   delete registry.tamper.renewal;
   lines.length = 0;
-  const agent = await start({ clock: wallAt(systemClock, nowMs) });
-  await until('it is connected', async () => (await statusOf(agent)).connected);
+  await registry.disconnect(agent.deviceId);
   await until('it is renewed', () => lines.some((line) => line.event === 'certificate.renewed'));
-  await until('it reported', () => registry.reports.length > before);
+  await until('it is connected', async () => (await statusOf(agent)).connected);
+  const sessions = lines
+    .filter((line) => line.event === 'bus.connected')
+    .map((line) => line.fields['limited']);
+  assert.deepEqual(sessions.slice(0, 2), [true, undefined]);
   assert.ok(((await statusOf(agent)).certificate?.expiresAtMs ?? 0) > nowMs + 80 * dayMs);
 });
 

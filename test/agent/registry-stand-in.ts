@@ -105,6 +105,8 @@ export interface StandIn {
   /** From now on another key has this role of the region. */
   rotate(role: 'director' | 'time'): void;
   ring(): Promise<void>;
+  /** Rings with these bytes, once. */
+  ringWith(bytes: Uint8Array): Promise<void>;
   connected(): string[];
   disconnect(deviceId: string): Promise<void>;
   /** Breaks the line; `start` opens the same port again. */
@@ -344,6 +346,8 @@ export async function standIn(log: Log, options: StandInOptions = {}): Promise<S
       const timestamp = files.get('timestamp.json');
       if (timestamp) await bus().publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });
     },
+
+    ringWith: (bytes) => bus().publish(tufTimestampTopic(region), bytes, { qos: 1, retain: false }),
 
     connected: () => broker?.connectedDevices() ?? [],
     disconnect: (deviceId) => bus().disconnect(deviceId),

@@ -5,13 +5,17 @@ import { z } from 'zod';
 import type { Store } from '../shared/kernel/ports.ts';
 import {
   deviceIdSchema,
+  heldVersionsSchema,
   labelsSchema,
   outboxStateSchema,
   reportedModelSchema,
   reportedRefusalSchema,
 } from '../shared/wire/messages.ts';
-import { listRefusals } from './bus/refusals.ts';
+import { listRefusals, type StoredRefusal } from './bus/refusals.ts';
+import { readFloors } from './trust/clock.ts';
 import { loadIdentity } from './trust/identity.ts';
+import { heldVersions } from './trust/refresh.ts';
+import { certificateEndMs } from './trust/renewal.ts';
 import { loadTrust } from './trust/trust-store.ts';
 import { readMachines } from './update/journal.ts';
 
@@ -32,11 +36,21 @@ export const agentStatusSchema = z.object({
   /** Epoch of the assignment in force, 0 where none. */
   epoch: z.number(),
   verifiedTimeMs: z.number(),
+  /** What time the device goes by: the region's signed time of this start, or its own clock above the floor. */
+  clock: z.object({ source: z.enum(['signed', 'wall']), nowMs: z.number().nullable(), floorMs: z.number() }),
+  /** End of the client certificate, and why the registry gives no new one at present. */
+  certificate: z.object({ expiresAtMs: z.number(), renewalRefusedBy: z.string().nullable() }).nullable(),
+  /** Versions verified and held; null before enrolment. */
+  held: heldVersionsSchema.nullable(),
+  /** Of the refusals kept, those that are attacks. */
+  attacks: z.object({ count: z.number().int(), last: reportedRefusalSchema.nullable() }),
   models: z.array(reportedModelSchema),
   /** Inference requests since the daemon started; zero where it does not run. */
   requests: z.object({ answered: z.number().int(), failed: z.number().int() }),
   /** Telemetry records; null where the daemon does not run. */
   outbox: outboxStateSchema.nullable(),
+  /** Why no telemetry is recorded. */
+  telemetryOff: z.string().nullable(),
   /** Oldest first. */
   refusals: z.array(reportedRefusalSchema),
 });
@@ -50,11 +64,19 @@ export const whereSchema = z.object({
   startedAtMs: z.number(),
 });
 
+export function attacksOf(refusals: readonly StoredRefusal[]): AgentStatus['attacks'] {
+  const attacks = refusals.filter(({ attack }) => attack);
+  return { count: attacks.length, last: attacks.at(-1) ?? null };
+}
+
 /** The status of a daemon that does not run, from what it left. The store may be open read-only. */
 export async function statusFromStore(store: Store, agent: AgentStatus['agent']): Promise<AgentStatus> {
   const identity = await loadIdentity(store);
   const trust = await loadTrust(store);
   const machines = await store.tx(readMachines);
+  const refusals = await store.tx(listRefusals);
+  const floors = await store.tx(readFloors);
+  const floorMs = floors.reduce((most, { atMs }) => Math.max(most, atMs), 0);
   return {
     schemaVersion: statusSchemaVersion,
     device: identity?.deviceId ?? null,
@@ -66,7 +88,14 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
     connected: false,
     refusedBy: null,
     epoch: trust?.assignment?.epoch ?? 0,
-    verifiedTimeMs: trust?.verifiedTimeMs ?? 0,
+    verifiedTimeMs: floorMs,
+    clock: { source: 'wall', nowMs: null, floorMs },
+    certificate:
+      identity === null
+        ? null
+        : { expiresAtMs: certificateEndMs(identity.certificate), renewalRefusedBy: null },
+    held: trust === null ? null : heldVersions(trust),
+    attacks: attacksOf(refusals),
     models: machines.map((machine) => ({
       name: machine.as,
       state: machine.phase,
@@ -82,6 +111,7 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
     })),
     requests: { answered: 0, failed: 0 },
     outbox: null,
-    refusals: await store.tx(listRefusals),
+    telemetryOff: null,
+    refusals,
   };
 }

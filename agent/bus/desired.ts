@@ -40,6 +40,8 @@ export interface Desired {
   receive(payload: Uint8Array): void;
   /** Handler of `tuf/timestamp`. */
   doorbell(payload: Uint8Array): void;
+  /** The clock was set by signed time: what was refused for its dates is judged again. */
+  clockVerified(): void;
   /** The bus is back: the catalogue is refreshed; retained messages come by themselves. */
   connected(): void;
   stop(): Promise<void>;
@@ -53,6 +55,12 @@ const doorbellSpreadMs = 2_000;
 /** Nothing was learnt: no refusal of anything, only asked again. */
 const passing: ReadonlySet<ErrorCode> = new Set(['bus-offline', 'fetch-timeout', 'interrupted']);
 
+/** A newer catalogue, another region root (with a director's key not heard of yet) or a better clock may cure it. */
+function mayPass(code: ErrorCode): boolean {
+  const isCurable = code === 'assignment-expired' || code === 'assignment-signature-invalid';
+  return isCurable || code.startsWith('metadata-') || code.startsWith('target-');
+}
+
 export function followDesired(parts: DesiredParts): Desired {
   const { authority, refusals, clock, entropy, log } = parts;
   const pollMs = parts.pollMs ?? limits.metadataPollMs;
@@ -63,6 +71,8 @@ export function followDesired(parts: DesiredParts): Desired {
   let heldBack: Uint8Array | null = null;
   /** Epoch that the update machine has; it may lag behind the authority's after a fault. */
   let handedOver: number | null = null;
+  /** The last refresh was refused for a date. */
+  let refusedByDate = false;
   /** Monotonic times. */
   let refreshAtMs = Number.POSITIVE_INFINITY;
   let retryAtMs = Number.POSITIVE_INFINITY;
@@ -81,10 +91,7 @@ export function followDesired(parts: DesiredParts): Desired {
       log.emit('debug', 'trust.refused', { what: 'assignment', ...refusal });
       return;
     }
-    // A director's key that this device has not heard of yet: the region's next root may name it.
-    const curable = refusal.code === 'assignment-signature-invalid';
-    if (curable || refusal.code.startsWith('metadata-') || refusal.code.startsWith('target-'))
-      heldBack = payload;
+    if (mayPass(refusal.code)) heldBack = payload;
     const { id } = await refusals.record(refusal, fingerprint);
     log.emit('warn', 'assignment.refused', { id, ...refusal });
   }
@@ -123,6 +130,7 @@ export function followDesired(parts: DesiredParts): Desired {
   async function refresh(): Promise<void> {
     refreshAtMs = Number.POSITIVE_INFINITY;
     const result = await authority.refresh();
+    refusedByDate = !result.ok && result.refusal.code === 'metadata-expired';
     if (result.ok) {
       for (const one of result.value.refused) await refusedCatalogue(one);
       // What the catalogue did not name before, it may name now.
@@ -204,6 +212,11 @@ export function followDesired(parts: DesiredParts): Desired {
     doorbell: (payload) => {
       if (authority.holdsTimestamp(payload)) return;
       refreshAtMs = Math.min(refreshAtMs, clock.mono() + jitterMs(entropy, doorbellSpreadMs));
+      bell.ring();
+    },
+    clockVerified: () => {
+      if (heldBack !== null) retryAtMs = clock.mono();
+      if (refusedByDate) refreshAtMs = clock.mono();
       bell.ring();
     },
     connected: () => {

@@ -198,32 +198,33 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
   };
 }
 
-/** A whole metadata file, at most `bytesMax`. Refusals: `metadata-missing`, `metadata-too-large`, and the Fetcher's. */
-export async function fetchMetadata(
+/** A whole file, at most `bytesMax`. Refusals: `metadata-missing`, `metadata-too-large`, and the Fetcher's. */
+export async function fetchWhole(
   fetcher: Fetcher,
-  name: string,
+  target: FetchTarget,
   bytesMax: number,
 ): Promise<Result<Uint8Array>> {
+  const what = describe(target);
   let collected: Uint8Array | null = null;
   let doneBytes = 0;
   for (;;) {
-    const piece = await fetcher.range({ kind: 'metadata', name }, doneBytes, limits.fetchRangeBytesMax);
+    const piece = await fetcher.range(target, doneBytes, limits.fetchRangeBytesMax);
     if (!piece.ok) {
       return piece.refusal.code === 'fetch-not-found'
-        ? refuse('metadata-missing', `${name} is not there`)
+        ? refuse('metadata-missing', `${what} is not there`)
         : piece;
     }
     const { bytes, totalBytes } = piece.value;
     if (totalBytes > bytesMax)
-      return refuse('metadata-too-large', `${name} has ${totalBytes} bytes, limit ${bytesMax}`);
+      return refuse('metadata-too-large', `${what} has ${totalBytes} bytes, limit ${bytesMax}`);
     collected ??= new Uint8Array(totalBytes);
     if (collected.length !== totalBytes) {
       // `timestamp.json` was replaced between two ranges.
-      return refuse('fetch-timeout', `${name} changed while it was fetched`);
+      return refuse('fetch-timeout', `${what} changed while it was fetched`);
     }
     collected.set(bytes, doneBytes);
     doneBytes += bytes.length;
     if (doneBytes === totalBytes) return ok(collected);
-    if (bytes.length === 0) return refuse('fetch-timeout', `${name}: no progress`);
+    if (bytes.length === 0) return refuse('fetch-timeout', `${what}: no progress`);
   }
 }

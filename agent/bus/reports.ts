@@ -13,7 +13,7 @@ import { encodeMessage } from '../../shared/wire/messages.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import { createBackoff } from './backoff.ts';
 import { createDoorbell } from './doorbell.ts';
-import { messageHead } from './message.ts';
+import { messageHead, randomHex } from './message.ts';
 import { listRefusals } from './refusals.ts';
 
 export const reportMigrations: readonly Migration[] = [
@@ -47,8 +47,14 @@ export interface ReporterParts {
   timezone: string;
   models(): ReportedModel[];
   outbox(): Report['outbox'];
-  /** Epoch of the assignment in force and the highest verified time. */
-  trust(): { epoch: number; verifiedTimeMs: number };
+  /** Number of this start, durable already. */
+  boot: number;
+  /** What the device has verified, and by which clock and certificate it goes. */
+  trust(): Pick<Report, 'epoch' | 'verifiedTimeMs' | 'held' | 'certificateExpiresAtMs'> & {
+    clockSource: 'signed' | 'wall';
+  };
+  /** Durable before a number leaves that may be used once only. */
+  reserve(number: number): Promise<void>;
   clock: Clock;
   entropy: Entropy;
   log: Log;
@@ -84,6 +90,8 @@ export function createReporter(parts: ReporterParts): Reporter {
   const topic = deviceTopic(region, deviceId, 'reported');
   const doorbell = createDoorbell(clock);
   const backoff = createBackoff(entropy, reportGapMs);
+  /** Drawn anew at each start: a second device with this key cannot have the same. */
+  const session = randomHex(entropy, 16);
   let stopped = false;
 
   async function send(): Promise<void> {
@@ -92,25 +100,24 @@ export function createReporter(parts: ReporterParts): Reporter {
       const row = db.get<{ counter: number }>('SELECT counter FROM report_counter WHERE id = 1');
       return { counter: row?.counter ?? 1, refusals: listRefusals(db) };
     });
-    const facts = parts.trust();
+    await parts.reserve(Math.max(counter, refusals.at(-1)?.id ?? 0));
+    const { clockSource, ...facts } = parts.trust();
+    const wallMs = Math.max(0, Math.floor(clock.wall()));
     const report: Report = {
       schemaVersion: 1,
       deviceId,
       region,
       counter,
-      boot: 0,
-      session: '',
-      sentAtMs: Math.max(0, Math.floor(clock.wall())),
-      verifiedTimeMs: facts.verifiedTimeMs,
-      epoch: facts.epoch,
+      boot: parts.boot,
+      session,
+      sentAtMs: wallMs,
+      ...facts,
       timezone: parts.timezone,
       agent: parts.agent,
       models: parts.models(),
       refusals,
       outbox: parts.outbox(),
-      held: null,
-      clock: null,
-      certificateExpiresAtMs: null,
+      clock: { wallMs, source: clockSource },
     };
     for (const charsMax of reasonCharsSteps) {
       const envelope = signReport({ ...report, models: shortened(report.models, charsMax) }, signer);

@@ -93,6 +93,27 @@ function link(shown: Shown): string {
   return shown.refusedBy === null ? 'not connected' : `refused: ${shown.refusedBy}`;
 }
 
+const date = (ms: number): string => new Date(ms).toISOString();
+
+/** What the device trusts, and by which clock. */
+function trustLines({ clock, certificate, held, attacks }: Shown): string[] {
+  const floor = clock.floorMs === 0 ? 'nothing verified yet' : `at least ${date(clock.floorMs)}`;
+  const source = clock.source === 'signed' ? 'signed by the region' : 'the device’s own';
+  const lines = [`clock     ${clock.nowMs === null ? floor : `${date(clock.nowMs)}, ${source}; ${floor}`}`];
+  if (certificate !== null) {
+    const refused = certificate.renewalRefusedBy;
+    const why = refused === null ? '' : `; no renewal: ${refused}`;
+    lines.push(`valid     until ${date(certificate.expiresAtMs)}${why}`);
+  }
+  if (held !== null) {
+    const versions = Object.entries(held).map(([name, version]) => `${name} ${version}`);
+    lines.push(`verified  ${versions.join(', ')}`);
+  }
+  const { count, last } = attacks;
+  if (last !== null) lines.push(`attacks   ${count}, the last ${date(last.atMs)} ${last.code}`);
+  return lines;
+}
+
 function text(shown: Shown): string {
   const lines = [
     `device    ${shown.device ?? '(not enrolled)'}`,
@@ -100,6 +121,7 @@ function text(shown: Shown): string {
     `agent     ${shown.running ? `running at ${shown.http}, process ${shown.pid}` : 'not running'}`,
     `broker    ${shown.broker ?? '-'} (${link(shown)})`,
     `assigned  ${shown.epoch === 0 ? 'nothing yet' : `epoch ${shown.epoch}`}`,
+    ...trustLines(shown),
   ];
   const labels = Object.entries(shown.labels).map(([key, value]) => `${key}=${value}`);
   if (labels.length > 0) lines.push(`labels    ${labels.join(' ')}`);
@@ -110,6 +132,7 @@ function text(shown: Shown): string {
         `${pendingBatches} batches wait, ${bytes} bytes`,
     );
   }
+  if (shown.telemetryOff !== null) lines.push(`telemetry off: ${shown.telemetryOff}`);
   for (const model of shown.models) {
     lines.push(`model     ${model.name}: ${model.active ?? 'nothing'} serves, ${model.state}`);
     if (model.candidate !== null) lines.push(`          trying ${model.candidate}`);

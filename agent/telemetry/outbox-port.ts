@@ -42,6 +42,8 @@ export interface KeyTaken {
 }
 
 export interface Outbox {
+  /** Whose chain the database holds, null where none was begun in it. */
+  chain(): Promise<{ deviceId: string; epoch: number } | null>;
   /** Whether there is a key, so that `append` can seal. */
   ready(): boolean;
   /**
@@ -66,16 +68,22 @@ export interface Outbox {
   closeBatch(sequence: number): Promise<void>;
   /** A batch on its way is not dropped for space. */
   underWay(sequences: readonly number[]): void;
-  /** The region signed for it: it is deleted. `other` where the batch held has another head. */
+  /**
+   * The region signed for it: it is deleted, and the answer (JSON of its envelope) kept where it is the newest.
+   * `other` where the batch held has another head.
+   */
   acknowledge(
     sequence: number,
     headSha256: string,
     records: number,
+    envelope?: string,
   ): Promise<'deleted' | 'unknown' | 'other'>;
   /** Makes a batch that the region will never take a tombstone. False where it is one already, or gone. */
   drop(sequence: number, code: string): Promise<boolean>;
   /** Lowest sequence held, null where none. */
   lowest(): Promise<number | null>;
+  /** The newest answer that made a batch be deleted (JSON of its envelope), null where none. */
+  newestAcknowledgement(): Promise<string | null>;
 
   /** Packs what is open and ends; the store stays open. */
   close(): Promise<void>;

@@ -50,6 +50,18 @@ export const outboxMigrations: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    name: 'agent-outbox-002',
+    sql: `
+      -- The newest answer that made a batch be deleted, as the region signed it: a registry that was restored
+      -- from a backup learns from it what it had stored.
+      CREATE TABLE outbox_acknowledgement (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        sequence INTEGER NOT NULL,
+        envelope TEXT NOT NULL
+      ) STRICT;
+    `,
+  },
 ];
 
 export interface OutboxOwner {
@@ -296,7 +308,24 @@ export function deleteBatch(db: SqlTx, sequence: number): void {
   deleteRows(db, sequence);
 }
 
+/** Keeps the answer with the highest sequence. */
+export function keepAcknowledgement(db: SqlTx, sequence: number, envelope: string): void {
+  db.run(
+    `INSERT INTO outbox_acknowledgement (id, sequence, envelope) VALUES (1, ?, ?)
+     ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence, envelope = excluded.envelope
+     WHERE excluded.sequence > sequence`,
+    sequence,
+    envelope,
+  );
+}
+
+export function readAcknowledgement(db: SqlTx): string | null {
+  const row = db.get<{ envelope: string }>('SELECT envelope FROM outbox_acknowledgement WHERE id = 1');
+  return row?.envelope ?? null;
+}
+
 export function deleteEverything(db: SqlTx): void {
+  db.run('DELETE FROM outbox_acknowledgement');
   db.run('DELETE FROM batches');
   db.run('DELETE FROM rows');
 }

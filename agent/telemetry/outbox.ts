@@ -19,9 +19,11 @@ import {
   closeOrphans,
   deleteBatch,
   deleteEverything,
+  keepAcknowledgement,
   type OutboxOwner,
   type OutboxState,
   packBatch,
+  readAcknowledgement,
   readBytes,
   readState,
   readSums,
@@ -257,6 +259,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
     sequence: number,
     headSha256: string,
     records: number,
+    envelope?: string,
   ): Promise<'deleted' | 'unknown' | 'other'> {
     return exclusive(async () => {
       const after = { ...sums };
@@ -277,6 +280,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
         after.batches -= 1;
         after.bytes -= batch.heldBytes + batchOverheadBytes;
         deleteBatch(db, sequence);
+        if (envelope !== undefined) keepAcknowledgement(db, sequence, envelope);
         reclaim(db, reclaimPagesMax);
         return 'deleted';
       });
@@ -383,6 +387,12 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
     },
     acknowledge,
     drop,
+    newestAcknowledgement: () => exclusive(() => store.tx(readAcknowledgement)),
+    chain: () =>
+      exclusive(async () => {
+        const held = await store.tx(readState);
+        return held === null ? null : { deviceId: held.deviceId, epoch: held.key.epoch };
+      }),
     lowest: () => exclusive(() => store.tx((db) => batchAfter(db, 0)?.sequence ?? null)),
     close: async () => {
       if (closed) return;

@@ -30,6 +30,8 @@ export interface SenderParts {
   onRefused(refusal: Refusal, fingerprint: string): void;
   /** The counters changed by what the region signed for. */
   onAcknowledged?(): void;
+  /** The region lost what it had signed for (it was restored): its own signed answer, as bytes. Must not block. */
+  giveBack?(acknowledgement: Uint8Array): void;
   clock: Clock;
   entropy: Entropy;
   log: Log;
@@ -155,8 +157,10 @@ export function startSender(parts: SenderParts): Sender {
     const answer = checked.value;
     // From before a new enrolment: of no use to anybody.
     if (answer.epoch !== outbox.epoch()) return;
-    if (answer.result.status === 'stored') await stored(answer, answer.result.records, payload);
-    else await refused(answer, answer.result);
+    if (answer.result.status === 'stored') {
+      const envelope = message.ok ? JSON.stringify(message.value.envelope) : undefined;
+      await stored(answer, answer.result.records, payload, envelope);
+    } else await refused(answer, answer.result);
   }
 
   function forged(detail: string, payload: Uint8Array): void {
@@ -165,9 +169,14 @@ export function startSender(parts: SenderParts): Sender {
     parts.onRefused(refusal, sha256Hex(payload));
   }
 
-  async function stored(answer: BatchAnswer, records: number, payload: Uint8Array): Promise<void> {
+  async function stored(
+    answer: BatchAnswer,
+    records: number,
+    payload: Uint8Array,
+    envelope: string | undefined,
+  ): Promise<void> {
     const { sequence, headSha256 } = answer;
-    const outcome = await outbox.acknowledge(sequence, headSha256, records);
+    const outcome = await outbox.acknowledge(sequence, headSha256, records, envelope);
     if (outcome === 'other') return forged(`sequence ${sequence} has another head here`, payload);
     underWay.delete(sequence);
     outbox.underWay([...underWay.keys()]);
@@ -195,6 +204,12 @@ export function startSender(parts: SenderParts): Sender {
     if (code === 'telemetry-gap' && lastRefused.attempts < attemptsMax) {
       const lowest = await outbox.lowest();
       if (lowest !== null && lowest <= expectedSequence) return pause();
+      // What it waits for was acknowledged and deleted here: it shall see its own signature.
+      const acknowledgement = parts.giveBack === undefined ? null : await outbox.newestAcknowledgement();
+      if (acknowledgement !== null) {
+        parts.giveBack?.(new TextEncoder().encode(acknowledgement));
+        return pause();
+      }
     }
     if (isErrorCode(code) && codes[code].retry !== 'never' && code !== 'telemetry-gap') {
       if (lastRefused.attempts < attemptsMax || code !== 'telemetry-body-mismatch') return pause();

@@ -3,8 +3,9 @@
 // Must never: seal for an identity that a new enrolment is about to replace.
 
 import type { Signer } from '../../shared/crypto/ed25519.ts';
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { Bus, Clock, Deflate, Entropy, Log, Store, Timer } from '../../shared/kernel/ports.ts';
-import { ok, type Refusal, type Result } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegionRoot } from '../../shared/trust/region.ts';
 import type { TelemetryKey } from '../../shared/wire/telemetry.ts';
 import { openOutbox } from './outbox.ts';
@@ -21,6 +22,14 @@ export interface TelemetryParts {
   deflate: Deflate;
   log: Log;
   onRefused(refusal: Refusal, fingerprint: string): void;
+  /**
+   * The enrolment whose chain was begun on this device, kept apart from the outbox: one that was lost cannot be
+   * gone on with (its sequences were used), and a second one would look like a second device.
+   */
+  begun: {
+    chain(): { deviceId: string; epoch: number } | null;
+    mark(deviceId: string, epoch: number): Promise<void>;
+  };
   limits?: Partial<OutboxLimits>;
   statsEveryMs?: number;
   batchAgeMs?: number;
@@ -34,6 +43,8 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request'> {
    */
   record(body: Uint8Array): Promise<Result<number>>;
   counters(): OutboxCounters;
+  /** Why nothing is recorded at present, or null. */
+  off(): ErrorCode | null;
   /** The key of the assignment in force, for the identity that is settled. Null changes nothing. */
   useKey(deviceId: string, region: string, key: TelemetryKey | null): Promise<void>;
   /** Begins to send, on a line that may come and go. */
@@ -45,6 +56,7 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request'> {
     regionRoot(): RegionRoot;
     /** The region has signed for something, at most every ten seconds. */
     onAcknowledged(): void;
+    giveBack(acknowledgement: Uint8Array): void;
   }): void;
   receive(payload: Uint8Array): void;
   connected(): void;
@@ -62,6 +74,15 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
   const producers = startProducers({ ...parts, outbox });
   let sender: Sender | null = null;
   let telling: Timer | null = null;
+  let off: ErrorCode | null = null;
+
+  /** Whether the chain of this enrolment was begun in an outbox that is gone. */
+  async function isLost(deviceId: string, epoch: number): Promise<boolean> {
+    const begun = parts.begun.chain();
+    if (begun?.deviceId !== deviceId || begun.epoch < epoch) return false;
+    const held = await outbox.chain();
+    return held?.deviceId !== deviceId || held.epoch < begun.epoch;
+  }
 
   return {
     event: producers.event,
@@ -69,19 +90,30 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
     record: async (body) => {
       const records = parseRecords(body, Math.max(0, Math.floor(clock.wall())));
       if (!records.ok) return records;
+      if (off !== null) return refuse(off, 'nothing is recorded until the device is enrolled again');
       const appended = await outbox.append('app', records.value);
       return appended.ok ? ok(records.value.length) : appended;
     },
     counters: outbox.counters,
+    off: () => off,
 
     useKey: async (deviceId, region, key) => {
       if (key === null) return;
+      if (await isLost(deviceId, key.epoch)) {
+        off = 'telemetry-lost';
+        const detail = `the outbox of enrolment ${key.epoch} is gone; recording begins anew with the next enrolment`;
+        log.emit('error', 'outbox.failed', { while: 'taking a key', code: off, detail });
+        onRefused({ code: off, detail }, `telemetry lost ${deviceId} ${key.epoch}`);
+        return;
+      }
+      off = null;
       const used = await outbox.useKey({ deviceId, region, key });
       if (!used.ok) {
         log.emit('error', 'outbox.failed', { while: 'taking a key', ...used.refusal });
         onRefused(used.refusal, `telemetry key ${key.epoch} ${key.keyId}`);
         return;
       }
+      await parts.begun.mark(deviceId, key.epoch);
       const { fresh, droppedRecords } = used.value;
       if (!fresh) return;
       log.emit('info', 'outbox.key', { epoch: key.epoch, keyId: key.keyId });

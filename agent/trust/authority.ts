@@ -5,28 +5,31 @@
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import type { Clock, Fetcher, Log, Store } from '../../shared/kernel/ports.ts';
+import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { checkAgreement } from '../../shared/trust/agreement.ts';
 import { checkAssignment } from '../../shared/trust/assignment.ts';
 import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
-import { type MetadataFetcher, refreshCatalogue } from '../../shared/trust/tuf/client.ts';
+import { refreshCatalogue } from '../../shared/trust/tuf/client.ts';
 import { parseTimestamp } from '../../shared/trust/tuf/metadata.ts';
 import {
   type AssignedRelease,
   type Assignment,
   type Envelope,
   envelopeSchema,
+  type HeldVersions,
 } from '../../shared/wire/messages.ts';
+import { openTrustedClock, type TrustedClock, vouchersOf } from './clock.ts';
+import type { Keeper } from './keeper.ts';
 import {
-  loadTrust,
-  saveAssignment,
-  saveCatalogue,
-  saveRegionRoot,
-  saveRoot,
-  type TrustRecord,
-} from './trust-store.ts';
+  type HeldFiles,
+  heldFile,
+  heldVersions,
+  type MetadataSource,
+  type MetadataSources,
+} from './refresh.ts';
+import { loadTrust, type TrustRecord } from './trust-store.ts';
 
 export interface Authority {
   /** The assignment in force, or null where there is none that still verifies. */
@@ -35,7 +38,9 @@ export interface Authority {
   epoch(): number;
   /** The region root in force. */
   regionRoot(): RegionRoot;
-  verifiedTimeMs(): number;
+  /** What time it is, by whose word (clock.ts). */
+  time: TrustedClock;
+  held(): HeldVersions;
   /** Whether these are the bytes of the timestamp that is held, so that a doorbell needs no refresh. */
   holdsTimestamp(bytes: Uint8Array): boolean;
   /**
@@ -54,14 +59,20 @@ export interface Authority {
 }
 
 export interface AuthorityParts {
-  store: Store;
+  keeper: Keeper;
   region: string;
   deviceId: string;
-  fetcher: Fetcher;
-  fetchMetadata(fetcher: Fetcher, name: string, bytesMax: number): Promise<Result<Uint8Array>>;
+  sources: MetadataSources;
+  /** Signed bytes that the registry seems to have lost: a held file by its name on the wire. Must not block. */
+  giveBack(file: string, bytes: Uint8Array): void;
+  /** Whether exactly these bytes serve under that name already. */
+  runs?(assigned: AssignedRelease): boolean;
   clock: Clock;
   log: Log;
 }
+
+/** A publisher's word against a release that both authorities still agree on. */
+const barring: ReadonlySet<ErrorCode> = new Set(['release-withdrawn', 'release-below-floor']);
 
 /** A flood of badly signed assignments must not become a flood of requests for a newer region root. */
 const regionRootGapMs = 10_000;
@@ -69,7 +80,12 @@ const regionRootGapMs = 10_000;
 const curedByRegionRoot: ReadonlySet<ErrorCode> = new Set([
   'assignment-signature-invalid',
   'metadata-expired',
+  // By a clock that a stolen key moved: the next root no longer names it.
+  'assignment-expired',
 ]);
+
+/** Genuine, and older than what is held: the registry may have been restored from a backup. */
+const olderThanHeld: ReadonlySet<ErrorCode> = new Set(['assignment-replayed', 'assignment-epoch-reused']);
 
 function sameBytes(a: Uint8Array | null, b: Uint8Array | null): boolean {
   if (a === null || b === null) return a === b;
@@ -87,19 +103,25 @@ function namespacesOf(assignment: Assignment | null): string[] {
 
 /** Fault: `enrolment-required` where nothing was pinned, `state-corrupt` where the pinned root cannot be read. */
 export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
-  const { store, region, deviceId, fetcher, clock, log } = parts;
+  const { keeper, region, deviceId, sources, clock, log } = parts;
+  const runs = parts.runs ?? (() => false);
   const record: TrustRecord = unwrap(
-    await loadTrust(store).then((found) =>
+    await loadTrust(keeper.store).then((found) =>
       found === null ? refuse('enrolment-required', 'this device holds no roots') : ok(found),
     ),
   );
   let regionRoot: RegionRoot = unwrap(readHeldRegionRoot(record.regionRoot));
+  const time = openTrustedClock({
+    clock,
+    floors: keeper.held().floors,
+    root: regionRoot,
+    save: (floors) => keeper.floors(floors),
+  });
+  /** False where the held assignment's director is no longer the region's: its epoch binds nobody then. */
+  let bound = true;
   let inForce = readHeldAssignment();
   let regionRootAskedMs = Number.NEGATIVE_INFINITY;
   let last: Promise<unknown> = Promise.resolve();
-
-  /** The clock floor: time that was verified once does not go back, whatever the wall clock says. */
-  const nowMs = (): number => Math.max(clock.wall(), record.verifiedTimeMs);
 
   /** One at a time: two refreshes at once could store the older one last. */
   function exclusive<T>(work: () => Promise<T>): Promise<T> {
@@ -129,43 +151,46 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
       current: null,
       nowMs: 0,
     });
+    bound = checked.ok || checked.refusal.code !== 'assignment-signature-invalid';
     if (checked.ok) return checked.value.assignment;
     log.emit('warn', 'trust.refused', { what: 'stored assignment', ...checked.refusal });
     return null;
   }
 
-  const metadata: MetadataFetcher = {
-    fetch: (name, bytesMax) => parts.fetchMetadata(fetcher, name, bytesMax),
-  };
+  const heldFiles = (): HeldFiles => ({ catalogue: record.catalogue, regionRoot: record.regionRoot });
 
   /** Walks the region's roots one by one, each signed by the one before. True where there was a newer one. */
-  async function refreshRegionRoot(): Promise<Result<boolean>> {
+  async function refreshRegionRoot(source: MetadataSource): Promise<Result<boolean>> {
     regionRootAskedMs = clock.mono();
     let moved = false;
     for (let step = 0; step < limits.rootRotationsMax; step += 1) {
-      const next = await metadata.fetch(`region/${regionRoot.version + 1}.root.json`, limits.rootBytesMax);
+      const next = await source.fetch(`region/${regionRoot.version + 1}.root.json`, limits.rootBytesMax);
       if (!next.ok) return next.refusal.code === 'metadata-missing' ? ok(moved) : next;
       const updated = updateRegionRoot(record.regionRoot, next.value);
       if (!updated.ok) return updated;
-      await saveRegionRoot(store, next.value);
+      await keeper.regionRoot(next.value);
       record.regionRoot = next.value;
       regionRoot = updated.value;
       moved = true;
+      // The word of a key that was stolen and replaced no longer counts: neither its time nor its epochs.
+      await time.follow(regionRoot);
+      inForce = readHeldAssignment();
     }
     return ok(moved);
   }
 
   async function refreshFiles(
+    source: MetadataSource,
     namespaces: string[],
   ): Promise<Result<{ changed: boolean; refused: Refusal[] }>> {
     const before = record.catalogue;
     const refreshed = await refreshCatalogue({
       state: before,
-      fetcher: metadata,
-      nowMs: nowMs(),
+      fetcher: source,
+      nowMs: time.nowMs(),
       namespaces,
       saveRoot: async (root) => {
-        await saveRoot(store, root);
+        await keeper.root(root);
         record.catalogue = { ...record.catalogue, root };
       },
     });
@@ -179,7 +204,7 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
       !sameBytes(before.targets, next.targets) ||
       [...names].some((name) => !sameBytes(before.delegated[name] ?? null, next.delegated[name] ?? null));
     if (changed) {
-      await saveCatalogue(store, next);
+      await keeper.catalogue(next);
       log.emit('info', 'trust.refreshed', { namespaces });
     }
     record.catalogue = next;
@@ -188,10 +213,10 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
 
   function check(envelope: Envelope): ReturnType<typeof checkAssignment> {
     const current =
-      record.assignment === null
+      record.assignment === null || !bound
         ? null
         : { epoch: record.assignment.epoch, payloadSha256: record.assignment.payloadSha256 };
-    return checkAssignment({ envelope, regionRoot, deviceId, region, current, nowMs: nowMs() });
+    return checkAssignment({ envelope, regionRoot, deviceId, region, current, nowMs: time.nowMs() });
   }
 
   async function consider(envelope: Envelope): Promise<Result<{ assignment: Assignment; fresh: boolean }>> {
@@ -199,33 +224,56 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
     if (!checked.ok && curedByRegionRoot.has(checked.refusal.code)) {
       // The director's key may have been rotated since, or the root renewed. Only the region's own root says so.
       if (clock.mono() - regionRootAskedMs >= regionRootGapMs) {
-        const walked = await refreshRegionRoot();
+        const source = sources.open(heldFiles(), namespacesOf(inForce));
+        const walked = await refreshRegionRoot(source);
         if (walked.ok && walked.value) checked = check(envelope);
       }
     }
-    if (!checked.ok) return checked;
+    if (!checked.ok) {
+      if (olderThanHeld.has(checked.refusal.code) && record.assignment !== null) {
+        parts.giveBack('assignment', new TextEncoder().encode(record.assignment.envelope));
+      }
+      return checked;
+    }
     const { assignment, payloadSha256, unchanged } = checked.value;
     if (unchanged) {
       inForce ??= assignment;
       return ok({ assignment, fresh: false });
     }
     if (assignment.releases.length > 0) {
-      const refreshed = await refreshFiles(namespacesOf(assignment));
+      const namespaces = namespacesOf(assignment);
+      const source = sources.open(heldFiles(), namespaces);
+      const refreshed = await refreshFiles(source, namespaces);
+      giveBackBehind(source);
       if (!refreshed.ok) return refreshed;
       for (const assigned of assignment.releases) {
         const agreed = checkAgreement(record.catalogue, assigned);
+        // What was withdrawn is not installed any more; where it serves already, it goes on.
+        if (!agreed.ok && barring.has(agreed.refusal.code) && runs(assigned)) continue;
         if (!agreed.ok) {
           return refuse(agreed.refusal.code, `${assigned.releaseId}: ${agreed.refusal.detail}`);
         }
       }
     }
-    const verifiedTimeMs = Math.max(record.verifiedTimeMs, provenTimeMs(assignment));
     const held = { epoch: assignment.epoch, payloadSha256, envelope: JSON.stringify(envelope) };
-    await saveAssignment(store, held, verifiedTimeMs);
+    await keeper.assignment(held);
     record.assignment = held;
-    record.verifiedTimeMs = verifiedTimeMs;
+    bound = true;
     inForce = assignment;
+    await time.proven({
+      role: 'director',
+      keys: vouchersOf(envelope, regionRoot, 'director'),
+      atMs: provenTimeMs(assignment),
+    });
     return ok({ assignment, fresh: true });
+  }
+
+  /** What the registry says it lost is given back as it was signed; it verifies it by its own keys. */
+  function giveBackBehind(source: MetadataSource): void {
+    for (const name of source.behind()) {
+      const bytes = heldFile(heldFiles(), name);
+      if (bytes !== null) parts.giveBack(name, bytes);
+    }
   }
 
   /**
@@ -239,16 +287,21 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
 
   return {
     assignment: () => inForce,
-    epoch: () => record.assignment?.epoch ?? 0,
+    epoch: () => (bound ? (record.assignment?.epoch ?? 0) : 0),
     regionRoot: () => regionRoot,
-    verifiedTimeMs: () => record.verifiedTimeMs,
+    time,
+    held: () => heldVersions(heldFiles()),
     holdsTimestamp: (bytes) => sameBytes(record.catalogue.timestamp, bytes),
     consider: (envelope) => exclusive(() => consider(envelope)),
     refresh: () =>
       exclusive(async () => {
-        const walked = await refreshRegionRoot();
+        // A root that unbinds the assignment does not change which publishers matter to what runs.
+        const namespaces = namespacesOf(inForce);
+        const source = sources.open(heldFiles(), namespaces);
+        const walked = await refreshRegionRoot(source);
+        const files = walked.ok ? await refreshFiles(source, namespaces) : walked;
+        giveBackBehind(source);
         if (!walked.ok) return walked;
-        const files = await refreshFiles(namespacesOf(inForce));
         if (!files.ok) return files;
         return ok({ ...files.value, changed: files.value.changed || walked.value });
       }),

@@ -1,5 +1,5 @@
 // Why: what this device has verified, kept over restarts: metadata as exact bytes, the version numbers that bind
-// where a file is torn, every root that led here, the assignment in force, the highest verified time.
+// where a file is torn, every root that led here, the assignment in force.
 // Trusts: its own database, and callers to have verified what they store. Must never: hold half of a refresh;
 // every change is one transaction.
 
@@ -69,14 +69,12 @@ export interface TrustRecord {
   catalogue: TrustState;
   regionRoot: Uint8Array;
   assignment: HeldAssignment | null;
-  /** Highest time this device has verified, Unix milliseconds; 0 where none. */
-  verifiedTimeMs: number;
 }
 
 const topFiles = ['timestamp', 'snapshot', 'targets'] as const;
 const delegatedPrefix = 'delegated/';
 
-function putFile(db: SqlTx, name: string, bytes: Uint8Array): void {
+export function putFile(db: SqlTx, name: string, bytes: Uint8Array): void {
   db.run(
     'INSERT INTO trust_files (name, bytes) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes',
     name,
@@ -84,7 +82,7 @@ function putFile(db: SqlTx, name: string, bytes: Uint8Array): void {
   );
 }
 
-function fileBytes(db: SqlTx, name: string): Uint8Array | null {
+export function fileBytes(db: SqlTx, name: string): Uint8Array | null {
   const row = db.get<{ bytes: Uint8Array }>('SELECT bytes FROM trust_files WHERE name = ?', name);
   return row === undefined ? null : new Uint8Array(row.bytes);
 }
@@ -193,7 +191,6 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
     const held = db.get<{ epoch: number; payload_sha256: string; envelope: string }>(
       'SELECT epoch, payload_sha256, envelope FROM trust_assignment WHERE id = 1',
     );
-    const time = db.get<{ verified_ms: number }>('SELECT verified_ms FROM trust_time WHERE id = 1');
     const floors = isMigrated ? heldFloors(db) : null;
     return {
       catalogue: {
@@ -209,7 +206,6 @@ export function loadTrust(store: Store): Promise<TrustRecord | null> {
         held === undefined
           ? null
           : { epoch: held.epoch, payloadSha256: held.payload_sha256, envelope: held.envelope },
-      verifiedTimeMs: time?.verified_ms ?? 0,
     };
   });
 }
@@ -266,21 +262,18 @@ export function saveCatalogue(store: Store, state: TrustState): Promise<void> {
   });
 }
 
-/** Puts an assignment in force and raises the clock floor. The floor never falls. */
-export function saveAssignment(
-  store: Store,
-  assignment: HeldAssignment,
-  verifiedTimeMs: number,
-): Promise<void> {
-  return store.tx((db) => {
-    db.run(
-      `INSERT INTO trust_assignment (id, epoch, payload_sha256, envelope) VALUES (1, ?, ?, ?)
-       ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, payload_sha256 = excluded.payload_sha256,
-         envelope = excluded.envelope`,
-      assignment.epoch,
-      assignment.payloadSha256,
-      assignment.envelope,
-    );
-    db.run('UPDATE trust_time SET verified_ms = max(verified_ms, ?) WHERE id = 1', verifiedTimeMs);
-  });
+/** Puts an assignment in force. */
+export function saveAssignment(store: Store, assignment: HeldAssignment): Promise<void> {
+  return store.tx((db) => putAssignment(db, assignment));
+}
+
+export function putAssignment(db: SqlTx, assignment: HeldAssignment): void {
+  db.run(
+    `INSERT INTO trust_assignment (id, epoch, payload_sha256, envelope) VALUES (1, ?, ?, ?)
+     ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, payload_sha256 = excluded.payload_sha256,
+       envelope = excluded.envelope`,
+    assignment.epoch,
+    assignment.payloadSha256,
+    assignment.envelope,
+  );
 }

@@ -44,6 +44,11 @@ export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
   onTransition?: (transition: Transition) => void;
   /** As Node names it: `x64`, `arm64`. */
   arch: string;
+  /**
+   * The journal was lost: which files are needed is known only once an assignment was taken, so none is collected
+   * before.
+   */
+  journalLost?: boolean;
   /** For the simulator, which shrinks them. */
   limits?: BlobLimits & { journalWritesMax: number };
 }
@@ -257,7 +262,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       await Promise.all([...lanes.values()].map((lane) => lane.serving.firstTry));
       openGate();
       // What a cut left behind, also of a model that is gone: nothing else would sweep it.
-      void acts.collect();
+      if (parts.journalLost !== true) void acts.collect();
     },
 
     async assign(assignment) {

@@ -1,42 +1,62 @@
 // Why: the device's side of the bus: MQTT 3.1.1 over TLS 1.3 with a client certificate, reconnecting by
 // itself. Trusts: only a broker whose certificate the fleet's CA signed for the host that was asked for.
-// Must never: queue without a bound, nor say that a message was delivered that nobody acknowledged.
+// Must never: queue without a bound, say that a message was delivered that nobody acknowledged, nor use a
+// session for more than it was admitted for.
 
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import { type IClientOptions, MqttClient } from 'mqtt';
 import { writeToStream } from 'mqtt-packet';
+import { type CertificateDates, isWithin } from '../crypto/x509.ts';
 import type { ErrorCode } from '../kernel/codes.ts';
 import { FleetError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Bus, BusMessage, Clock, Entropy, Log, Subscription, Timer } from '../kernel/ports.ts';
 import { filterMatches } from '../wire/topics.ts';
+import { refusalOf } from './broker-failure.ts';
+import { type BusCredentials, openBrokerSocket } from './broker-socket.ts';
+
+export type { BusCredentials } from './broker-socket.ts';
 
 // At the first packet it would fill a cache of 65,536 buffers: several MiB that a small device does not have.
 writeToStream.cacheNumbers = false;
 
-/** `refused`: this attempt failed for a reason that has a code; the next attempt follows by itself. */
-export type BusStatus = 'connected' | 'disconnected' | { refused: ErrorCode; detail: string };
+/**
+ * `limited`: a session for the topics of its scope alone stands. `refused`: this attempt failed for a reason that
+ * has a code; the next attempt follows by itself.
+ */
+export type BusStatus = 'connected' | 'limited' | 'disconnected' | { refused: ErrorCode; detail: string };
+
+/** What a session may be used for: everything, or these topics alone, and then without a last will. */
+export type SessionScope = 'full' | { only: ReadonlySet<string> };
+
+/** When the next attempt begins: at once, after the usual pause of a failure, or after so long. */
+export type Restart = 'now' | 'later' | { afterMs: number };
 
 export interface AgentBus extends Bus {
-  /** True from the moment every subscription stands until the connection is lost. */
+  /** True from the moment every subscription stands until the connection is lost; never in a limited session. */
   connected(): boolean;
+  /** From the next connection on. */
+  use(credentials: BusCredentials): void;
+  /** Ends the present connection with an MQTT DISCONNECT, for a new one. */
+  restart(when: Restart): void;
   /** Ends the connection with an MQTT DISCONNECT (so no last will) and stops reconnecting. */
   close(): Promise<void>;
 }
 
-export interface ConnectBusOptions {
+export interface ConnectBusOptions extends BusCredentials {
   /** `mqtts://HOST:PORT`. */
   url: string;
-  /** PEM of the fleet's CA, the only one trusted; of the client certificate and of its private key. */
-  ca: string;
-  cert: string;
-  key: string;
   clientId: string;
   will?: { topic: string; payload: Uint8Array; qos: 0 | 1; retain: boolean };
   clock: Clock;
   entropy: Entropy;
   log: Log;
   onStatus(status: BusStatus): void;
+  /**
+   * What a session with this broker may be used for, null for nothing. Its certificate is good but for its dates,
+   * which are not looked at before. Where absent, they must hold by the wall clock.
+   */
+  admit?(dates: CertificateDates): SessionScope | null;
   reconnectBaseMs?: number;
   reconnectMaxMs?: number;
 }
@@ -49,36 +69,20 @@ const stableMs = 10_000;
 /** How long `close` waits for the broker to take the DISCONNECT. */
 const closeMs = 2_000;
 
-/** What a failed connection means. Node and OpenSSL tell it by these codes only. */
-function refusalOf(error: unknown): { code: ErrorCode; detail: string } {
-  const detail = error instanceof Error ? error.message : String(error);
-  const found = error instanceof Error && 'code' in error ? error.code : undefined;
-  // CONNACK return codes, MQTT 3.1.1 table 3.1.
-  if (found === 2) return { code: 'broker-client-id-borrowed', detail };
-  if (found === 4 || found === 5) return { code: 'broker-not-authorized', detail };
-  const name = String(found);
-  if (name === 'ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED') return { code: 'broker-no-certificate', detail };
-  if (/^ERR_SSL_.*ALERT_.*(CERTIFICATE|UNKNOWN_CA)/.test(name))
-    return { code: 'broker-certificate-untrusted', detail };
-  if (
-    /^ERR_TLS_CERT_|^CERT_|_CERT|^HOSTNAME_MISMATCH$|^INVALID_CA$|^PATH_LENGTH_EXCEEDED$|^INVALID_PURPOSE$/.test(
-      name,
-    )
-  ) {
-    return { code: 'broker-server-untrusted', detail };
-  }
-  return { code: 'broker-unreachable', detail };
-}
-
 function offline(detail: string): FleetError {
   return new FleetError('bus-offline', detail);
 }
 
-/** One connection from its TCP handshake to its end. `ended` resolves when its socket is gone. */
+/** One connection from its TCP handshake to its end. */
 interface Link {
-  client: MqttClient;
-  socket(): TLSSocket | null;
+  /** Null while TLS is not done. */
+  client: MqttClient | null;
+  scope: SessionScope;
+  /** Asked to end, for a new one or for good. */
+  ending: boolean;
+  /** Resolves when its socket is gone. */
   ended: Promise<void>;
+  destroy(): void;
 }
 
 export function connectBus(options: ConnectBusOptions): AgentBus {
@@ -94,9 +98,12 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
   const waiting = new Set<(error: FleetError) => void>();
   let link: Link | null = null;
   let pause: Timer | null = null;
+  let credentials: BusCredentials = options;
   let ready = false;
+  let limited = false;
   let closed = false;
   let failures = 0;
+  let restart: Restart = 'later';
   let lastRefusal = '';
 
   const refused = (code: ErrorCode, detail: string): void => {
@@ -130,21 +137,30 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
     if (!granted) throw new FleetError('broker-subscribe-denied', filter);
   };
 
-  const onConnect = async (current: Link): Promise<void> => {
-    const results = await Promise.allSettled(
-      [...handlers.keys()].map((filter) => requestSubscription(current.client, filter)),
-    );
+  const onConnect = async (current: Link, client: MqttClient): Promise<void> => {
+    const { scope } = current;
+    const filters = [...handlers.keys()].filter((filter) => scope === 'full' || scope.only.has(filter));
+    const results = await Promise.allSettled(filters.map((filter) => requestSubscription(client, filter)));
     if (link !== current || closed) return;
+    let denied = 0;
     for (const result of results) {
       if (result.status === 'rejected' && result.reason instanceof FleetError) {
         if (result.reason.code === 'bus-offline') return;
+        denied += 1;
         refused(result.reason.code, result.reason.message);
       }
     }
-    ready = true;
-    lastRefusal = '';
-    log.emit('info', 'bus.connected', { broker: `${host}:${port}` });
-    options.onStatus('connected');
+    // A device that may hear nothing at all is not connected to anything.
+    if (filters.length > 0 && denied === filters.length) {
+      endLink(current);
+      return;
+    }
+    if (scope === 'full') {
+      ready = true;
+      lastRefusal = '';
+    } else limited = true;
+    log.emit('info', 'bus.connected', { broker: `${host}:${port}`, ...(limited ? { limited } : {}) });
+    options.onStatus(limited ? 'limited' : 'connected');
   };
 
   const dispatch = (message: BusMessage): void => {
@@ -154,11 +170,8 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
     }
   };
 
-  const open = (): void => {
-    let socket: TLSSocket | null = null;
-    let failure: unknown = null;
-    let accepted = false;
-    let connectedAtMs = 0;
+  /** The MQTT client on a socket whose server was judged. */
+  const startClient = (socket: TLSSocket, scope: SessionScope): MqttClient => {
     const clientOptions: IClientOptions = {
       protocolVersion: 4,
       clientId: options.clientId,
@@ -170,70 +183,112 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
       resubscribe: false,
       queueQoSZero: false,
       timerVariant: 'native',
-      ...(options.will === undefined
+      ...(options.will === undefined || scope !== 'full'
         ? {}
         : { will: { ...options.will, payload: Buffer.from(options.will.payload) } }),
     };
-    const client = new MqttClient(() => {
-      socket = connectTls({
-        host,
-        port,
-        ca: options.ca,
-        cert: options.cert,
-        key: options.key,
-        minVersion: 'TLSv1.3',
-        // Without a server name (an address) Node checks the certificate's IP addresses against `host`.
-        ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }),
-      });
-      socket.setNoDelay(true);
-      socket.on('error', (error) => {
-        failure ??= error;
-      });
-      return socket;
-    }, clientOptions);
-    client.on('error', (error) => {
-      failure ??= error;
-    });
-    client.on('message', (topic, payload, packet) => {
-      if (link === current && !closed) dispatch({ topic, payload, retained: packet.retain });
-    });
-    client.on('connect', () => {
-      accepted = true;
-      connectedAtMs = clock.mono();
-      void onConnect(current);
-    });
+    return new MqttClient(() => socket, clientOptions);
+  };
+
+  const admit = options.admit ?? ((dates) => (isWithin(dates, clock.wall()) ? 'full' : null));
+
+  const open = (): void => {
+    let failure: unknown = null;
+    let accepted = false;
+    let connectedAtMs = 0;
+    restart = 'later';
+    let end = (): void => undefined;
     const ended = new Promise<void>((resolve) => {
-      client.once('close', () => resolve());
+      end = resolve;
     });
-    const current: Link = { client, socket: () => socket, ended };
-    link = current;
-    void ended.then(() => {
+
+    const run = async (): Promise<void> => {
+      const opening = openBrokerSocket({ host, port }, credentials, clock);
+      current.destroy = opening.destroy;
+      const { socket, dates } = await opening.secured;
+      const scope = admit(dates);
+      if (scope === null || current.ending) {
+        socket.destroy();
+        if (scope === null)
+          throw new FleetError('broker-server-untrusted', 'its certificate is outside its dates');
+        return;
+      }
+      const client = startClient(socket, scope);
+      current.scope = scope;
+      current.client = client;
+      // Whichever of the two hears it first knows the better code.
+      for (const source of [socket, client]) {
+        source.on('error', (error) => {
+          failure ??= error;
+        });
+      }
+      client.on('message', (topic, payload, packet) => {
+        if (link === current && !closed) dispatch({ topic, payload, retained: packet.retain });
+      });
+      client.on('connect', () => {
+        accepted = true;
+        connectedAtMs = clock.mono();
+        void onConnect(current, client);
+      });
+      await new Promise<void>((resolve) => client.once('close', () => resolve()));
       client.end(true);
-      if (link !== current) return;
-      link = null;
-      const wasReady = ready;
-      ready = false;
-      for (const lost of [...waiting]) lost(offline('the connection was lost'));
-      waiting.clear();
-      if (wasReady) {
-        log.emit('info', 'bus.disconnected', { broker: `${host}:${port}` });
-        options.onStatus('disconnected');
-      }
-      if (closed) return;
-      if (!accepted) {
-        const { code, detail } = refusalOf(failure ?? new Error('the broker closed the connection'));
-        refused(code, detail);
-      }
-      failures = accepted && clock.mono() - connectedAtMs >= stableMs ? 0 : failures + 1;
-      reconnectLater();
-    });
+    };
+
+    const current: Link = { client: null, scope: 'full', ending: false, ended, destroy: () => undefined };
+    link = current;
+    void run()
+      .catch((error: unknown) => {
+        failure ??= error;
+      })
+      .then(() => {
+        end();
+        if (link !== current) return;
+        link = null;
+        const stood = ready || limited;
+        const wasFull = ready;
+        ready = false;
+        limited = false;
+        for (const lost of [...waiting]) lost(offline('the connection was lost'));
+        waiting.clear();
+        if (stood) {
+          log.emit('info', 'bus.disconnected', { broker: `${host}:${port}` });
+          options.onStatus('disconnected');
+        }
+        if (closed) return;
+        if (!accepted && !current.ending) {
+          const { code, detail } = refusalOf(failure ?? new Error('the broker closed the connection'));
+          refused(code, detail);
+        }
+        if (wasFull && clock.mono() - connectedAtMs >= stableMs) failures = 0;
+        else if (restart !== 'now') failures += 1;
+        reconnectLater();
+      });
+  };
+
+  /** With a DISCONNECT where there is somebody to hear it; a broker that does not let go is left. */
+  const endLink = (current: Link): void => {
+    current.ending = true;
+    if (current.client === null) {
+      current.destroy();
+      return;
+    }
+    current.client.end(!current.client.connected);
+    const guard = clock.timer(closeMs);
+    void guard.done.then(current.destroy);
+    void current.ended.then(() => guard.cancel());
+  };
+
+  const pauseMs = (): number => {
+    if (restart === 'now') return 0;
+    if (restart !== 'later') return restart.afterMs;
+    // Full jitter: a broker that comes back is not met by its whole fleet at once.
+    const ceilingMs = Math.min(maxMs, baseMs * 2 ** Math.min(failures, 20));
+    return Math.floor((entropy.u32() / 2 ** 32) * ceilingMs);
   };
 
   const reconnectLater = (): void => {
     if (closed) return;
-    // Full jitter: a broker that comes back is not met by its whole fleet at once.
-    const ceilingMs = Math.min(maxMs, baseMs * 2 ** Math.min(failures, 20));
-    const timer = clock.timer(Math.floor((entropy.u32() / 2 ** 32) * ceilingMs));
+    const timer = clock.timer(pauseMs());
     pause = timer;
     void timer.done.then(() => {
       if (pause !== timer) return;
@@ -242,10 +297,20 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
     });
   };
 
-  const present = (): MqttClient => {
+  /** The client that may publish on this topic now. */
+  const present = (topic: string): MqttClient => {
     if (closed) throw offline('the bus is closed');
-    if (link === null || !link.client.connected) throw offline('not connected to the broker');
-    return link.client;
+    const client = link?.client ?? null;
+    if (link === null || client?.connected !== true) throw offline('not connected to the broker');
+    if (link.scope !== 'full' && !link.scope.only.has(topic)) throw offline('not in this session');
+    return client;
+  };
+
+  /** The client with which a filter can be asked for now, or null: then it waits for a session that may have it. */
+  const hearing = (filter: string): MqttClient | null => {
+    const client = link?.client ?? null;
+    if (link === null || client?.connected !== true) return null;
+    return link.scope === 'full' || link.scope.only.has(filter) ? client : null;
   };
 
   open();
@@ -254,7 +319,7 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
     connected: () => ready,
 
     async publish(topic, payload, { qos, retain }) {
-      const client = present();
+      const client = present(topic);
       if (waiting.size >= unacknowledgedMax) throw offline('too many messages wait for an acknowledgement');
       await answered<void>((done) => {
         client.publish(
@@ -273,8 +338,8 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
       const cancel = async (): Promise<void> => {
         if (!set.delete(handler) || set.size > 0) return;
         handlers.delete(filter);
-        if (link?.client.connected !== true) return;
-        const { client } = link;
+        const client = hearing(filter);
+        if (client === null) return;
         try {
           await answered<void>((done) =>
             client.unsubscribe(filter, (error) => done(error ?? null, undefined)),
@@ -284,9 +349,10 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
           log.emit('debug', 'bus.disconnected', { filter, detail: String(error) });
         }
       };
-      if (isNew && link?.client.connected === true) {
+      const client = hearing(filter);
+      if (isNew && client !== null) {
         try {
-          await requestSubscription(link.client, filter);
+          await requestSubscription(client, filter);
         } catch (error) {
           // Lost on the way: it is asked for again with the next connection.
           if (error instanceof FleetError && error.code === 'bus-offline') return { cancel };
@@ -298,10 +364,27 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
       return { cancel };
     },
 
+    use(next) {
+      credentials = next;
+    },
+
+    restart(when) {
+      if (closed) return;
+      restart = when;
+      if (link !== null) {
+        if (!link.ending) endLink(link);
+      } else if (when === 'now' && pause !== null) {
+        pause.cancel();
+        pause = null;
+        open();
+      }
+    },
+
     async close() {
       if (closed) return;
       closed = true;
       ready = false;
+      limited = false;
       pause?.cancel();
       pause = null;
       const current = link;
@@ -309,11 +392,11 @@ export function connectBus(options: ConnectBusOptions): AgentBus {
       for (const lost of [...waiting]) lost(offline('the bus is closed'));
       waiting.clear();
       if (current === null) return;
-      current.client.end(!current.client.connected);
+      endLink(current);
       const guard = clock.timer(closeMs);
       await Promise.race([current.ended, guard.done]);
       guard.cancel();
-      current.socket()?.destroy();
+      current.destroy();
     },
   };
 }

@@ -246,6 +246,11 @@ export const codes = {
   'telemetry-too-large': row(413, 'never', 'send smaller records, or fewer at once'),
   'telemetry-answer-invalid': row(400, 'never', 'the acknowledgement is not this region’s for this batch'),
   'telemetry-full': row(507, 'backoff', 'the outbox is full; connect the device so that it can send'),
+  'telemetry-lost': row(
+    503,
+    'never',
+    'the device’s outbox was broken or removed; enrol it again (--re-enroll) to record anew',
+  ),
   'telemetry-not-ready': row(
     503,
     'backoff',

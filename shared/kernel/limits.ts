@@ -60,6 +60,16 @@ export const limits = {
   metadataPollMs: 15 * 60_000,
   /** Reports are repeated at least this often. */
   reportEveryMs: 60_000,
+  /** A question for signed time is answered this soon or not at all; half of it bounds the clock's error. */
+  timeAnswerMs: 30_000,
+  /** Signed time is asked for after each connection and this often: quartz drifts some seconds a day. */
+  timeEveryMs: 24 * 3_600_000,
+  /** A certificate request is answered this soon or asked again. */
+  renewAnswerMs: 60_000,
+  /** Pause after a renewal that the registry refused for good: a person must see to it first. */
+  renewRefusedMs: 6 * 3_600_000,
+  /** Held files are given back to one registry at most this often. */
+  giveBackEveryMs: 10 * 60_000,
   /** How long a refused message's code is kept in the agent's store. */
   refusalsKept: 100,
   /** Records of one sealed batch. */

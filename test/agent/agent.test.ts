@@ -207,7 +207,7 @@ test('a rotated director is followed through the region’s own root; the old on
   const device = agent.deviceId;
   const assigned = registry.release('acme/tiny@1.0.0', tinyRelease(2));
   const byOld = registry.sign(registry.assign(device, [assigned]));
-  registry.rotateDirector();
+  registry.rotate('director');
   await registry.publishDesired(device, registry.sign(registry.assign(device, [assigned])));
   await until('the new director is obeyed', async () => (await statusOf(agent)).epoch === 2);
   await registry.publishDesired(device, byOld);
@@ -230,11 +230,8 @@ test('the poll finds what no doorbell announced', async (t) => {
   );
   const late = registry.release('acme/late@1.0.0', tinyRelease(2));
   assert.notEqual(late.manifestSha256, planned.manifestSha256);
-  const asked = registry.fetches.filter((fetched) => fetched === 'metadata timestamp.json').length;
-  await until(
-    'it polled',
-    () => registry.fetches.filter((one) => one === 'metadata timestamp.json').length > asked,
-  );
+  const asked = registry.fetches.filter((fetched) => fetched === 'refresh').length;
+  await until('it polled', () => registry.fetches.filter((one) => one === 'refresh').length > asked);
   await until('the newer catalogue is judged', async () =>
     (await statusOf(agent)).refusals.some((refusal) => refusal.code === 'target-digest-mismatch'),
   );

@@ -69,11 +69,22 @@ function follow(inForce: Assignment | null = null): Scene {
       for (let step = 0; step < 20; step += 1) await clock.advance(ms / 20);
     },
   };
+  const nobody = (): never => assert.fail('nobody asks for it here');
+  const neverAsked: Authority['time'] = {
+    nowMs: nobody,
+    floorMs: nobody,
+    source: nobody,
+    signed: nobody,
+    answered: nobody,
+    proven: nobody,
+    follow: nobody,
+  };
   const authority: Authority = {
     regionRoot: () => assert.fail('nobody asks for it here'),
     assignment: () => inForce,
     epoch: () => inForce?.epoch ?? 0,
-    verifiedTimeMs: () => 0,
+    time: neverAsked,
+    held: () => assert.fail('nobody asks for it here'),
     holdsTimestamp: (bytes) => bytes.length === 0,
     consider: async (envelope) => {
       parts.considered.push(envelope.payloadType);

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type BusFetcher, createFetcher, fetchMetadata } from '../../agent/bus/fetcher.ts';
+import { type BusFetcher, createFetcher, fetchWhole } from '../../agent/bus/fetcher.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Bus, FetchTarget } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -174,13 +174,14 @@ test('metadata: whole files only, within their limit, and missing is not offline
     range: async (_target: FetchTarget, offset: number) =>
       ok({ bytes: file.subarray(offset, offset + 4), totalBytes: 10 }),
   };
-  const whole = await fetchMetadata(pieces, 'timestamp.json', 10);
+  const timestamp: FetchTarget = { kind: 'metadata', name: 'timestamp.json' };
+  const whole = await fetchWhole(pieces, timestamp, 10);
   assert.deepEqual(whole.ok && [...whole.value], [...file]);
   const codeOf = async (
     range: typeof pieces.range | (() => Promise<Result<never>>),
     bytesMax = 10,
   ): Promise<string> => {
-    const result = await fetchMetadata({ range }, 'timestamp.json', bytesMax);
+    const result = await fetchWhole({ range }, timestamp, bytesMax);
     return result.ok ? 'ok' : result.refusal.code;
   };
   assert.equal(await codeOf(pieces.range, 9), 'metadata-too-large');

@@ -51,3 +51,9 @@ export function countingEntropy(): Entropy {
   };
   return { u32: () => step(0x10000001), bytes: (n) => Uint8Array.from({ length: n }, () => step(37) & 0xff) };
 }
+
+/** The real clock, whose wall shows another year. */
+export function wallAt(base: Clock, wallMs: number): Clock {
+  const offsetMs = wallMs - base.wall();
+  return { ...base, wall: () => base.wall() + offsetMs };
+}

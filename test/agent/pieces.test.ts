@@ -9,7 +9,13 @@ import { createRefusals, listRefusals } from '../../agent/bus/refusals.ts';
 import { createReporter } from '../../agent/bus/reports.ts';
 import { parseHostPort, parseLabels, parseLogLevel } from '../../agent/cli/settings.ts';
 import { agentMigrations } from '../../agent/daemon.ts';
-import { completeEnrolment, loadIdentity, pendingSeed, settleIdentity } from '../../agent/trust/identity.ts';
+import {
+  begun,
+  completeEnrolment,
+  loadIdentity,
+  pendingSeed,
+  settleIdentity,
+} from '../../agent/trust/identity.ts';
 import { loadTrust, saveAssignment, saveCatalogue, saveRoot } from '../../agent/trust/trust-store.ts';
 import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { deviceIdOf } from '../../shared/crypto/spki.ts';
@@ -72,6 +78,9 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
     probe: null,
   };
   const models = Array.from({ length: 64 }, (_, index) => ({ ...wordy, name: `m${index}` }));
+  const entropy = countingEntropy();
+  let reserved = 0;
+  const sessions = new Set<string>();
   const reporterOf = (over: typeof store) =>
     createReporter({
       store: over,
@@ -83,9 +92,19 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
       timezone: 'UTC',
       outbox: () => null,
       models: () => models,
-      trust: () => ({ epoch: 4, verifiedTimeMs: 5 }),
+      boot: 3,
+      reserve: async (number) => {
+        reserved = Math.max(reserved, number);
+      },
+      trust: () => ({
+        epoch: 4,
+        verifiedTimeMs: 5,
+        clockSource: 'wall',
+        held: { root: 1, regionRoot: 2, timestamp: 3, snapshot: 4, targets: 5 },
+        certificateExpiresAtMs: 6,
+      }),
       clock,
-      entropy: countingEntropy(),
+      entropy,
       log: silent,
       everyMs: 60_000,
     });
@@ -103,7 +122,12 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
       last: { ...noReportYet, counter: lastCounter },
     });
     assert.ok(report.ok, report.ok ? '' : report.refusal.detail);
-    assert.equal(report.value.epoch, 4);
+    const { epoch, boot, session, clock: byClock, certificateExpiresAtMs } = report.value;
+    assert.deepEqual([epoch, boot, certificateExpiresAtMs], [4, 3, 6]);
+    assert.equal(byClock?.source, 'wall');
+    assert.match(session, /^[0-9a-f]{32}$/);
+    sessions.add(session);
+    assert.ok(reserved >= report.value.counter, 'its number was reserved before it left');
     lastCounter = report.value.counter;
   };
 
@@ -138,6 +162,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
   successor.changed();
   await settle();
   accept(sent[4]);
+  assert.equal(sessions.size, 2, 'one a start');
   const ends = [reporter.stop(), successor.stop()];
   await clock.advance(60_000);
   await Promise.all(ends);
@@ -167,7 +192,7 @@ test('identity: one key waits for its certificate, however often the enrolment i
   };
   const roots = { catalogue: Uint8Array.of(1), region: Uint8Array.of(2) };
   await completeEnrolment(after, identity, roots);
-  assert.deepEqual(await loadIdentity(after), { ...identity, settled: false });
+  assert.deepEqual(await loadIdentity(after), begun(identity));
   assert.notDeepEqual(await pendingSeed(after, entropy), seed, 'the next enrolment makes a key of its own');
   await settleIdentity(after);
   assert.equal((await loadIdentity(after))?.settled, true);
@@ -181,12 +206,11 @@ test('identity: one key waits for its certificate, however often the enrolment i
     delegated: { acme: Uint8Array.of(6), globex: Uint8Array.of(7) },
   };
   await saveCatalogue(after, state);
-  await saveAssignment(after, { epoch: 9, payloadSha256: 'aa', envelope: '{}' }, 5_000);
-  await saveAssignment(after, { epoch: 10, payloadSha256: 'bb', envelope: '{}' }, 4_000);
+  await saveAssignment(after, { epoch: 9, payloadSha256: 'aa', envelope: '{}' });
+  await saveAssignment(after, { epoch: 10, payloadSha256: 'bb', envelope: '{}' });
   const held = await loadTrust(after);
   assert.deepEqual(held?.catalogue, state);
   assert.deepEqual(held?.assignment, { epoch: 10, payloadSha256: 'bb', envelope: '{}' });
-  assert.equal(held?.verifiedTimeMs, 5_000, 'the clock floor never falls');
   await saveCatalogue(after, { ...state, delegated: { acme: Uint8Array.of(8) } });
   assert.deepEqual((await loadTrust(after))?.catalogue.delegated, { acme: Uint8Array.of(8) });
 

@@ -4,8 +4,9 @@
 import { type Broker, type BrokerRefusal, startBroker } from '../../registry/broker/broker.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { publicKeyOf, type Signer } from '../../shared/crypto/ed25519.ts';
-import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
+import { deviceIdOf, pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
 import {
+  type CertificateAuthority,
   issueClaimCertificate,
   issueDeviceCertificate,
   issueServerCertificate,
@@ -15,8 +16,9 @@ import {
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import type { Log } from '../../shared/kernel/ports.ts';
+import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
+import { authoritiesSha256 } from '../../shared/trust/authorities.ts';
 import { checkReport, noReportYet } from '../../shared/trust/report.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import { encodeFrame } from '../../shared/wire/frames.ts';
@@ -40,18 +42,28 @@ import {
   parseTopic,
   tufTimestampTopic,
 } from '../../shared/wire/topics.ts';
+import { type TrustTamper, trustAnswers } from './stand-in-trust.ts';
 import { newSigner, testCatalogue } from './test-catalogue.ts';
 
 export const region = 'test';
 const dayMs = 86_400_000;
 const frameBytes = 16 * 1024;
 
+export interface StandInOptions {
+  /** The registry's own clock: its certificates, metadata and signed time go by it. */
+  clock?: Clock;
+}
+
 export interface StandIn {
   readonly refused: BrokerRefusal[];
   readonly reports: Report[];
   readonly presence: boolean[];
-  /** Fetch requests, as `blob <sha256> <offset>` or `metadata <name>`. */
+  /** Fetch requests, as `blob <sha256> <offset>`, `metadata <name>` or `refresh`. */
   readonly fetches: string[];
+  /** What devices gave back, each file whole. */
+  readonly returned: { file: string; bytes: Uint8Array }[];
+  /** Questions for the time, requests for certificates. */
+  readonly asked: { time: number; renewal: number };
   /** Public keys that asked to be enrolled, hex, in the order of their requests. */
   readonly enrolRequests: string[];
   /** Changes an answer before it is sent; for lies and losses. */
@@ -61,7 +73,17 @@ export interface StandIn {
     mayConnect?: (deviceId: string) => boolean;
     /** Everything this device may fetch, metadata by name and blobs by digest, in the place of the stand-in's own. */
     files?: (deviceId: string) => ReadonlyMap<string, Uint8Array> | undefined;
-  };
+  } & TrustTamper;
+  /** Validity of the device certificates it issues. */
+  certificates: { notBeforeMs: number; notAfterMs: number };
+  /** PEM of the authorities, the one that issues now first. */
+  authorities(): string[];
+  /** Another authority issues from now on; the broker takes both. Its own certificate stays the old one's. */
+  addAuthority(): Promise<void>;
+  /** The old authorities are gone: certificates and the broker's own are of the newest alone. */
+  retireAuthorities(): Promise<void>;
+  /** Digest of the list, as an assignment names it. */
+  authoritiesSha256(): string;
   url(): string;
   claim(options?: { expired?: boolean; uses?: number }): Promise<ClaimFile>;
   /** Adds a release with these files; returns what a director would assign. */
@@ -71,9 +93,22 @@ export interface StandIn {
   /** Publishes any envelope as the retained `desired` of the device. */
   publishDesired(deviceId: string, envelope: Envelope): Promise<void>;
   sign(assignment: Assignment, signer?: Signer): Envelope;
-  /** From now on another key is the director's. */
-  rotateDirector(): void;
+  /** The region's `time` key: what a thief would hold. */
+  timeSigner(): Signer;
+  commandSigner(): Signer;
+  /** A device certificate, of this authority's, for a seed or for a device that is enrolled. */
+  certificateOf(seed: Uint8Array | null, deviceId?: string): Promise<string>;
+  /** PEM of an authority that nobody named. */
+  strangerAuthority(): Promise<string>;
+  /** By which the broker judges certificates; the registry's own where absent. Counts at `start`. */
+  brokerClock: Clock | null;
+  /** The releases of the last assignment made. */
+  assigned(): AssignedRelease[];
+  /** From now on another key has this role of the region. */
+  rotate(role: 'director' | 'time'): void;
   ring(): Promise<void>;
+  /** Rings with these bytes, once. */
+  ringWith(bytes: Uint8Array): Promise<void>;
   connected(): string[];
   disconnect(deviceId: string): Promise<void>;
   /** Breaks the line; `start` opens the same port again. */
@@ -85,19 +120,27 @@ const seedOf = (): Uint8Array => systemEntropy.bytes(32);
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
 const head = () => ({ schemaVersion: 1 as const, messageId: 'stand-in', sentAtMs: Date.now() });
 
-export async function standIn(log: Log): Promise<StandIn> {
-  const now = Date.now();
+export async function standIn(log: Log, options: StandInOptions = {}): Promise<StandIn> {
+  const clock = options.clock ?? systemClock;
+  const now = clock.wall();
   const validity = { notBeforeMs: now - dayMs, notAfterMs: now + 30 * dayMs };
-  const caSeed = seedOf();
-  const caPem = await makeCertificateAuthority({ seed: caSeed, name: 'fleet CA', ...validity });
-  const ca = { certificatePem: caPem, seed: caSeed };
+  const newAuthority = async (name: string): Promise<CertificateAuthority> => {
+    const seed = seedOf();
+    return { seed, certificatePem: await makeCertificateAuthority({ seed, name, ...validity }) };
+  };
+  const serverOf = (ca: CertificateAuthority): Promise<string> =>
+    issueServerCertificate({ ca, seed: serverSeed, hosts: ['127.0.0.1', 'localhost'], ...validity });
   const serverSeed = seedOf();
-  const serverCert = await issueServerCertificate({
-    ca,
-    seed: serverSeed,
-    hosts: ['127.0.0.1', 'localhost'],
-    ...validity,
-  });
+  let authorities = [await newAuthority('fleet CA 1')];
+  let serverCert = await serverOf(issuing());
+  const pems = (): string[] => authorities.map(({ certificatePem }) => certificatePem);
+
+  /** The authority that issues now. */
+  function issuing(): CertificateAuthority {
+    const [newest] = authorities;
+    if (newest === undefined) throw new Error('no authority');
+    return newest;
+  }
 
   const catalogue = testCatalogue(region, now + 7 * dayMs);
   const { files, blobs, rootFile, regionFile, expiresAtMs } = catalogue;
@@ -106,6 +149,7 @@ export async function standIn(log: Log): Promise<StandIn> {
   const claims = new Map<string, { expired: boolean; usesLeft: number }>();
   const retained = new Map<string, Uint8Array>();
   let epoch = 0;
+  let lastAssigned: AssignedRelease[] = [];
   let port = 0;
   let broker: Broker | null = null;
 
@@ -130,7 +174,8 @@ export async function standIn(log: Log): Promise<StandIn> {
     } else {
       if (known === undefined) {
         claim.usesLeft -= 1;
-        const certificate = await issueDeviceCertificate({ ca, deviceId, publicKey, ...validity });
+        const dates = self.certificates;
+        const certificate = await issueDeviceCertificate({ ca: issuing(), deviceId, publicKey, ...dates });
         known = { publicKey, certificate, lastCounter: 0 };
         devices.set(deviceId, known);
       }
@@ -156,11 +201,22 @@ export async function standIn(log: Log): Promise<StandIn> {
   async function answerFetch(deviceId: string, payload: Uint8Array): Promise<void> {
     const request = unwrap(parseMessage(fetchRequestSchema, payload));
     const { target } = request;
-    const name = target.kind === 'blob' ? target.sha256 : target.kind === 'metadata' ? target.name : '';
-    self.fetches.push(target.kind === 'blob' ? `blob ${name} ${request.offset}` : `metadata ${name}`);
     const hostile = self.tamper.files?.(deviceId);
-    const own = target.kind === 'blob' ? blobs.get(name) : files.get(name);
+    const [name, own] =
+      target.kind === 'blob'
+        ? [target.sha256, blobs.get(target.sha256)]
+        : target.kind === 'metadata'
+          ? [target.name, files.get(target.name)]
+          : ['refresh', await trust.parcel(target)];
+    // A hostile registry of the suite has files and no parcels: they are asked for one by one.
     const whole = hostile === undefined ? own : hostile.get(name);
+    self.fetches.push(
+      target.kind === 'blob'
+        ? `blob ${name} ${request.offset}`
+        : name === 'refresh'
+          ? name
+          : `metadata ${name}`,
+    );
     const send = async (frame: Uint8Array): Promise<void> => {
       const sent = self.tamper.frame === undefined ? frame : self.tamper.frame(name, frame, deviceId);
       if (sent !== null) await bus().sendBulk(deviceId, deviceTopic(region, deviceId, 'bytes'), sent);
@@ -201,8 +257,24 @@ export async function standIn(log: Log): Promise<StandIn> {
     reports: [],
     presence: [],
     fetches: [],
+    returned: [],
+    asked: { time: 0, renewal: 0 },
     enrolRequests: [],
     tamper: {},
+    certificates: validity,
+    authorities: pems,
+    addAuthority: async () => {
+      authorities = [await newAuthority(`fleet CA ${authorities.length + 1}`), ...authorities];
+      await self.stop();
+      await self.start();
+    },
+    retireAuthorities: async () => {
+      authorities = [issuing()];
+      serverCert = await serverOf(issuing());
+      await self.stop();
+      await self.start();
+    },
+    authoritiesSha256: () => authoritiesSha256(pems()),
     url: () => `mqtts://127.0.0.1:${port}`,
 
     claim: async ({ expired = false, uses = 1 } = {}) => {
@@ -210,7 +282,7 @@ export async function standIn(log: Log): Promise<StandIn> {
       claims.set(claimId, { expired, usesLeft: uses });
       const seed = seedOf();
       const certificate = await issueClaimCertificate({
-        ca,
+        ca: issuing(),
         claimId,
         publicKey: publicKeyOf(seed),
         ...validity,
@@ -221,7 +293,7 @@ export async function standIn(log: Log): Promise<StandIn> {
         claimId,
         region,
         brokerUrl: self.url(),
-        fleetCa: caPem,
+        fleetCa: pems().join(''),
         certificate,
         privateKey: pkcs8PemFromSeed(seed),
         labels: {},
@@ -234,17 +306,18 @@ export async function standIn(log: Log): Promise<StandIn> {
 
     release: catalogue.release,
     raiseFloor: catalogue.raiseFloor,
-    rotateDirector: catalogue.rotateDirector,
+    rotate: catalogue.rotate,
 
     assign: (deviceId, assigned, changes = {}) => {
       epoch += 1;
+      lastAssigned = assigned;
       return {
         schemaVersion: 1,
         deviceId,
         region,
         epoch,
-        issuedAtMs: Date.now(),
-        expiresAtMs: Date.now() + dayMs,
+        issuedAtMs: clock.wall(),
+        expiresAtMs: clock.wall() + dayMs,
         labels: { site: 'a' },
         releases: assigned,
         telemetry: null,
@@ -252,6 +325,18 @@ export async function standIn(log: Log): Promise<StandIn> {
         ...changes,
       };
     },
+
+    timeSigner: catalogue.time,
+    commandSigner: catalogue.command,
+    brokerClock: null,
+    strangerAuthority: async () => (await newAuthority('stranger')).certificatePem,
+    certificateOf: (seed, deviceId = '') => {
+      const publicKey = seed === null ? devices.get(deviceId)?.publicKey : publicKeyOf(seed);
+      if (publicKey === undefined) throw new Error(`no device ${deviceId}`);
+      const ofDevice = deviceIdOf(publicKey);
+      return issueDeviceCertificate({ ca: issuing(), deviceId: ofDevice, publicKey, ...self.certificates });
+    },
+    assigned: () => lastAssigned,
 
     sign: (assignment, signer = catalogue.director()) => signAssignment(assignment, signer),
 
@@ -267,6 +352,8 @@ export async function standIn(log: Log): Promise<StandIn> {
       if (timestamp) await bus().publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });
     },
 
+    ringWith: (bytes) => bus().publish(tufTimestampTopic(region), bytes, { qos: 1, retain: false }),
+
     connected: () => broker?.connectedDevices() ?? [],
     disconnect: (deviceId) => bus().disconnect(deviceId),
 
@@ -280,10 +367,10 @@ export async function standIn(log: Log): Promise<StandIn> {
       broker = await startBroker({
         host: '127.0.0.1',
         port,
-        tls: { key: pkcs8PemFromSeed(serverSeed), cert: serverCert, ca: caPem },
+        tls: { key: pkcs8PemFromSeed(serverSeed), cert: serverCert, ca: pems().join('') },
         region,
         log,
-        clock: systemClock,
+        clock: self.brokerClock ?? clock,
         mayConnect: (identity) =>
           identity.kind === 'claim' ||
           (devices.has(identity.deviceId) && (self.tamper.mayConnect?.(identity.deviceId) ?? true)),
@@ -300,6 +387,11 @@ export async function standIn(log: Log): Promise<StandIn> {
       await broker.bus.subscribe(everyDeviceFilter(region, 'fetch'), (message) => {
         run(answerFetch(deviceOf(message.topic), message.payload));
       });
+      for (const channel of ['time', 'renew', 'result'] as const) {
+        await broker.bus.subscribe(everyDeviceFilter(region, channel), (message) => {
+          run(trust.answer(channel, deviceOf(message.topic), message.payload));
+        });
+      }
       await broker.bus.subscribe(everyDeviceFilter(region, 'presence'), (message) => {
         self.presence.push(unwrap(parseMessage(presenceSchema, message.payload)).online);
       });
@@ -322,6 +414,18 @@ export async function standIn(log: Log): Promise<StandIn> {
       });
     },
   };
+  const trust = trustAnswers({
+    catalogue,
+    region,
+    clock,
+    tamper: () => self.tamper,
+    authorities: pems,
+    issue: (deviceId, publicKey) =>
+      issueDeviceCertificate({ ca: issuing(), deviceId, publicKey, ...self.certificates }),
+    asked: self.asked,
+    returned: self.returned,
+    publish: (topic, body) => bus().publish(topic, body, { qos: 1, retain: false }),
+  });
   await self.start();
   return self;
 }

@@ -12,7 +12,7 @@ import { systemEntropy } from '../../shared/host/entropy.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogEvent } from '../../shared/kernel/events.ts';
 import type { Log } from '../../shared/kernel/ports.ts';
-import { type StandIn, standIn } from './registry-stand-in.ts';
+import { type StandIn, type StandInOptions, standIn } from './registry-stand-in.ts';
 import { tinyRelease } from './tiny-model.ts';
 
 export interface Line {
@@ -41,7 +41,7 @@ export async function until(
   }
 }
 
-export async function scene(t: TestContext): Promise<Scene> {
+export async function scene(t: TestContext, options: StandInOptions = {}): Promise<Scene> {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-agent-test-'));
   const lines: Line[] = [];
   const verbose = process.env['LEPTON_TEST_LOG'] !== undefined;
@@ -51,7 +51,7 @@ export async function scene(t: TestContext): Promise<Scene> {
       if (verbose) process.stderr.write(`${level} ${event} ${JSON.stringify(fields)}\n`);
     },
   };
-  const registry = await standIn(verbose ? log : { emit: () => undefined });
+  const registry = await standIn(verbose ? log : { emit: () => undefined }, options);
   const agents: RunningAgent[] = [];
   t.after(async () => {
     for (const agent of agents) await agent.stop();

@@ -14,7 +14,7 @@ import {
   makeTimestamp,
   type TargetEntry,
 } from '../../shared/trust/tuf/repository.ts';
-import { type AssignedRelease, encodeMessage } from '../../shared/wire/messages.ts';
+import { type AssignedRelease, encodeMessage, type HeldVersions } from '../../shared/wire/messages.ts';
 
 export interface TestCatalogue {
   /** Exact bytes by the name they are fetched under. */
@@ -24,18 +24,31 @@ export interface TestCatalogue {
   rootFile: Uint8Array;
   regionFile: Uint8Array;
   director(): Signer;
+  /** The region's keys for time and for lists of authorities. */
+  time(): Signer;
+  command(): Signer;
+  /** What is offered now. */
+  versions(): HeldVersions & { namespaces: Record<string, number> };
   /** Adds a release with these files; returns what a director would assign. */
   release(id: string, files: { role: string; path: string; bytes: Uint8Array }[]): AssignedRelease;
   raiseFloor(model: string, counter: number): void;
-  /** From now on another key is the director's. */
-  rotateDirector(): void;
+  /** From now on another key has this role; the region's next root says so. */
+  rotate(role: 'director' | 'time'): void;
 }
 
 export const newSigner = (): Signer => signerFromSeed(systemEntropy.bytes(32), 'node');
 const roleOf = (signer: Signer) => ({ keys: [signer.publicKey], threshold: 1 });
 
 export function testCatalogue(region: string, expiresAtMs: number): TestCatalogue {
-  const keys = { root: newSigner(), online: newSigner(), publisher: newSigner(), director: newSigner() };
+  const keys = {
+    root: newSigner(),
+    online: newSigner(),
+    publisher: newSigner(),
+    director: newSigner(),
+    time: newSigner(),
+    command: newSigner(),
+  };
+  let regionVersion = 1;
   const rootFile = makeRoot({
     version: 1,
     expiresAtMs,
@@ -55,9 +68,9 @@ export function testCatalogue(region: string, expiresAtMs: number): TestCatalogu
       roles: {
         root: roleOf(keys.root),
         director: roleOf(keys.director),
-        time: roleOf(keys.online),
+        time: roleOf(keys.time),
         ack: roleOf(keys.online),
-        command: roleOf(keys.online),
+        command: roleOf(keys.command),
       },
       signers: [keys.root],
     });
@@ -106,6 +119,16 @@ export function testCatalogue(region: string, expiresAtMs: number): TestCatalogu
     rootFile,
     regionFile,
     director: () => keys.director,
+    time: () => keys.time,
+    command: () => keys.command,
+    versions: () => ({
+      root: 1,
+      regionRoot: regionVersion,
+      timestamp: catalogueVersion,
+      snapshot: catalogueVersion,
+      targets: 1,
+      namespaces: { acme: catalogueVersion },
+    }),
     release: (id, parts) => {
       const name = parseReleaseId(id);
       if (name === null) throw new Error(id);
@@ -146,9 +169,10 @@ export function testCatalogue(region: string, expiresAtMs: number): TestCatalogu
       signCatalogue();
     },
 
-    rotateDirector: () => {
-      keys.director = newSigner();
-      files.set('region/2.root.json', makeRegion(2));
+    rotate: (role) => {
+      keys[role] = newSigner();
+      regionVersion += 1;
+      files.set(`region/${regionVersion}.root.json`, makeRegion(regionVersion));
     },
   };
 }

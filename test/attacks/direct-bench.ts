@@ -1,10 +1,15 @@
 // Why: the device's real authority and metadata fetcher with everything else left out: no broker, no files, so
 // that a row takes milliseconds. Trusts: agent/trust and agent/bus. Must never: decide anything itself.
 
-import { fetchMetadata } from '../../agent/bus/fetcher.ts';
+import { fetchWhole } from '../../agent/bus/fetcher.ts';
+import { agentMigrations } from '../../agent/state.ts';
 import { type Authority, openAuthority } from '../../agent/trust/authority.ts';
-import { loadTrust, pinRoots, trustMigrations } from '../../agent/trust/trust-store.ts';
+import { type Held, nothingHeld } from '../../agent/trust/held.ts';
+import { createKeeper } from '../../agent/trust/keeper.ts';
+import { createMetadataSources } from '../../agent/trust/refresh.ts';
+import { loadTrust, pinRoots } from '../../agent/trust/trust-store.ts';
 import { systemClock } from '../../shared/host/clock.ts';
+import { systemDeflate } from '../../shared/host/deflate.ts';
 import { openStore, openStoreFromSnapshot, type SqliteStore } from '../../shared/host/sqlite.ts';
 import type { Clock, Fetcher } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
@@ -38,7 +43,7 @@ let migrated: Promise<Uint8Array> | null = null;
 
 /** A database with the agent's tables and the pinned roots, made once and copied for each lab. */
 async function freshStore(): Promise<SqliteStore> {
-  const options = { synchronous: 'NORMAL', migrations: trustMigrations } as const;
+  const options = { synchronous: 'NORMAL', migrations: agentMigrations } as const;
   migrated ??= openStore(':memory:', options).then(async (store) => {
     const catalogue = baseline.files.get('1.root.json') ?? new Uint8Array();
     await store.tx((db) => pinRoots(db, { catalogue, region: regionRoot }));
@@ -80,8 +85,29 @@ export async function openDirectLab(): Promise<DirectLab> {
       return ok({ bytes, totalBytes: whole.length });
     },
   };
+  const log = { emit: () => undefined };
+  // The second copy in memory: what is attacked here is what is verified, not how it is kept.
+  let held: Held = nothingHeld;
+  const keeper = createKeeper(store, {
+    held: () => held,
+    save: async (change) => {
+      held = { ...held, ...change };
+    },
+  });
   const open = (): Promise<Authority> =>
-    openAuthority({ store, region, deviceId, fetcher, fetchMetadata, clock, log: { emit: () => undefined } });
+    openAuthority({
+      keeper,
+      region,
+      deviceId,
+      sources: createMetadataSources({
+        fetch: (target, bytesMax) => fetchWhole(fetcher, target, bytesMax),
+        deflate: systemDeflate,
+        log,
+      }),
+      giveBack: () => undefined,
+      clock,
+      log,
+    });
   let authority = await open();
 
   const lab: DirectLab = {

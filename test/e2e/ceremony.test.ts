@@ -18,9 +18,14 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { agentMigrations } from '../../agent/daemon.ts';
 import { type Authority, openAuthority } from '../../agent/trust/authority.ts';
+import { createKeeper } from '../../agent/trust/keeper.ts';
+import { createMetadataSources } from '../../agent/trust/refresh.ts';
+import { createSecondCopy, readCopy } from '../../agent/trust/second-copy.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { seedFromPkcs8Pem } from '../../shared/crypto/spki.ts';
 import { systemClock } from '../../shared/host/clock.ts';
+import { systemDeflate } from '../../shared/host/deflate.ts';
+import { openDisk } from '../../shared/host/disk.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -106,14 +111,25 @@ async function copiedDevice(
     migrations: agentMigrations,
   });
   place.onClose(() => store.close());
+  const disk = openDisk(copy);
+  const kept = await readCopy(disk);
+  assert.ok(typeof kept === 'object', 'the second copy is whole');
+  const log = heardLog();
   return openAuthority({
-    store,
+    keeper: createKeeper(store, createSecondCopy(disk, kept)),
     region: 'eu-west',
     deviceId: agent.id,
-    fetcher: { range: async () => refuse('bus-offline', 'nothing but metadata here') },
-    fetchMetadata: (_fetcher, name) => fetchMetadata(name),
+    sources: createMetadataSources({
+      fetch: async (target) =>
+        target.kind === 'metadata'
+          ? fetchMetadata(target.name)
+          : refuse('metadata-missing', 'nothing but metadata here'),
+      deflate: systemDeflate,
+      log,
+    }),
+    giveBack: () => undefined,
     clock: systemClock,
-    log: heardLog(),
+    log,
   });
 }
 

@@ -50,7 +50,6 @@ async function heldNumbers(state: string): Promise<Record<string, number>> {
       snapshot: snapshot.value.version,
       targets: targets.value.version,
       epoch: trust.assignment?.epoch ?? 0,
-      verifiedTimeMs: trust.verifiedTimeMs,
       reports: counter?.counter ?? 0,
     };
   } finally {

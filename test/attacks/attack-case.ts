@@ -25,8 +25,6 @@ export interface AttackCase {
   by?: 'device' | 'registry' | 'broker';
   /** Passes only after that branch was merged; the integrator removes the mark. */
   needs?: 'tuf';
-  /** Holds only until that branch was merged, which heals where this only refuses; the integrator removes the row. */
-  until?: 'tuf';
   /** Cannot be run without a broker, so the mutation run leaves it out. */
   wireOnly?: true;
   /** Tries it; the code of the refusal, or `accepted` where the attack got through. */

@@ -2,7 +2,7 @@
 // Trusts: keys made of names. Must never: need a broker; the same attacks over the wire are other rows.
 
 import { openEnvelope, signEnvelope } from '../../shared/crypto/dsse.ts';
-import { tufKeyObject } from '../../shared/crypto/ed25519.ts';
+import { tufKeyId, tufKeyObject } from '../../shared/crypto/ed25519.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Result } from '../../shared/kernel/result.ts';
@@ -12,15 +12,7 @@ import { type Assignment, type Envelope, encodeMessage, payloadTypes } from '../
 import type { AttackCase } from './attack-case.ts';
 import { directRow, withDuplicateKey } from './direct-rows.ts';
 import { deviceId, mallory, otherDevice, region, regionRootFile, trusted } from './fleet-region.ts';
-import {
-  dayMs,
-  encode,
-  HostileRepository,
-  inside,
-  keyTable,
-  nowMs,
-  signerNamed,
-} from './hostile-repository.ts';
+import { dayMs, encode, HostileRepository, inside, nowMs, signerNamed } from './hostile-repository.ts';
 import { twoIds } from './repository-delegations.ts';
 
 const assignment: Assignment = {
@@ -163,15 +155,17 @@ export const assignmentAttacks: AttackCase[] = [
     () => {
       const neutral = new Uint8Array(32);
       neutral[0] = 1;
-      const weak = { ...signerNamed('director'), publicKey: neutral };
       const one = new Uint8Array(32);
       one[0] = 1;
       const sig = new Uint8Array([...Buffer.from(`58${'66'.repeat(31)}`, 'hex'), ...one]);
       const root = regionRootFile({
-        change: (signed) => (inside(signed, 'keys')[weak.keyId] = tufKeyObject(neutral)),
+        change: (signed) => {
+          inside(signed, 'keys')[tufKeyId(neutral)] = tufKeyObject(neutral);
+          inside(signed, 'roles', 'director')['keyids'] = [tufKeyId(neutral)];
+        },
       });
       const parsed = unwrap(parseRegionRoot(root));
-      const { keyId } = { keyId: signerOf(neutral) };
+      const keyId = tufKeyId(neutral);
       return judgeAssignment(signAssignment(assignment, { publicKey: neutral, keyId, sign: () => sig }), {
         root: parsed,
       });
@@ -258,7 +252,3 @@ export const assignmentAttacks: AttackCase[] = [
     },
   ),
 ];
-
-function signerOf(publicKey: Uint8Array): string {
-  return Object.keys(keyTable({ ...mallory, publicKey, keyId: '' }))[0] ?? '';
-}

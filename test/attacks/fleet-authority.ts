@@ -103,12 +103,13 @@ export const authorityAttacks: AttackCase[] = [
   }),
   onAuthority({
     id: 'stored-region-root-torn',
-    attack: 'the stored region root was cut: the device believes nobody any more',
+    attack: 'the stored region root and its second copy were cut: the device believes nobody any more',
     code: 'state-corrupt',
     work: async (lab) => {
       try {
         await lab.edit((db) => {
           db.run("UPDATE trust_files SET bytes = x'7b' WHERE name = 'region-root'");
+          db.run("UPDATE trust_roots SET bytes = x'7b' WHERE kind = 'region'");
         });
       } catch (error) {
         if (error instanceof FleetError) return error.code;

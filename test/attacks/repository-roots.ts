@@ -235,7 +235,7 @@ export const rootAttacks: AttackCase[] = [
       evil.role('timestamp').keys = [mallory];
       evil.publish('acme');
     },
-    { needs: 'tuf', heals: followRoots },
+    { heals: followRoots },
   ),
   onRepository(
     'root-expired',

@@ -3,7 +3,6 @@
 // Trusts: the hostile repository; writes to the device's own tables. Must never: touch the pinned region root.
 
 import assert from 'node:assert/strict';
-import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
 import { type AttackCase, assertStillUpdates, withLab } from './attack-case.ts';
 
@@ -26,14 +25,13 @@ function damage(db: SqlTx, name: string, how: Damage): void {
 }
 
 /** The store is damaged and the registry, at the same time, goes back to what it served before. */
-function rollback(id: string, attack: string, needs: 'tuf' | null, work: (db: SqlTx) => void): AttackCase {
+function rollback(id: string, attack: string, work: (db: SqlTx) => void): AttackCase {
   return {
     id,
     group: 'repository',
     attack,
     code: 'metadata-rollback',
     where: 'wire',
-    ...(needs === null ? {} : { needs }),
     run: (bench) =>
       withLab(bench, async (lab) => {
         const yesterday = lab.honest.fork();
@@ -49,44 +47,28 @@ function rollback(id: string, attack: string, needs: 'tuf' | null, work: (db: Sq
   };
 }
 
-function tornRoot(how: Damage, code: ErrorCode): AttackCase {
-  return {
-    id: `root-${how}`,
-    group: 'repository',
-    attack: `the stored root was ${how === 'cut' ? 'cut short' : 'changed'}: the device starts, and believes nobody`,
-    code,
-    where: 'wire',
-    run: (bench) =>
-      withLab(bench, async (lab) => {
-        await lab.edit((db) => damage(db, 'root', how));
-        return lab.update('acme/detector/1.0.0');
-      }),
-  };
-}
-
 const words: Record<Damage, string> = {
   cut: 'was cut short',
   flipped: 'has a changed bit',
   deleted: 'is gone',
 };
-/** What version floors are needed for: without them the numbers are lost with the file. */
-const needsFloors = (name: string, how: Damage): 'tuf' | null =>
-  how !== 'deleted' && (name === 'timestamp' || name === 'snapshot') ? 'tuf' : null;
-
 export const storeAttacks: AttackCase[] = [
   ...stored.flatMap((name) =>
     (['cut', 'flipped', 'deleted'] as const).map((how) =>
       rollback(
         `torn-${name === 'delegated/acme' ? 'delegated' : name}-${how}`,
         `the stored ${name === 'delegated/acme' ? 'publisher’s file' : name} ${words[how]}, and the registry goes back`,
-        needsFloors(name, how),
         (db) => damage(db, name, how),
       ),
     ),
   ),
-  rollback('store-lost', 'everything but the root is lost, and the registry goes back', 'tuf', (db) => {
+  rollback('store-lost', 'everything but the root is lost, and the registry goes back', (db) => {
     for (const name of stored) damage(db, name, 'deleted');
   }),
-  tornRoot('cut', 'state-corrupt'),
-  tornRoot('flipped', 'metadata-signature-invalid'),
+  // The device starts from an older root that it kept, and its numbers go on binding.
+  ...(['cut', 'flipped'] as const).map((how) =>
+    rollback(`torn-root-${how}`, `the stored root ${words[how]}, and the registry goes back`, (db) =>
+      damage(db, 'root', how),
+    ),
+  ),
 ];

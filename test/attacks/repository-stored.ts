@@ -4,17 +4,12 @@
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import {
-  findRelease,
-  refreshCatalogue,
-  type TrustState,
-  verifyStoredCatalogue,
-} from '../../shared/trust/tuf/client.ts';
+import type { Result } from '../../shared/kernel/result.ts';
+import { findRelease, type TrustState, verifyStoredCatalogue } from '../../shared/trust/tuf/client.ts';
 import { parseTimestampFile } from '../../shared/trust/tuf/repository.ts';
 import type { AttackCase } from './attack-case.ts';
 import { directRow } from './direct-rows.ts';
-import { encode, HostileRepository, inside, nowMs, signerNamed } from './hostile-repository.ts';
+import { encode, HostileRepository, inside, signerNamed } from './hostile-repository.ts';
 
 const detector = { namespace: 'acme', name: 'detector', version: '1.0.0' };
 const mallory = [signerNamed('mallory')];
@@ -44,37 +39,6 @@ function stored(
 }
 
 const release = (state: TrustState): Result<unknown> => findRelease(state, detector);
-
-/** What the refresh says of a store whose bytes are no metadata any more. */
-function torn(name: 'timestamp' | 'snapshot'): AttackCase {
-  return {
-    ...directRow(
-      'repository',
-      `stored-${name}-no-metadata`,
-      `a stored ${name} that is no metadata any more: the disk failed, and is not taken for an attack`,
-      'state-corrupt',
-      () => {
-        const repository = new HostileRepository();
-        const refresh = (state: TrustState): Promise<Result<unknown>> =>
-          refreshCatalogue({
-            state,
-            fetcher: {
-              fetch: async (file) => {
-                const bytes = repository.files.get(file);
-                return bytes === undefined ? refuse('metadata-missing', file) : ok(bytes);
-              },
-            },
-            nowMs,
-            namespaces: ['acme'],
-            saveRoot: async () => undefined,
-          });
-        const state = stateOf(repository);
-        return { honest: refresh(state), forged: refresh({ ...state, [name]: encode('{"torn') }) };
-      },
-    ),
-    until: 'tuf',
-  };
-}
 
 export const storedAttacks: AttackCase[] = [
   stored(
@@ -156,6 +120,4 @@ export const storedAttacks: AttackCase[] = [
       return { honest: parseTimestampFile(file), forged: parseTimestampFile(huge) };
     },
   ),
-  torn('timestamp'),
-  torn('snapshot'),
 ];

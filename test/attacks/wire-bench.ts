@@ -59,6 +59,8 @@ export async function openWireBench(): Promise<WireBench> {
   const lines = new Map<string, Line>();
   registry.tamper.files = (device) => lines.get(device)?.files ?? baseline.files;
   registry.tamper.frame = (name, frame, device) => trick(lines.get(device)?.tricks[name], frame);
+  // A region that tells the time would heal the clocks that rows set wrong; test/agent shows that it does.
+  registry.tamper.time = () => [];
   registry.tamper.enrolReply = (result) => ({
     ...result,
     ...('catalogueRoot' in result ? { catalogueRoot: Buffer.from(firstRoot).toString('base64') } : {}),

@@ -235,7 +235,6 @@ export const rootAttacks: AttackCase[] = [
       evil.role('timestamp').keys = [mallory];
       evil.publish('acme');
     },
-    { heals: followRoots },
   ),
   onRepository(
     'root-expired',

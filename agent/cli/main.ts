@@ -16,6 +16,9 @@ import type { TufFlags } from './tuf.ts';
 // Set before the rest is loaded; they are heuristics, read each time.
 setFlagsFromString('--semi-space-growth-factor=1');
 setFlagsFromString('--optimize-for-size');
+// Compiled code and its compiler's memory for what runs once at start: 83 to 92 MB resident without, 78 with. What
+// is hot (a request's JSON) is still compiled, seven times later.
+setFlagsFromString('--interrupt-budget=1000000');
 
 // Keys and state are for this user alone, whatever makes the files.
 process.umask(0o077);

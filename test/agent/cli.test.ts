@@ -136,6 +136,7 @@ test('run and status: ready line, small at rest, clean stop, kill -9, start with
   if (process.platform === 'linux') {
     const resident = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${third.child.pid}/status`, 'utf8'));
     const residentMiB = Number(resident?.[1]) / 1024;
+    console.log(`resident ${residentMiB.toFixed(1)} MiB`);
     assert.ok(residentMiB <= residentMiBMax, `${residentMiB.toFixed(1)} MiB at rest`);
   }
   third.child.kill('SIGKILL');

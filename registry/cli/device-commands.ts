@@ -34,7 +34,8 @@ function trustText(device: DeviceView): string[] {
     held === null
       ? '-'
       : `root ${held.root}, region root ${held.regionRoot}, timestamp ${held.timestamp}, snapshot ${held.snapshot}, targets ${held.targets}`;
-  const offset = clock === null ? '-' : `${(clock.offsetMs / 1_000).toFixed(1)} s (${clock.source})`;
+  const offset =
+    clock === null ? '-' : `${(Math.round(clock.offsetMs / 100) / 10 || 0).toFixed(1)} s (${clock.source})`;
   return [
     `trust     ${versions}; assignment ${trust.epoch}; ${trust.attacks} attacks seen`,
     `clock     ${offset} ahead of the registry   certificate of ${trust.authority} until ${when(trust.certificateExpiresAtMs)}`,

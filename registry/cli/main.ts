@@ -70,4 +70,9 @@ async function main(): Promise<number> {
   }
 }
 
+// Nobody reads on (`… | head`): there is nothing left to do, and nothing went wrong.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
 process.exitCode = await main();

@@ -73,7 +73,11 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
       db.run(qb.deleteFrom('fleet_events').where('id', '<=', last.id - fleetLimits.eventsKept));
   }
 
-  const isAttackEvent = (event: NewFleetEvent): boolean => event.attack ?? isAttack(event.code);
+  // What a publisher says against its own release is news here; at a device, somebody offered it all the same.
+  const isPublishersWord = ({ source, code }: NewFleetEvent): boolean =>
+    source === 'registry' && (code === 'release-withdrawn' || code === 'release-below-floor');
+  const isAttackEvent = (event: NewFleetEvent): boolean =>
+    event.attack ?? (isAttack(event.code) && !isPublishersWord(event));
 
   function countAttack({ code }: NewFleetEvent): void {
     // A device may write any code into its report; what is counted by name is ours.

@@ -12,8 +12,9 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
-import { type Answer, type RouteParts, routeRequest } from './routes.ts';
+import { routeRequest } from './routes.ts';
 
 export interface AgentHttpOptions {
   host: string;

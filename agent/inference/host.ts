@@ -11,6 +11,7 @@ import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type Manifest, manifestSchema, type TensorSignature } from '../../shared/wire/manifest.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
+import type { ReleaseCounters } from './counters.ts';
 import type { ChildRequest } from './pipe.ts';
 import { probeRelease } from './probe.ts';
 import { type ModelProcess, startModelProcess } from './process.ts';
@@ -33,6 +34,7 @@ export interface InferenceHostOptions {
 }
 
 export interface ServedModel {
+  /** Name under which it is served. */
   as: string;
   releaseId: string;
   version: string;
@@ -42,12 +44,25 @@ export interface ServedModel {
   pid: number | null;
   inputs: TensorSignature[];
   outputs: TensorSignature[];
+  counters: ReleaseCounters;
+  /** Requests that wait now. */
+  waiting: number;
+  /** How often its process was started again, by cause. */
+  restarts: { crashed: number; recycled: number; stuck: number; overMemory: number };
+  /** Resident memory of its process when last looked at, and what it may take; null: not known, no limit. */
+  memory: { rssBytes: number | null; limitBytes: number | null };
+  /** The execution provider that runs it. */
+  provider: string;
 }
 
 export interface InferCall {
   inputs: Tensor[];
   /** Names of the outputs wanted; absent: all. */
   outputs?: string[] | undefined;
+  /** Shorter than the host's own deadline, from the client. */
+  deadlineMs?: number | undefined;
+  /** Aborted when the client went away: a request that still waits is dropped. */
+  signal?: AbortSignal | undefined;
 }
 
 export interface InferAnswer {
@@ -356,6 +371,11 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
           pid: slot.pid(),
           inputs: signature.inputs,
           outputs: signature.outputs,
+          counters: slot.counters,
+          waiting: slot.waiting(),
+          restarts: slot.restarts(),
+          memory: { rssBytes: null, limitBytes: null },
+          provider: 'cpu',
         }))
         .sort((a, b) => (a.as < b.as ? -1 : 1)),
 

@@ -5,6 +5,7 @@
 import type { Clock, Log, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
+import { createCounters, type ReleaseCounters } from './counters.ts';
 import type { ChildMemory, ChildRequest } from './pipe.ts';
 import type { ChildExit, ModelProcess } from './process.ts';
 
@@ -41,6 +42,9 @@ export interface Slot {
   /** Starts counting anew: from here on it answers clients. */
   beginService(): void;
   pid(): number | null;
+  counters: ReleaseCounters;
+  waiting(): number;
+  restarts(): { crashed: number; recycled: number; stuck: number; overMemory: number };
   /** Resolves when nobody waits and nothing runs. */
   idle(): Promise<void>;
   /** Ends the child; whoever still waits is refused. Idempotent. */
@@ -63,6 +67,8 @@ interface Job {
   from: 'client' | 'probe';
   attempts: number;
   settled: boolean;
+  arrivedAtMs: number;
+  startedAtMs: number;
   timer: Timer;
   settle: (answer: Result<RunAnswer & { memory: ChildMemory | null }>) => void;
 }
@@ -93,6 +99,8 @@ export function createSlot(options: SlotOptions): Slot {
   let trouble: Refusal | null = { code: 'infer-not-ready', detail: 'the model is loading' };
   let requests = 0;
   let errors = 0;
+  const counters = createCounters();
+  const restarts = { crashed: 0, recycled: 0, stuck: 0, overMemory: 0 };
 
   const settle = (job: Job, answer: Result<RunAnswer & { memory: ChildMemory | null }>): void => {
     if (job.settled) return;
@@ -103,7 +111,16 @@ export function createSlot(options: SlotOptions): Slot {
       // What the caller gave wrong says nothing about the release, a full queue little.
       if (!answer.ok && answer.refusal.code !== 'infer-invalid' && answer.refusal.code !== 'infer-queue-full')
         errors++;
+      const totalMs = clock.mono() - job.arrivedAtMs;
+      if (!answer.ok) counters.fail(answer.refusal.code, totalMs);
       if (answer.ok) {
+        const { runMs } = answer.value;
+        const queueMs = job.startedAtMs - job.arrivedAtMs;
+        const rest = Math.max(0, totalMs - queueMs - runMs);
+        // Both ways over the pipe together; halves until the child says which was which.
+        const parts = { queueMs, inputMs: rest / 2, runMs, outputMs: rest / 2, totalMs, rows: 1 };
+        counters.answer(parts, clock.wall());
+        counters.execution(1, runMs);
         latenciesMs.push(answer.value.runMs);
         if (latenciesMs.length > latenciesKept) latenciesMs.shift();
       }
@@ -132,6 +149,7 @@ export function createSlot(options: SlotOptions): Slot {
 
   const serve = async (job: Job, by: ModelProcess): Promise<void> => {
     job.attempts++;
+    job.startedAtMs = clock.mono();
     const answer = await by.ask(job.request, job.inputs, options.deadlineMs);
     if (answer.ok) {
       const { reply, tensors } = answer.value;
@@ -167,6 +185,7 @@ export function createSlot(options: SlotOptions): Slot {
       livedMs: Math.round(exit.livedMs),
     });
     if (closed) return;
+    restarts.crashed += 1;
     if (exit.livedMs > stableMs) deaths = 0;
     void restart(exit.reason);
   };
@@ -212,7 +231,18 @@ export function createSlot(options: SlotOptions): Slot {
         return resolve(refuse('infer-queue-full', `${queue.length} requests wait for this model`));
       }
       const timer = clock.timer(options.deadlineMs);
-      const job: Job = { request, inputs, from, attempts: 0, settled: false, timer, settle: resolve };
+      const nowMs = clock.mono();
+      const job: Job = {
+        request,
+        inputs,
+        from,
+        attempts: 0,
+        settled: false,
+        arrivedAtMs: nowMs,
+        startedAtMs: nowMs,
+        timer,
+        settle: resolve,
+      };
       void timer.done.then(() => {
         settle(job, refuse('infer-deadline', `no answer within ${options.deadlineMs} ms`));
         // Still queued: let go of its tensors and its place. In the child: the child has its own deadline.
@@ -256,6 +286,9 @@ export function createSlot(options: SlotOptions): Slot {
       latenciesMs.length = 0;
     },
     pid: () => child?.pid ?? null,
+    counters,
+    waiting: () => queue.length,
+    restarts: () => ({ ...restarts }),
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve);

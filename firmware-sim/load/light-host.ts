@@ -2,6 +2,7 @@
 // process can hold a fleet. Trusts: its caller for how a release behaves.
 // Must never: be used where the answers of a model matter; it gives none.
 
+import { createCounters } from '../../agent/inference/counters.ts';
 import type { InferenceHost } from '../../agent/inference/host.ts';
 import type { Clock, ProbeEvidence } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
@@ -21,6 +22,17 @@ export const goodEvidence: ProbeEvidence = {
   latencyP50Ms: 1,
   latencyP95Ms: 2,
   memoryBytesPeak: 50 * 1024 * 1024,
+};
+
+const idle = {
+  ready: true,
+  reason: null,
+  pid: null,
+  counters: createCounters(),
+  waiting: 0,
+  restarts: { crashed: 0, recycled: 0, stuck: 0, overMemory: 0 },
+  memory: { rssBytes: null, limitBytes: null },
+  provider: 'none',
 };
 
 /** A stand-in for the inference host: it loads, proves and switches, and answers no request. */
@@ -63,7 +75,7 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
         if (release === undefined) return [];
         const version = release.releaseId.slice(release.releaseId.indexOf('@') + 1);
         const { releaseId } = release;
-        return [{ as, releaseId, version, ready: true, reason: null, pid: null, inputs: [], outputs: [] }];
+        return [{ as, releaseId, version, ...idle, inputs: [], outputs: [] }];
       }),
     requests: () => ({ answered: 0, failed: 0 }),
     async close() {

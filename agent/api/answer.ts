@@ -2,8 +2,11 @@
 // Must never: know what a path means.
 
 import type { IncomingMessage } from 'node:http';
+import type { LoopDelay } from '../../shared/host/loop-delay.ts';
+import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import type { AgentStatus } from '../status.ts';
 import type { BodyReader } from './body.ts';
 
 export interface Answer {
@@ -14,13 +17,15 @@ export interface Answer {
 
 export interface RouteParts {
   inference: InferenceHost;
-  status: () => Promise<object>;
+  status: () => Promise<AgentStatus>;
   version: string;
   body: BodyReader;
   /** Its limit is lower: records are kept, requests are answered. */
   recordsBody: BodyReader;
   /** Absent where the agent keeps no telemetry. */
   record?: (body: Uint8Array) => Promise<Result<number>>;
+  loopDelay: LoopDelay;
+  clock: Clock;
   closing: () => boolean;
   mayEnter: (request: IncomingMessage) => boolean;
 }

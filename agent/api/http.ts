@@ -6,12 +6,14 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP } from 'node:net';
+import { watchLoopDelay } from '../../shared/host/loop-delay.ts';
 import { codes } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
 import { routeRequest } from './routes.ts';
@@ -22,7 +24,7 @@ export interface AgentHttpOptions {
   /** Needed where `host` is not loopback; where it is given, every request but health needs it. */
   token?: string;
   inference: InferenceHost;
-  status: () => Promise<object>;
+  status: () => Promise<AgentStatus>;
   /** Takes an application's records (NDJSON); the number of them once they are durable. */
   record?: RouteParts['record'];
   clock: Clock;
@@ -64,11 +66,22 @@ export function isLoopback(host: string): boolean {
 
 const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8').digest();
 
+/** `Bearer TOKEN`; for browsers `Basic`, with the token as its password under any name. */
+function givenToken(authorization: string): string | undefined {
+  const bearer = /^Bearer +(\S+)$/i.exec(authorization)?.[1];
+  if (bearer !== undefined) return bearer;
+  const basic = /^Basic +([A-Za-z0-9+/=]+)$/i.exec(authorization)?.[1];
+  if (basic === undefined) return undefined;
+  const pair = Buffer.from(basic, 'base64').toString('utf8');
+  const colon = pair.indexOf(':');
+  return colon < 0 ? undefined : pair.slice(colon + 1);
+}
+
 function createGate(token: string | undefined): (request: IncomingMessage) => boolean {
   if (token === undefined) return () => true;
   const expected = digest(token);
   return (request) => {
-    const given = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
+    const given = givenToken(request.headers.authorization ?? '');
     // Digests have one length, so that the comparison tells nothing about the token.
     return given !== undefined && timingSafeEqual(digest(given), expected);
   };
@@ -143,6 +156,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   if (options.token === '') throw new FleetError('config-invalid', 'the token is empty');
   const mayEnter = createGate(options.token);
   let closing = false;
+  const loopDelay = watchLoopDelay();
   const parts: RouteParts = {
     inference,
     status: options.status,
@@ -150,6 +164,8 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     ...(options.record === undefined ? {} : { record: options.record }),
     body: createBodyReader(clock, { ...bodyDefaults, ...options.body }),
     recordsBody: createBodyReader(clock, recordsBodyDefaults),
+    loopDelay,
+    clock,
     closing: () => closing,
     mayEnter,
   };
@@ -200,6 +216,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     await Promise.race([ended, patience.done]);
     patience.cancel();
     server.closeAllConnections();
+    loopDelay.stop();
     await ended;
   };
   return {

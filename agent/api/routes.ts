@@ -12,15 +12,26 @@ import {
 import type { ServedModel } from '../inference/host.ts';
 import { type Answer, json, type RouteParts } from './answer.ts';
 import { findModel, infer } from './infer-route.ts';
+import { metrics, page } from './observe-route.ts';
+
+type FixedKind =
+  | 'server'
+  | 'live'
+  | 'ready'
+  | 'healthz'
+  | 'status'
+  | 'index'
+  | 'records'
+  | 'metrics'
+  | 'page';
 
 type Route =
-  | { kind: 'server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' | 'records' }
+  | { kind: FixedKind }
   | { kind: 'model' | 'model-ready' | 'infer'; model: string; version: string | null };
 
-const fixed: Record<
-  string,
-  Route['kind'] & ('server' | 'live' | 'ready' | 'healthz' | 'status' | 'index' | 'records')
-> = {
+const fixed: Record<string, FixedKind> = {
+  '/': 'page',
+  '/metrics': 'metrics',
   '/v2': 'server',
   '/v2/health/live': 'live',
   '/v2/health/ready': 'ready',
@@ -58,6 +69,8 @@ const methods: Record<Route['kind'], readonly string[]> = {
   ready: ['GET', 'HEAD'],
   healthz: ['GET', 'HEAD'],
   status: ['GET', 'HEAD'],
+  metrics: ['GET', 'HEAD'],
+  page: ['GET', 'HEAD'],
   model: ['GET', 'HEAD'],
   'model-ready': ['GET', 'HEAD'],
   // The extension says POST; a person types the address.
@@ -79,7 +92,11 @@ export async function routeRequest(request: IncomingMessage, parts: RouteParts):
     return ok({
       status: 401,
       body,
-      headers: { 'www-authenticate': 'Bearer', 'x-lepton-code': 'auth-required' },
+      // A browser asks for a name and a password: the password is the token.
+      headers: {
+        'www-authenticate': route?.kind === 'page' ? 'Basic realm="lepton-agent"' : 'Bearer',
+        'x-lepton-code': 'auth-required',
+      },
     });
   }
   if (route === null) return refuse('not-found', 'no such path; GET /v2/repository/index lists the models');
@@ -112,6 +129,10 @@ export async function routeRequest(request: IncomingMessage, parts: RouteParts):
     }
     case 'status':
       return ok(json(await parts.status()));
+    case 'metrics':
+      return ok(await metrics(parts));
+    case 'page':
+      return ok(await page(request, parts));
     case 'index':
       return ok(json(repositoryIndex(inference.models())));
     case 'model':

@@ -2,6 +2,13 @@
 // Trusts: what the inference host measured. Must never: keep an input or an output.
 
 import type { Clock } from '../../shared/kernel/ports.ts';
+import {
+  addToSketch,
+  createSketch,
+  type Sketch,
+  sketchQuantile,
+  sketchToJson,
+} from '../../shared/stats/sketch.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 
 /** One request that was answered or refused. */
@@ -20,18 +27,13 @@ export interface Stats {
   take(): TelemetryRecord[];
 }
 
-/** Width of a latency class: a quantile is off by at most this. */
-const growth = 1.05;
-const smallestMs = 0.01;
-
 interface Window {
   as: string;
   releaseId: string;
   requests: number;
   errors: Map<string, number>;
-  /** Answered requests by latency class. */
-  latencies: Map<number, number>;
-  maxMs: number;
+  /** Of answered requests, milliseconds. */
+  latency: Sketch;
 }
 
 export function createStats(clock: Clock): Stats {
@@ -43,7 +45,7 @@ export function createStats(clock: Clock): Stats {
       const name = `${as} ${releaseId}`;
       let window = windows.get(name);
       if (window === undefined) {
-        window = { as, releaseId, requests: 0, errors: new Map(), latencies: new Map(), maxMs: 0 };
+        window = { as, releaseId, requests: 0, errors: new Map(), latency: createSketch() };
         windows.set(name, window);
       }
       window.requests += 1;
@@ -51,9 +53,7 @@ export function createStats(clock: Clock): Stats {
         window.errors.set(code, (window.errors.get(code) ?? 0) + 1);
         return;
       }
-      const at = Math.ceil(Math.log(Math.max(latencyMs, smallestMs) / smallestMs) / Math.log(growth));
-      window.latencies.set(at, (window.latencies.get(at) ?? 0) + 1);
-      window.maxMs = Math.max(window.maxMs, latencyMs);
+      addToSketch(window.latency, latencyMs);
     },
 
     take: () => {
@@ -70,14 +70,9 @@ export function createStats(clock: Clock): Stats {
           windowMs,
           requests: window.requests,
           errors: Object.fromEntries(window.errors),
-          latencyMs:
-            window.latencies.size === 0
-              ? null
-              : {
-                  p50: quantile(window, 0.5),
-                  p95: quantile(window, 0.95),
-                  max: rounded(window.maxMs),
-                },
+          latencyMs: summary(window.latency),
+          /** Adds up over windows and devices, which percentiles do not. */
+          latencySketch: window.latency.count === 0 ? null : sketchToJson(window.latency),
         },
       }));
       windows.clear();
@@ -86,15 +81,11 @@ export function createStats(clock: Clock): Stats {
   };
 }
 
-function quantile(window: Window, fraction: number): number {
-  const classes = [...window.latencies].sort(([a], [b]) => a - b);
-  const total = classes.reduce((sum, [, count]) => sum + count, 0);
-  let left = Math.ceil(total * fraction);
-  for (const [at, count] of classes) {
-    left -= count;
-    if (left <= 0) return rounded(Math.min(window.maxMs, smallestMs * growth ** at));
-  }
-  return rounded(window.maxMs);
+function summary(latency: Sketch): { p50: number; p95: number; max: number } | null {
+  const p50 = sketchQuantile(latency, 0.5);
+  const p95 = sketchQuantile(latency, 0.95);
+  if (p50 === null || p95 === null) return null;
+  return { p50: rounded(p50), p95: rounded(p95), max: rounded(latency.max) };
 }
 
 function rounded(ms: number): number {

@@ -11,7 +11,7 @@ import { systemClock } from '../../shared/host/clock.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { encodeInferRequest } from '../../shared/wire/oip-json.ts';
 import { tensorToBytes } from '../../shared/wire/tensors.ts';
-import { openStage } from '../inference/staging.ts';
+import { emptyStatus, openStage } from '../inference/staging.ts';
 import { modelCase } from '../support/cases.ts';
 
 interface Percentiles {
@@ -86,7 +86,7 @@ async function benchModel(name: string, rounds: number): Promise<ModelBench> {
     host: '127.0.0.1',
     port: 0,
     inference: stage.host,
-    status: async () => ({}),
+    status: async () => emptyStatus,
     clock: systemClock,
     log: { emit: () => undefined },
   });

@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import type { AgentHttp, AgentHttpOptions } from '../../agent/api/http.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { modelFile } from '../onnx/models.ts';
-import { openStage, post, type Stage, startHttp } from './staging.ts';
+import { emptyStatus, openStage, post, type Stage, startHttp } from './staging.ts';
 
 describe('the protocol and its errors', () => {
   let stage: Stage;
@@ -55,7 +55,7 @@ describe('the protocol and its errors', () => {
     assert.deepEqual((await get('/v2/health/live')).json, { live: true });
     assert.deepEqual((await get('/healthz')).json, { live: true });
     assert.deepEqual((await get('/v2/health/ready')).json, { ready: true });
-    assert.deepEqual((await get('/status')).json, { hello: 'status' });
+    assert.deepEqual((await get('/status')).json, emptyStatus);
     const version = stage.host.models()[0]?.version ?? '';
     assert.deepEqual((await get('/v2/models/echo')).json, {
       name: 'echo',

@@ -11,6 +11,7 @@ import {
   type InferenceHost,
   type InferenceHostOptions,
 } from '../../agent/inference/host.ts';
+import type { AgentStatus } from '../../agent/status.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
@@ -101,12 +102,36 @@ export function openStage(options: Partial<InferenceHostOptions> = {}): Stage {
   };
 }
 
+/** The status of an agent that nothing was assigned to. */
+export const emptyStatus: AgentStatus = {
+  schemaVersion: 1,
+  device: null,
+  region: null,
+  broker: null,
+  labels: {},
+  agent: { version: '0.0.0', runtime: 'none', arch: 'none' },
+  startedAtMs: null,
+  connected: false,
+  refusedBy: null,
+  epoch: 0,
+  verifiedTimeMs: 0,
+  clock: { source: 'wall', nowMs: null, floorMs: 0 },
+  certificate: null,
+  held: null,
+  attacks: { count: 0, last: null },
+  models: [],
+  requests: { answered: 0, failed: 0 },
+  outbox: null,
+  telemetryOff: null,
+  refusals: [],
+};
+
 export async function startHttp(stage: Stage, options: Partial<AgentHttpOptions> = {}): Promise<AgentHttp> {
   return startAgentHttp({
     host: '127.0.0.1',
     port: 0,
     inference: stage.host,
-    status: async () => ({ hello: 'status' }),
+    status: async () => emptyStatus,
     clock: systemClock,
     log: { emit: () => undefined },
     ...options,

@@ -12,6 +12,7 @@ import { sealSecret } from '../../shared/crypto/secretbox.ts';
 import { systemDeflate } from '../../shared/host/deflate.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Result } from '../../shared/kernel/result.ts';
+import { sketchFromJson, sketchQuantile, sketchSchema } from '../../shared/stats/sketch.ts';
 import {
   checkAnswer,
   checkBytes,
@@ -281,7 +282,10 @@ test('statistics: counts and quantiles of one window, nothing of a silent releas
   assert.equal(more.length, 0);
   assert.ok(one);
   assert.equal(one.release, 'acme/m@1.0.0');
-  const { latencyMs, ...counts } = one.data as { latencyMs: { p50: number; p95: number; max: number } };
+  const { latencyMs, latencySketch, ...counts } = one.data as {
+    latencyMs: { p50: number; p95: number; max: number };
+    latencySketch: unknown;
+  };
   assert.deepEqual(counts, {
     kind: 'requests',
     model: 'm',
@@ -291,5 +295,8 @@ test('statistics: counts and quantiles of one window, nothing of a silent releas
   });
   assert.ok(Math.abs(latencyMs.p50 - 50) < 3 && Math.abs(latencyMs.p95 - 95) < 5);
   assert.equal(latencyMs.max, 100);
+  const sketch = sketchFromJson(sketchSchema.parse(latencySketch));
+  assert.equal(sketch.count, 100);
+  assert.equal(Math.round((sketchQuantile(sketch, 0.95) ?? 0) * 1_000) / 1_000, latencyMs.p95);
   assert.deepEqual(stats.take(), []);
 });

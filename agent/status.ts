@@ -108,6 +108,7 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
       reason: machine.reason,
       progress: null,
       probe: machine.probe,
+      ...(machine.shadow === null ? {} : { shadow: machine.shadow }),
     })),
     requests: { answered: 0, failed: 0 },
     outbox: null,

@@ -19,6 +19,8 @@ export const outcomes = {
   unsigned: 'target-unknown',
   'no-load': 'model-invalid',
   'fails-in-service': 'soak-errors',
+  /** Where something serves that it can be compared with; a first install has nothing. */
+  disagrees: 'shadow-disagreement',
 } as const;
 export type Kind = keyof typeof outcomes;
 

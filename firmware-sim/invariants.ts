@@ -38,7 +38,7 @@ export interface InvariantParts {
   journalWritesMax: number;
 }
 
-const needFiles: ReadonlySet<string> = new Set(['verifying', 'staging', 'probing', 'switching']);
+const needFiles: ReadonlySet<string> = new Set(['verifying', 'staging', 'probing', 'shadowing', 'switching']);
 
 export function createInvariants({ world, catalogue, disk, journalWritesMax }: InvariantParts): Invariants {
   let durable = new Map<string, MachineState>();
@@ -52,9 +52,13 @@ export function createInvariants({ world, catalogue, disk, journalWritesMax }: I
 
   /** Both authorities named it for this model, and nothing about it should have stopped it earlier. */
   function maySwitchTo(as: string, release: SimRelease): boolean {
+    const before = durable.get(as)?.lastGood ?? null;
+    // Nothing served before it, or it was compared with nothing when it was installed.
+    const first = before === null || before.manifestSha256 === release.manifestSha256;
+    const uncompared = release.kind === 'disagrees' && first;
     return (
       everAssigned.has(`${as} ${release.manifestSha256}`) &&
-      (release.kind === 'good' || release.kind === 'fails-in-service')
+      (release.kind === 'good' || release.kind === 'fails-in-service' || uncompared)
     );
   }
 
@@ -82,6 +86,12 @@ export function createInvariants({ world, catalogue, disk, journalWritesMax }: I
       const state = durable.get(as);
       const due = state?.phase === 'probing' && state.candidate?.manifestSha256 === manifestSha256;
       require(due, `${as} was probed before its journal said so`);
+    },
+    shadowing: (as, manifestSha256) => {
+      const state = durable.get(as);
+      const due = state?.phase === 'shadowing' && state.candidate?.manifestSha256 === manifestSha256;
+      require(due, `${as} was shadowed before its journal said so`);
+      require(state?.active != null, `${as} is shadowed and nothing serves`);
     },
     activating: (as, manifestSha256) => {
       const release = catalogue.ofManifest(manifestSha256);
@@ -134,7 +144,8 @@ export function createInvariants({ world, catalogue, disk, journalWritesMax }: I
           state.lastGood?.manifestSha256, `${as} rests on what was not committed`);
         const kind =
           state.target === null ? undefined : catalogue.ofManifest(state.target.manifestSha256)?.kind;
-        const expected = kind === undefined ? null : outcomes[kind];
+        const first = kind === 'disagrees' && state.lastGood?.manifestSha256 === state.target?.manifestSha256;
+        const expected = kind === undefined || first ? null : outcomes[kind];
         const over = reason?.code === 'journal-budget-exceeded';
         require(over ||
           (reason?.code ?? null) === expected, `${as} ended with ${reason?.code}: ${reason?.detail}`);

@@ -6,12 +6,14 @@ import type { LoadableRelease, Runtime } from '../shared/kernel/ports.ts';
 import { ok, refuse } from '../shared/kernel/result.ts';
 import { type Catalogue, loadRefusal } from './catalogue.ts';
 import type { SimDisk } from './disk.ts';
+import { agreeing } from './load/light-host.ts';
 import { type Incarnation, latencyMs, type World } from './world.ts';
 
 /** Told of each call at the moment it is made, when the journal must already ask for it. */
 export interface RuntimeWitness {
   loading(as: string, manifestSha256: string): void;
   probing(as: string, manifestSha256: string): void;
+  shadowing(as: string, manifestSha256: string): void;
   activating(as: string, manifestSha256: string): void;
   deactivating(as: string): void;
 }
@@ -82,6 +84,16 @@ export function createSimRuntime({ world, of, disk, catalogue, witness }: SimRun
           return refuse('model-crashed', 'no child of this release runs');
         }
         return ok(known.evidence);
+      });
+    },
+    shadow: (release, policy) => {
+      witness.shadowing(release.as, release.manifestSha256);
+      return call('shadow', short(release), 100, 5_000, () => {
+        const known = catalogue.ofManifest(release.manifestSha256);
+        if (known === undefined || !children.has(childOf(release.as, release.manifestSha256)))
+          return refuse('model-crashed', 'no child of this release runs');
+        const evidence = agreeing(policy.requests);
+        return ok(known.kind === 'disagrees' ? { ...evidence, agreement: 0.5 } : evidence);
       });
     },
     activate: (as, manifestSha256) => {

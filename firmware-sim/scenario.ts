@@ -46,6 +46,13 @@ export function drawScenario(seed: number): Step[] {
   return steps;
 }
 
+const simShadow = { requests: 20, cpuPercent: 25, timeoutMs: 60_000, agreementMin: 0.9 };
+
+/** A release that shadowing finds out always is; the others every third time. */
+function shadowed(key: string, epoch: number): boolean {
+  return key.includes('/disagrees/') || epoch % 3 === 0;
+}
+
 export function assignmentOf(step: Step, epoch: number, catalogue: Catalogue): Assignment {
   const releases = Object.entries(step.wanted).map(([as, { key, rolloutId, soakMs }]): AssignedRelease => {
     const { releaseId, manifestSha256, manifestBytes, counter } = catalogue.release(key);
@@ -59,7 +66,7 @@ export function assignmentOf(step: Step, epoch: number, catalogue: Catalogue): A
       counter,
       requires: null,
       rolloutId,
-      policy: { deadlinesMs, soakMs },
+      policy: { deadlinesMs, soakMs, ...(shadowed(key, epoch) ? { shadow: simShadow } : {}) },
     };
   });
   return {

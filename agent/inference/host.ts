@@ -15,6 +15,7 @@ import type { ReleaseCounters } from './counters.ts';
 import type { ChildRequest } from './pipe.ts';
 import { probeRelease } from './probe.ts';
 import { type ModelProcess, startModelProcess } from './process.ts';
+import { type Shadow, startShadow } from './shadow.ts';
 import { checkRequest, type ModelSignature, zeroInputs } from './signature.ts';
 import { createSlot, type Slot } from './slot.ts';
 
@@ -106,6 +107,8 @@ interface Entry {
   loaded: Loaded | null;
   loading: Promise<Result<void>>;
   cancelled: boolean;
+  /** While it answers copies of live inputs. */
+  shadow: Shadow | null;
 }
 
 /** Where manifests lie, named by digest (agent/update). */
@@ -260,7 +263,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
         refusal: present.loaded?.slot.trouble() ?? { code: 'infer-not-ready', detail: 'not loaded' },
       };
     }
-    const entry: Entry = { loaded: null, loading: Promise.resolve(ok()), cancelled: false };
+    const entry: Entry = { loaded: null, loading: Promise.resolve(ok()), cancelled: false, shadow: null };
     entries.set(key, entry);
     entry.loading = asResult(() => loadRelease(release, entry)).then((outcome) => {
       if (!outcome.ok && entries.get(key) === entry) entries.delete(key);
@@ -274,6 +277,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     if (entry === undefined) return;
     entries.delete(key);
     entry.cancelled = true;
+    entry.shadow?.cancel({ code: 'update-superseded', detail: 'the candidate was unloaded' });
     await entry.loaded?.slot.close();
   };
 
@@ -288,6 +292,9 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     const ran = await served.slot.run(call.inputs, wanted.value, 'client');
     if (!ran.ok) return ran;
     const { outputs, runMs } = ran.value;
+    for (const { shadow, loaded } of entries.values()) {
+      if (shadow !== null && loaded?.release.as === as) shadow.offer({ inputs: call.inputs, outputs, runMs });
+    }
     return ok({ releaseId: served.release.releaseId, version: served.version, outputs, runMs });
   };
 
@@ -300,6 +307,23 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       const loaded = entries.get(keyOf(release.as, release.manifestSha256))?.loaded;
       if (!loaded) return refuse('infer-not-ready', 'the release was unloaded');
       return asResult(() => probeRelease({ ...loaded, disk, clock }));
+    },
+
+    shadow: async (release, policy) => {
+      const entry = entries.get(keyOf(release.as, release.manifestSha256));
+      const loaded = entry?.loaded;
+      if (entry === undefined || !loaded) return refuse('infer-not-ready', 'the candidate is not loaded');
+      entry.shadow?.cancel({ code: 'update-superseded', detail: 'shadowing was started again' });
+      const shadow = startShadow({
+        clock,
+        policy,
+        candidate: { ...loaded, compare: loaded.manifest.compare },
+      });
+      entry.shadow = shadow;
+      log.emit('info', 'inference.shadow.started', { as: release.as, release: release.releaseId });
+      const outcome = await shadow.done;
+      if (entry.shadow === shadow) entry.shadow = null;
+      return outcome;
     },
 
     activate: async (as, manifestSha256) => {

@@ -5,7 +5,12 @@
 import { invariant } from '../../shared/kernel/errors.ts';
 import type { Clock, Entropy, Log, Runtime } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import { type AssignedRelease, describeIssues, probeEvidenceSchema } from '../../shared/wire/messages.ts';
+import {
+  type AssignedRelease,
+  describeIssues,
+  probeEvidenceSchema,
+  shadowEvidenceSchema,
+} from '../../shared/wire/messages.ts';
 import type { Blobs } from './fetch.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
@@ -143,6 +148,27 @@ export function createActs(parts: ActParts): Acts {
     await conclude(act, { type: 'probed', evidence: evidence.data, limits: release.manifest.limits });
   }
 
+  async function shadow(act: Act): Promise<void> {
+    const { lane } = act;
+    const policy = lane.state.policy.shadow;
+    invariant(policy !== undefined, `${lane.as} is shadowing without a policy`);
+    const release = await opened(act);
+    if (release === null) return;
+    const shadowed = await faultsRefused(() => runtime.shadow(release.loadable, policy));
+    if (!shadowed.ok) return conclude(act, failure(shadowed));
+    const { firstFailure, differences } = shadowed.value;
+    const cut = {
+      ...shadowed.value,
+      firstFailure: firstFailure?.slice(0, 2_000) ?? null,
+      differences: differences.slice(0, 64),
+    };
+    const evidence = shadowEvidenceSchema.safeParse(cut);
+    if (!evidence.success) {
+      return conclude(act, failure(refuse('internal', `shadow evidence: ${describeIssues(evidence.error)}`)));
+    }
+    await conclude(act, { type: 'shadowed', evidence: evidence.data });
+  }
+
   async function watch(act: Act): Promise<void> {
     const { lane, current } = act;
     while (current()) {
@@ -183,7 +209,7 @@ export function createActs(parts: ActParts): Acts {
     if (!swept.ok) log.emit('warn', 'update.waiting', { ...swept.refusal });
   }
 
-  return { of: { agree, fetch, verify, stage, probe, watch }, collect };
+  return { of: { agree, fetch, verify, stage, probe, shadow, watch }, collect };
 }
 
 function candidateOf(lane: Lane): ReleaseRef {

@@ -13,6 +13,7 @@ import {
   nameSchema,
   probeEvidenceSchema,
   reasonSchema,
+  shadowEvidenceSchema,
 } from '../../shared/wire/messages.ts';
 import type { MachineState } from './machine.ts';
 
@@ -50,6 +51,7 @@ const machineStateSchema = z.strictObject({
   journalWrites: z.number().int(),
   reason: reasonSchema.nullable(),
   probe: probeEvidenceSchema.nullable(),
+  shadow: shadowEvidenceSchema.nullable().default(null),
   rejected: z
     .object({
       manifestSha256: z.string(),

@@ -2,7 +2,7 @@
 // Trusts: the runtime's measurements and the verified manifest's limits. Must never: pass a release
 // whose evidence is missing.
 
-import type { ProbeEvidence } from '../../shared/kernel/ports.ts';
+import type { ProbeEvidence, ShadowEvidence, ShadowPolicy } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { Reason } from '../../shared/wire/messages.ts';
@@ -88,6 +88,24 @@ export function judgeProbe(evidence: ProbeEvidence, limits: Manifest['limits']):
     };
   }
   return null;
+}
+
+/** Fewer compared inputs than this prove nothing, where so many were asked for. */
+const shadowComparedMin = 20;
+
+/** Whether the candidate agrees with the active release on live inputs. Without a bound it is only measured. */
+export function judgeShadow(evidence: ShadowEvidence, policy: ShadowPolicy | undefined): Reason | null {
+  if (policy === undefined || policy.agreementMin === null) return null;
+  const tried = evidence.compared + evidence.failed;
+  const needed = Math.min(policy.requests, shadowComparedMin);
+  if (tried < needed) {
+    const detail = `${tried} live inputs were compared, ${needed} are needed; ${evidence.requests} came`;
+    return { code: 'shadow-insufficient', detail };
+  }
+  if (evidence.agreement !== null && evidence.agreement >= policy.agreementMin) return null;
+  const first = evidence.firstFailure === null ? '' : `; ${evidence.firstFailure}`;
+  const detail = `agreement ${(evidence.agreement ?? 0).toFixed(3)} on ${tried} live inputs, the limit is ${policy.agreementMin}${first}`;
+  return { code: 'shadow-disagreement', detail: detail.slice(0, 2_000) };
 }
 
 /** Whether the release holds in service: it answers, and not more than half of its requests fail. */

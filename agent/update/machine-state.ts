@@ -2,7 +2,7 @@
 // Trusts: machine.ts, the one place that makes a next state. Must never: hold what is not durable.
 
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
-import type { ProbeEvidence } from '../../shared/kernel/ports.ts';
+import type { ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
 import type {
   ActivationPolicy,
   AssignedRelease,
@@ -50,6 +50,7 @@ export interface MachineState {
   journalWrites: number;
   reason: Reason | null;
   probe: ProbeEvidence | null;
+  shadow: ShadowEvidence | null;
   /**
    * The update that failed last. The same bytes for the same rollout are not tried again, however often
    * the director re-issues the assignment; another rollout (a retry has an id of its own) may.
@@ -76,6 +77,7 @@ export function newMachine(as: string, nowMs: number): MachineState {
     journalWrites: 0,
     reason: null,
     probe: null,
+    shadow: null,
     rejected: null,
   };
 }

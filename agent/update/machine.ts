@@ -3,7 +3,7 @@
 // Must never: read a clock, await anything, or let a release become active that was not probed.
 
 import { limits as houseLimits } from '../../shared/kernel/limits.ts';
-import type { ProbeEvidence } from '../../shared/kernel/ports.ts';
+import type { ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type {
@@ -12,7 +12,14 @@ import type {
   MachineStateName,
   Reason,
 } from '../../shared/wire/messages.ts';
-import { type DeviceFacts, type Health, judgeHealth, judgeProbe, judgeRequires } from './judgement.ts';
+import {
+  type DeviceFacts,
+  type Health,
+  judgeHealth,
+  judgeProbe,
+  judgeRequires,
+  judgeShadow,
+} from './judgement.ts';
 import type { MachineState, ReleaseRef } from './machine-state.ts';
 
 export type { MachineState, ReleaseRef } from './machine-state.ts';
@@ -35,6 +42,7 @@ export type MachineEvent =
   | { type: 'damaged' }
   | { type: 'staged' }
   | { type: 'probed'; evidence: ProbeEvidence; limits: Manifest['limits'] }
+  | { type: 'shadowed'; evidence: ShadowEvidence }
   /** `servingTarget` answers requests; null: nothing serves, as wanted. */
   | { type: 'served'; manifestSha256: string | null }
   | { type: 'serve-failed'; manifestSha256: string; reason: Reason }
@@ -51,6 +59,7 @@ export type Effect =
   | 'verify'
   | 'stage'
   | 'probe'
+  | 'shadow'
   | 'watch'
   | 'collect'
   | 'forget';
@@ -70,6 +79,8 @@ export const ownDeadlinesMs = {
   verifying: 900_000,
   /** A child may take `childStartMs` (60 s) to start, and large graphs as long again to optimise. */
   staging: 300_000,
+  /** Beyond the time that the policy gives it. */
+  shadowingEnd: 60_000,
   switching: 300_000,
   /** After this the old release is still brought up, but the failure is no longer held back. */
   rollingBack: 300_000,
@@ -178,7 +189,10 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     on: {
       probed: (state, event) => {
         const reason = judgeProbe(event.evidence, event.limits);
-        if (reason === null) return { to: 'switching', set: { probe: event.evidence } };
+        // Without something that serves there are no live inputs to copy.
+        const shadowed = state.policy.shadow !== undefined && state.active !== null;
+        if (reason === null)
+          return { to: shadowed ? 'shadowing' : 'switching', set: { probe: event.evidence } };
         const back = fail(state, reason);
         return { ...back, set: { ...back.set, probe: event.evidence } };
       },
@@ -187,13 +201,23 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       deadline: missed,
     },
   },
-  // Not entered yet: shadowing arrives with the inference host's copies of live inputs.
   shadowing: {
     resume: 'staging',
     updating: true,
-    deadlineMs: (policy) => policy.deadlinesMs.probing,
-    effects: [],
-    on: { failed, deadline: missed },
+    // The runtime ends it by itself in time; the deadline is for one that does not.
+    deadlineMs: (policy) => (policy.shadow?.timeoutMs ?? 0) + ownDeadlinesMs.shadowingEnd,
+    effects: ['shadow'],
+    on: {
+      shadowed: (state, event) => {
+        const reason = judgeShadow(event.evidence, state.policy.shadow);
+        if (reason === null) return { to: 'switching', set: { shadow: event.evidence } };
+        const back = fail(state, reason);
+        return { ...back, set: { ...back.set, shadow: event.evidence } };
+      },
+      damaged: to('fetching'),
+      failed,
+      deadline: missed,
+    },
   },
   switching: {
     resume: 'staging',
@@ -304,6 +328,7 @@ function onAssigned(state: MachineState, release: AssignedRelease): Change {
       journalWrites: 0,
       reason: null,
       probe: null,
+      shadow: null,
     },
   };
 }
@@ -320,6 +345,7 @@ function onRemoved(): Change {
       rolloutId: null,
       reason: null,
       probe: null,
+      shadow: null,
       rejected: null,
     },
   };

@@ -302,5 +302,6 @@ function reported(lane: Lane): ReportedModel {
     reason: state.reason ?? lane.problem ?? lane.serving.problem(),
     progress: lane.progress,
     probe: state.probe,
+    ...(state.shadow === null ? {} : { shadow: state.shadow }),
   };
 }

@@ -4,7 +4,7 @@
 
 import { createCounters } from '../../agent/inference/counters.ts';
 import type { InferenceHost } from '../../agent/inference/host.ts';
-import type { Clock, ProbeEvidence } from '../../shared/kernel/ports.ts';
+import type { Clock, ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 
 export interface LightHostOptions {
@@ -23,6 +23,21 @@ export const goodEvidence: ProbeEvidence = {
   latencyP95Ms: 2,
   memoryBytesPeak: 50 * 1024 * 1024,
 };
+
+/** Every one of so many live inputs was answered alike. */
+export function agreeing(requests: number): ShadowEvidence {
+  return {
+    requests,
+    compared: requests,
+    skipped: 0,
+    failed: 0,
+    agreement: 1,
+    firstFailure: null,
+    latencyP95Ms: 2,
+    activeLatencyP95Ms: 2,
+    differences: [],
+  };
+}
 
 const idle = {
   ready: true,
@@ -49,6 +64,10 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
     async probe(release) {
       await clock.timer(loadMs).done;
       return ok(probe(release.releaseId));
+    },
+    async shadow(_release, policy) {
+      await clock.timer(loadMs).done;
+      return ok(agreeing(policy.requests));
     },
     async activate(as, manifestSha256) {
       if (!loaded.has(manifestSha256)) return refuse('model-load-failed', `${as}: not loaded`);

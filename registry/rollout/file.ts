@@ -18,11 +18,15 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     why: 'switching several releases together',
   },
   { path: ['remove'], given: (spec) => spec.remove !== undefined, why: 'removing a model' },
-  { path: ['shadow'], given: (spec) => spec.shadow !== undefined, why: 'shadowing' },
   { path: ['disruption'], given: (spec) => spec.disruption !== undefined, why: 'a bound on disruption' },
   { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
   { path: ['approvals'], given: (spec) => spec.approvals !== undefined, why: 'approvals' },
-  ...(['agreement', 'latencyP95Ms', 'memoryMiB', 'errorRate', 'driftPsi'] as const).map((gate) => ({
+  {
+    path: ['gates', 'agreement'],
+    given: (spec) => spec.gates.agreement !== undefined && spec.shadow === undefined,
+    why: 'agreement without shadow, which measures it,',
+  },
+  ...(['latencyP95Ms', 'memoryMiB', 'errorRate', 'driftPsi'] as const).map((gate) => ({
     path: ['gates', gate],
     given: (spec: RolloutSpec) => spec.gates[gate] !== undefined,
     why: 'this gate',

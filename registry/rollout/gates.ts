@@ -18,9 +18,13 @@ export interface WaveJudgement {
 
 /** The gates of a wave that has not begun. */
 export function pendingGates(spec: RolloutSpec, wave: number): GateView[] {
-  const gates = spec.gates.success === undefined ? (['probe'] as const) : (['probe', 'success'] as const);
-  const limit = spec.gates.success ?? 1;
-  return gates.map((gate) => ({ wave, gate, limit, value: null, devices: 0, verdict: 'waiting' }));
+  const { success, agreement } = spec.gates;
+  const gates = [
+    { gate: 'probe' as const, limit: success ?? 1 },
+    ...(agreement === undefined ? [] : [{ gate: 'agreement' as const, limit: agreement }]),
+    ...(success === undefined ? [] : [{ gate: 'success' as const, limit: success }]),
+  ];
+  return gates.map(({ gate, limit }) => ({ wave, gate, limit, value: null, devices: 0, verdict: 'waiting' }));
 }
 
 /** Fractions of whole devices: 0.9 of ten devices is nine of them, whatever the rounding. */
@@ -33,8 +37,10 @@ interface Tally {
   open: number;
   probePassed: number;
   probeFailed: number;
+  disagreed: number;
   firstFailure: Outcome | null;
   firstProbeFailure: Outcome | null;
+  firstDisagreement: Outcome | null;
 }
 
 function tallyOf(outcomes: readonly Outcome[]): Tally {
@@ -45,8 +51,10 @@ function tallyOf(outcomes: readonly Outcome[]): Tally {
     open: 0,
     probePassed: 0,
     probeFailed: 0,
+    disagreed: 0,
     firstFailure: null,
     firstProbeFailure: null,
+    firstDisagreement: null,
   };
   for (const outcome of outcomes) {
     if (outcome.kind === 'left' || outcome.kind === 'ignored') continue;
@@ -56,6 +64,10 @@ function tallyOf(outcomes: readonly Outcome[]): Tally {
     if (probe === 'fail') {
       tally.probeFailed += 1;
       tally.firstProbeFailure ??= outcome;
+    }
+    if (outcome.kind === 'failed' && outcome.reason?.code.startsWith('shadow-') === true) {
+      tally.disagreed += 1;
+      tally.firstDisagreement ??= outcome;
     }
     if (outcome.kind === 'committed') tally.committed += 1;
     else if (outcome.kind === 'failed') {
@@ -72,7 +84,11 @@ const because = (outcome: Outcome | null): string =>
 /** Judges one wave by the outcomes of its devices. */
 export function judgeWave(spec: RolloutSpec, index: number, outcomes: readonly Outcome[]): WaveJudgement {
   const tally = tallyOf(outcomes);
-  const judged = [probeGate(spec, index, tally), ...successGate(spec, index, tally)];
+  const judged = [
+    probeGate(spec, index, tally),
+    ...agreementGate(spec, index, tally),
+    ...successGate(spec, index, tally),
+  ];
   const gates = judged.map(({ gate }) => gate);
   const failed = judged.find(({ gate }) => gate.verdict === 'fail');
   if (failed !== undefined) return { gates, verdict: 'fail', reason: failed.reason };
@@ -118,6 +134,28 @@ function probeGate(spec: RolloutSpec, wave: number, tally: Tally): JudgedGate {
     return { gate: { ...gate, verdict: 'fail' }, reason };
   }
   return { gate: { ...gate, verdict: enough ? 'pass' : 'waiting' }, reason: '' };
+}
+
+/**
+ * Whether the devices found the release in agreement with the one before it, each by its own measurement against
+ * the file's limit. As many may fail it as `success` bears.
+ */
+function agreementGate(spec: RolloutSpec, wave: number, tally: Tally): JudgedGate[] {
+  const limit = spec.gates.agreement;
+  if (limit === undefined) return [];
+  const best = tally.counted === 0 ? 1 : (tally.counted - tally.disagreed) / tally.counted;
+  const gate = {
+    wave,
+    gate: 'agreement' as const,
+    limit,
+    value: null,
+    devices: tally.committed + tally.disagreed,
+  };
+  if (best < (spec.gates.success ?? 1) - tolerance) {
+    const reason = `gate agreement of wave ${wave}: ${tally.disagreed} of ${tally.counted} devices${because(tally.firstDisagreement)}`;
+    return [{ gate: { ...gate, verdict: 'fail' }, reason }];
+  }
+  return [{ gate: { ...gate, verdict: tally.open === 0 ? 'pass' : 'waiting' }, reason: '' }];
 }
 
 /** Fraction of the counted devices that committed the release; only where the file asks for it. */

@@ -27,12 +27,27 @@ const overdueGraceMs = 2_000_000;
 /** Deadlines and soak of the wave, as the device keeps them. */
 export function policyOf(spec: RolloutSpec, wave: Wave | undefined): ActivationPolicy {
   const { fetching, probing, soaking } = spec.deadlines;
-  return { deadlinesMs: { fetching, probing, soaking }, soakMs: wave?.soak ?? 0 };
+  const { shadow, gates } = spec;
+  return {
+    deadlinesMs: { fetching, probing, soaking },
+    soakMs: wave?.soak ?? 0,
+    ...(shadow === undefined
+      ? {}
+      : {
+          shadow: {
+            requests: shadow.requests,
+            cpuPercent: shadow.cpuPercent,
+            timeoutMs: Math.min(shadow.timeout, spec.deadlines.shadowing),
+            agreementMin: gates.agreement ?? null,
+          },
+        }),
+  };
 }
 
 function allowedMs(rollout: RolloutFact, member: Member): number {
-  const { deadlinesMs, soakMs } = policyOf(rollout.spec, rollout.waves[member.wave]);
-  return deadlinesMs.fetching + deadlinesMs.probing + deadlinesMs.soaking + soakMs + overdueGraceMs;
+  const { deadlinesMs, soakMs, shadow } = policyOf(rollout.spec, rollout.waves[member.wave]);
+  const { fetching, probing, soaking } = deadlinesMs;
+  return fetching + probing + (shadow?.timeoutMs ?? 0) + soaking + soakMs + overdueGraceMs;
 }
 
 const reason = (code: ErrorCode, detail: string): Reason => ({ code, detail });
@@ -156,7 +171,7 @@ export function probeVerdict(outcome: Outcome): 'pass' | 'fail' | null {
   if (outcome.kind === 'failed') {
     const code = outcome.reason?.code ?? '';
     if (code.startsWith('probe-') || code.startsWith('model-')) return 'fail';
-    return code === 'soak-errors' ? 'pass' : null;
+    return code === 'soak-errors' || code.startsWith('shadow-') ? 'pass' : null;
   }
   if (outcome.kind !== 'working' || outcome.reason !== null) return null;
   return beforeProbing.has(outcome.state) || outcome.state === 'rolling-back' ? null : 'pass';

@@ -121,6 +121,16 @@ export const codes = {
   'probe-golden-failed': row(422, 'never', 'the release does not give its own golden answers here'),
   'probe-latency-exceeded': row(422, 'never', 'slower on this device than its manifest allows'),
   'probe-memory-exceeded': row(422, 'never', 'needs more memory here than its manifest allows'),
+  'shadow-disagreement': row(
+    422,
+    'never',
+    'it answers live inputs otherwise than the release that serves; compare them',
+  ),
+  'shadow-insufficient': row(
+    422,
+    'never',
+    'too few live inputs came in time; give shadowing longer, or no bound',
+  ),
   'soak-errors': row(422, 'never', 'the release failed after it was switched on'),
   'release-incompatible': row(422, 'never', 'the release needs hardware or software this device lacks'),
 

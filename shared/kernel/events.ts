@@ -36,6 +36,7 @@ export type LogEvent =
   | 'inference.child.started'
   | 'inference.child.exited'
   | 'inference.activated'
+  | 'inference.shadow.started'
   | 'inference.request.failed'
   | 'report.sent'
   | 'report.failed'

@@ -124,6 +124,36 @@ export interface ProbeEvidence {
   memoryBytesPeak: number;
 }
 
+/** How a candidate is tried on copies of live inputs. */
+export interface ShadowPolicy {
+  /** Compared requests that are enough. */
+  requests: number;
+  /** Of one core, at most, for the candidate's runs. */
+  cpuPercent: number;
+  timeoutMs: number;
+  /** Least agreement, 0 to 1; null: any, it is only measured. */
+  agreementMin: number | null;
+}
+
+/** What shadowing showed. Latencies are the time inside the runtime on the same inputs, milliseconds. */
+export interface ShadowEvidence {
+  /** Live requests that were answered meanwhile. */
+  requests: number;
+  compared: number;
+  /** Not tried: the candidate was busy, or its CPU budget was used. */
+  skipped: number;
+  /** Tried and refused by the candidate, or answered in a form that cannot be compared. They count as no agreement. */
+  failed: number;
+  /** Mean over compared and failed; null where there are none. */
+  agreement: number | null;
+  /** The first reason of a failure. */
+  firstFailure: string | null;
+  latencyP95Ms: number | null;
+  activeLatencyP95Ms: number | null;
+  /** By output: requests by their largest absolute difference, on `differenceEdges` (shared/stats/agreement.ts). */
+  differences: { output: string; counts: number[] }[];
+}
+
 /** A release with its verified files, as the runtime loads it. `diskPath` is relative to the state disk. */
 export interface LoadableRelease {
   /** Name under which it is served. */
@@ -141,6 +171,12 @@ export interface Runtime {
   load(release: LoadableRelease): Promise<Result<void>>;
   /** Runs the golden cases in the candidate's child. A failed case is evidence, not a refusal. */
   probe(release: LoadableRelease): Promise<Result<ProbeEvidence>>;
+  /**
+   * Gives the loaded candidate copies of what the release that serves `as` is asked, and compares the answers, until
+   * there are enough of them or the time is over. Never delays an answer. Refusals: `infer-not-ready`,
+   * `model-crashed`, `infer-deadline` (the candidate does not answer), `update-superseded` (it was unloaded).
+   */
+  shadow(release: LoadableRelease, policy: ShadowPolicy): Promise<Result<ShadowEvidence>>;
   /** Moves new requests for `as` to this loaded release and drains the old one. Idempotent. */
   activate(as: string, manifestSha256: string): Promise<Result<void>>;
   /** Stops serving `as`. Idempotent. */

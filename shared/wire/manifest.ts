@@ -43,6 +43,50 @@ export const manifestFileSchema = z.object({
   bytes: z.number().int().nonnegative(),
 });
 
+/** How two releases are compared on live inputs (shared/stats/agreement.ts). */
+export const comparisons = ['exact', 'absolute', 'relative', 'argmax', 'top-k', 'iou'] as const;
+
+/** Where a detector's boxes stand in its outputs (shared/stats/detections.ts). */
+export const detectionsSchema = z.object({
+  /** Output of boxes `[…, N, 4]`; without `scores` of rows `[…, N, 4 box, objectness, classes…]`. */
+  boxes: z.string().max(512),
+  /** Output of scores `[…, N, classes]`. */
+  scores: z.string().max(512).optional(),
+  /** Leading columns of `scores` that stand for background. */
+  background: z.number().int().nonnegative().max(1).optional(),
+  format: z.enum(['xyxy', 'xywh', 'cxcywh']).default('xyxy'),
+  /** Boxes are offsets in grid cells, sizes logarithms, as an anchor-free head gives them: [height, width] of the image. */
+  grid: z
+    .object({
+      strides: z.array(z.number().int().positive().max(1_024)).min(1).max(8),
+      imageSize: z.tuple([z.number().int().positive().max(8_192), z.number().int().positive().max(8_192)]),
+    })
+    .optional(),
+  scoreMin: z.number().min(0).max(1).default(0.3),
+  /** Boxes of one class that overlap more are one. */
+  suppressIou: z.number().min(0).max(1).default(0.45),
+});
+export type Detections = z.infer<typeof detectionsSchema>;
+
+export const compareSchema = z
+  .object({
+    /** Outputs to look at: one, several, or all where none is named. */
+    output: z.string().max(512).optional(),
+    outputs: z.array(z.string().max(512)).min(1).max(64).optional(),
+    by: z.enum(comparisons),
+    /** `absolute`, `relative`: the bound. `iou`: what may be missing of a full overlap. Others: not used. */
+    tolerance: z.number().nonnegative().optional(),
+    /** Of `top-k`; 5 where absent. */
+    k: z.number().int().positive().max(1_000).optional(),
+    /** Needed by `iou`. */
+    detections: detectionsSchema.optional(),
+  })
+  .refine((compare) => compare.by !== 'iou' || compare.detections !== undefined, {
+    message: 'needs detections: where the boxes stand',
+    path: ['detections'],
+  });
+export type Compare = z.infer<typeof compareSchema>;
+
 export const manifestSchema = z.object({
   schemaVersion: z.literal(1),
   /** `NS/NAME`. */
@@ -74,13 +118,7 @@ export const manifestSchema = z.object({
   inputs: z.array(tensorSignatureSchema).default([]),
   outputs: z.array(tensorSignatureSchema).default([]),
   excludeOutputs: z.array(z.string().max(512)).default([]),
-  compare: z
-    .object({
-      output: z.string().max(512),
-      by: z.string().max(64),
-      tolerance: z.number().nonnegative().optional(),
-    })
-    .optional(),
+  compare: compareSchema.optional(),
   state: z.array(z.object({ output: z.string().max(512), input: z.string().max(512) })).default([]),
   context: z
     .array(z.object({ input: z.string().max(512), samples: z.number().int().positive() }))

@@ -64,6 +64,13 @@ export const payloadTypes = {
   authorities: 'application/vnd.lepton.authorities.v1+json',
 } as const;
 
+export const shadowPolicySchema = z.object({
+  requests: z.number().int().positive().max(1_000_000),
+  cpuPercent: z.number().positive().max(100),
+  timeoutMs: timeMs,
+  agreementMin: z.number().min(0).max(1).nullable(),
+});
+
 export const activationPolicySchema = z.object({
   /** Deadlines of the machine's states, milliseconds. */
   deadlinesMs: z.object({
@@ -73,6 +80,8 @@ export const activationPolicySchema = z.object({
   }),
   /** How long the release must serve without failing before it is committed. */
   soakMs: timeMs.default(0),
+  /** The candidate first answers copies of live inputs; absent: it does not. */
+  shadow: shadowPolicySchema.exactOptional(),
 });
 export type ActivationPolicy = z.infer<typeof activationPolicySchema>;
 
@@ -149,6 +158,20 @@ export const probeEvidenceSchema = z.object({
   memoryBytesPeak: z.number().nonnegative(),
 });
 
+export const shadowEvidenceSchema = z.object({
+  requests: z.number().int().nonnegative(),
+  compared: z.number().int().nonnegative(),
+  skipped: z.number().int().nonnegative(),
+  failed: z.number().int().nonnegative(),
+  agreement: z.number().min(0).max(1).nullable(),
+  firstFailure: z.string().max(2_000).nullable(),
+  latencyP95Ms: z.number().nonnegative().nullable(),
+  activeLatencyP95Ms: z.number().nonnegative().nullable(),
+  differences: z
+    .array(z.object({ output: z.string().max(512), counts: z.array(z.number().int().nonnegative()).max(64) }))
+    .max(64),
+});
+
 export const reportedModelSchema = z.object({
   name: nameSchema,
   state: z.enum(machineStates),
@@ -166,6 +189,8 @@ export const reportedModelSchema = z.object({
     .object({ doneBytes: z.number().nonnegative(), totalBytes: z.number().nonnegative() })
     .nullable(),
   probe: probeEvidenceSchema.nullable(),
+  /** Of the last candidate that was shadowed. */
+  shadow: shadowEvidenceSchema.optional(),
 });
 export type ReportedModel = z.infer<typeof reportedModelSchema>;
 

@@ -13,6 +13,7 @@ import {
   step,
   table,
 } from '../../agent/update/machine.ts';
+import type { ShadowEvidence } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 import { type AssignedRelease, type MachineStateName, machineStates } from '../../shared/wire/messages.ts';
 
@@ -34,6 +35,22 @@ const evidence = {
   latencyP50Ms: 1,
   latencyP95Ms: 2,
   memoryBytesPeak: 1e6,
+};
+const agreeing: ShadowEvidence = {
+  requests: 50,
+  compared: 30,
+  skipped: 20,
+  failed: 0,
+  agreement: 1,
+  firstFailure: null,
+  latencyP95Ms: 2,
+  activeLatencyP95Ms: 2,
+  differences: [],
+};
+const shadowPolicy = { requests: 30, cpuPercent: 25, timeoutMs: 4_000, agreementMin: 0.95 };
+const withShadow = (name: string, rolloutId = 's'): AssignedRelease => {
+  const release = assigned(name, rolloutId);
+  return { ...release, policy: { ...release.policy, shadow: shadowPolicy } };
 };
 const healthy: MachineEvent = { type: 'health', answer: ok({ requests: 0, errors: 0, latencyP95Ms: null }) };
 const served = (name: string | null): MachineEvent => ({
@@ -100,17 +117,18 @@ describe('the way of an update', () => {
     assert.ok(state.journalWrites <= 9, `${state.journalWrites} writes`);
   });
 
-  test('every state but shadowing is reached, and each knows where a reboot resumes', () => {
+  test('every state is reached, and each knows where a reboot resumes', () => {
     const good = install(fresh(), 'a');
     const reached = new Set<string>();
     const queue = [fresh(), good];
     const events: MachineEvent[] = [
-      { type: 'assigned', release: assigned('b') },
+      { type: 'assigned', release: withShadow('b') },
       { type: 'agreed' },
       { type: 'fetched' },
       { type: 'verified' },
       { type: 'staged' },
       { type: 'probed', evidence, limits: {} },
+      { type: 'shadowed', evidence: agreeing },
       served('a'),
       served('b'),
       healthy,
@@ -124,8 +142,62 @@ describe('the way of an update', () => {
     }
     assert.deepEqual(
       machineStates.filter((name) => !reached.has(name)),
-      ['shadowing'],
+      [],
     );
+  });
+
+  const shadowing = (from: MachineState): MachineState =>
+    play(from, [
+      { type: 'assigned', release: withShadow('b') },
+      { type: 'agreed' },
+      { type: 'fetched' },
+      { type: 'verified' },
+      { type: 'staged' },
+      { type: 'probed', evidence, limits: {} },
+    ]);
+
+  test('a candidate is shadowed where something serves, and switched on when it agrees', () => {
+    assert.equal(shadowing(fresh()).phase, 'switching', 'there are no live inputs to copy');
+    const state = shadowing(install(fresh(), 'a'));
+    assert.equal(state.phase, 'shadowing');
+    assert.equal(servingTarget(state)?.manifestSha256, digest('a'));
+    const entered = step(shadowing(install(fresh(), 'a')), { type: 'booted' }, 0);
+    assert.equal(entered.next.phase, 'staging', 'a child does not survive a reboot');
+    const agreed = play(state, [{ type: 'shadowed', evidence: agreeing }]);
+    assert.deepEqual([agreed.phase, agreed.shadow], ['switching', agreeing]);
+  });
+
+  test('a candidate that disagrees, or was hardly tried, is not switched on', () => {
+    const table: [Partial<ShadowEvidence>, string | null][] = [
+      [{ agreement: 0.9 }, 'shadow-disagreement'],
+      [{ agreement: null, compared: 0, failed: 30 }, 'shadow-disagreement'],
+      [{ compared: 19 }, 'shadow-insufficient'],
+      [{ compared: 10, failed: 10, agreement: 0.96 }, null],
+      [{ compared: 20, agreement: 0.95 }, null],
+    ];
+    for (const [changed, code] of table) {
+      const next = play(shadowing(install(fresh(), 'a')), [
+        { type: 'shadowed', evidence: { ...agreeing, ...changed } },
+      ]);
+      assert.equal(next.phase, code === null ? 'switching' : 'rolling-back', JSON.stringify(changed));
+      assert.equal(next.reason?.code ?? null, code);
+      assert.equal(idOf(next.active), digest('a'));
+      if (code !== null) assert.equal(next.rejected?.manifestSha256, digest('b'));
+    }
+    const bounded = shadowing(install(fresh(), 'a'));
+    const unbounded = { ...shadowPolicy, agreementMin: null };
+    const measured = { ...bounded, policy: { ...bounded.policy, shadow: unbounded } };
+    const passed = play(measured, [
+      { type: 'shadowed', evidence: { ...agreeing, compared: 0, agreement: null } },
+    ]);
+    assert.equal(passed.phase, 'switching', 'without a bound it is only measured');
+  });
+
+  test('a runtime that does not end shadowing is not waited for', () => {
+    const state = shadowing(install(fresh(), 'a'));
+    assert.equal(step(state, { type: 'deadline', lastProblem: null }, 63_999).next.phase, 'shadowing');
+    const missed = step(state, { type: 'deadline', lastProblem: null }, 64_000).next;
+    assert.deepEqual([missed.phase, missed.reason?.code], ['rolling-back', 'deadline-missed']);
   });
 
   test('any failure before the switch leaves the active release alone', () => {
@@ -310,7 +382,9 @@ describe('time and reboots', () => {
     fc.constant<MachineEvent>({ type: 'booted' }),
     fc.record({
       type: fc.constant('assigned' as const),
-      release: fc.tuple(name, fc.constantFrom('r', 's')).map(([n, r]) => assigned(n, r, 10)),
+      release: fc
+        .tuple(name, fc.constantFrom('r', 's'), fc.boolean())
+        .map(([n, r, shadow]) => (shadow ? withShadow(n, r) : assigned(n, r, 10))),
     }),
     fc.constant<MachineEvent>({ type: 'removed' }),
     fc.constant<MachineEvent>({ type: 'deadline', lastProblem: null }),
@@ -326,6 +400,9 @@ describe('time and reboots', () => {
     fc
       .constantFrom(evidence, { ...evidence, goldenPassed: 1 })
       .map((of): MachineEvent => ({ type: 'probed', evidence: of, limits: {} })),
+    fc
+      .constantFrom(agreeing, { ...agreeing, agreement: 0.1 })
+      .map((of): MachineEvent => ({ type: 'shadowed', evidence: of })),
     fc.option(name).map((n): MachineEvent => served(n)),
     name.map((n): MachineEvent => ({ type: 'serve-failed', manifestSha256: digest(n), reason })),
     fc.constantFrom<MachineEvent>(healthy, { type: 'health', answer: refuse('model-crashed', '') }),
@@ -340,6 +417,7 @@ describe('time and reboots', () => {
       verifying: { type: 'verified' },
       staging: { type: 'staged' },
       probing: { type: 'probed', evidence, limits: {} },
+      shadowing: { type: 'shadowed', evidence: agreeing },
       soaking: healthy,
     };
     return next[state.phase] ?? { type: 'served', manifestSha256: idOf(servingTarget(state)) };
@@ -362,7 +440,7 @@ describe('time and reboots', () => {
           const event = drawn === 'go' ? progress(before) : drawn;
           const { next, effects, journal } = step(state, event, nowMs);
           state = next;
-          if (event.type === 'probed' && before.phase === 'probing' && next.phase === 'switching') {
+          if (event.type === 'probed' && before.phase === 'probing' && next.candidate !== null) {
             proven.add(before.candidate?.manifestSha256 ?? '');
           }
           const target = servingTarget(next);

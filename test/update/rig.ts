@@ -56,7 +56,13 @@ export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
   const catalogue = createCatalogue(seed);
   const store = createSimStore(world, { migrations: updateMigrations, onCommit: async () => undefined });
   const none = () => undefined;
-  const witness = { loading: none, probing: none, activating: none, deactivating: none };
+  const witness = {
+    loading: none,
+    probing: none,
+    shadowing: none,
+    activating: none,
+    deactivating: none,
+  };
   let of = world.boot('device');
   let life: { runtime: SimRuntime; updater: Updater } | null = null;
 

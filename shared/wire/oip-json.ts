@@ -6,10 +6,9 @@ import type { ErrorCode } from '../kernel/codes.ts';
 import type { Result } from '../kernel/result.ts';
 import { type JsonReader, readWhole } from './json-reader.ts';
 import {
-  binaryUnsupported,
+  type DataElsewhere,
   joinParts,
   type OipParameters,
-  type ReadDataFile,
   readName,
   readParameters,
   readTensors,
@@ -32,22 +31,18 @@ export interface InferResponse {
   modelName: string;
   modelVersion: string;
   id?: string;
+  parameters?: OipParameters;
   outputs: Tensor[];
 }
 
 /**
  * Parses and checks an inference request. Data may be flat or nested as its shape; integers are
- * exact; FP16 is given as numbers; BOOL as true/false or 1/0. Refusals: `infer-invalid` and
- * `infer-unsupported` (binary tensor data).
+ * exact; FP16 is given as numbers; BOOL as true/false or 1/0. Refusal: `infer-invalid`.
  */
 export function parseInferRequest(body: Uint8Array): Result<InferRequest> {
-  const parsed = readWhole(body, 'infer-invalid', { bareNonFinite: false }, (reader) =>
+  return readWhole(body, 'infer-invalid', { bareNonFinite: false }, (reader) =>
     readInferRequest(reader, null),
   );
-  if (!parsed.ok && parsed.refusal.detail.endsWith(binaryUnsupported)) {
-    return { ok: false, refusal: { code: 'infer-unsupported', detail: parsed.refusal.detail } };
-  }
-  return parsed;
 }
 
 /** Parses an inference response, as a client. Refusal: `code`. */
@@ -55,14 +50,16 @@ export function parseInferResponse(
   body: Uint8Array,
   code: ErrorCode = 'infer-invalid',
 ): Result<InferResponse> {
-  return readWhole(body, code, { bareNonFinite: false }, (reader) => {
-    const response = readInferResponse(reader, null);
-    if (response.modelName === '') reader.fail('model_name is missing');
-    return response;
-  });
+  return readWhole(body, code, { bareNonFinite: false }, (reader) => readNamedResponse(reader, null));
 }
 
-export function readInferRequest(reader: JsonReader, dataFile: ReadDataFile | null): InferRequest {
+export function readNamedResponse(reader: JsonReader, elsewhere: DataElsewhere): InferResponse {
+  const response = readInferResponse(reader, elsewhere);
+  if (response.modelName === '') reader.fail('model_name is missing');
+  return response;
+}
+
+export function readInferRequest(reader: JsonReader, elsewhere: DataElsewhere): InferRequest {
   const request: InferRequest = { inputs: [] };
   let given = false;
   reader.object((key) => {
@@ -70,7 +67,7 @@ export function readInferRequest(reader: JsonReader, dataFile: ReadDataFile | nu
     else if (key === 'parameters') request.parameters = readParameters(reader);
     else if (key === 'inputs') {
       given = true;
-      request.inputs = readTensors(reader, 'input', dataFile);
+      request.inputs = readTensors(reader, 'input', elsewhere);
     } else if (key === 'outputs') request.outputs = readRequestedOutputs(reader);
     else reader.skip();
   });
@@ -78,16 +75,17 @@ export function readInferRequest(reader: JsonReader, dataFile: ReadDataFile | nu
   return request;
 }
 
-export function readInferResponse(reader: JsonReader, dataFile: ReadDataFile | null): InferResponse {
+export function readInferResponse(reader: JsonReader, elsewhere: DataElsewhere): InferResponse {
   const response: InferResponse = { modelName: '', modelVersion: '', outputs: [] };
   let given = false;
   reader.object((key) => {
     if (key === 'model_name') response.modelName = readName(reader, key);
     else if (key === 'model_version') response.modelVersion = readName(reader, key);
     else if (key === 'id') response.id = readName(reader, key);
+    else if (key === 'parameters') response.parameters = readParameters(reader);
     else if (key === 'outputs') {
       given = true;
-      response.outputs = readTensors(reader, 'output', dataFile);
+      response.outputs = readTensors(reader, 'output', elsewhere);
     } else reader.skip();
   });
   if (!given) reader.fail('outputs is missing');
@@ -112,18 +110,31 @@ function readRequestedOutputs(reader: JsonReader): { name: string; parameters?: 
   return outputs;
 }
 
-/** OIP inference response. Integers are exact literals; see tensor-json.ts for NaN. */
-export function encodeInferResponse(response: InferResponse): Uint8Array {
+/** What stands before the outputs of a response. */
+export function responseHead(response: InferResponse): string {
   const id = response.id === undefined ? '' : `,"id":${JSON.stringify(response.id)}`;
+  const parameters =
+    response.parameters === undefined ? '' : `,"parameters":${JSON.stringify(response.parameters)}`;
   const head = `{"model_name":${JSON.stringify(response.modelName)},"model_version":${JSON.stringify(response.modelVersion)}`;
-  return joinParts([`${head}${id},"outputs":[`, ...tensorsParts(response.outputs), ']}']);
+  return `${head}${id}${parameters},"outputs":[`;
 }
 
-/** OIP inference request, for clients, tests and golden files. */
-export function encodeInferRequest(request: InferRequest): Uint8Array {
+/** OIP inference response. Integers are exact literals; see tensor-json.ts for NaN. */
+export function encodeInferResponse(response: InferResponse): Uint8Array {
+  return joinParts([responseHead(response), ...tensorsParts(response.outputs), ']}']);
+}
+
+/** What stands before and behind the inputs of a request. */
+export function requestFrame(request: InferRequest): { head: string; tail: string } {
   const id = request.id === undefined ? '' : `"id":${JSON.stringify(request.id)},`;
   const parameters =
     request.parameters === undefined ? '' : `"parameters":${JSON.stringify(request.parameters)},`;
   const outputs = request.outputs === undefined ? '' : `,"outputs":${JSON.stringify(request.outputs)}`;
-  return joinParts([`{${id}${parameters}"inputs":[`, ...tensorsParts(request.inputs), `]${outputs}}`]);
+  return { head: `{${id}${parameters}"inputs":[`, tail: `]${outputs}}` };
+}
+
+/** OIP inference request, for clients, tests and golden files. */
+export function encodeInferRequest(request: InferRequest): Uint8Array {
+  const { head, tail } = requestFrame(request);
+  return joinParts([head, ...tensorsParts(request.inputs), tail]);
 }

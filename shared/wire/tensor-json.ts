@@ -30,6 +30,13 @@ export const tensorsMax = 1024;
 /** How a tensor's data may stand outside the JSON: golden cases name a file, a request cannot. */
 export type ReadDataFile = (file: string) => Uint8Array | null;
 
+/** The bytes behind the JSON of a binary message (oip-binary.ts): tensors take them in order. */
+export interface BinaryTail {
+  /** The next `length` bytes, null where so many are not there. */
+  take(length: number): Uint8Array | null;
+}
+export type DataElsewhere = ReadDataFile | BinaryTail | null;
+
 export function readName(reader: JsonReader, what: string): string {
   if (!reader.nextIsString()) reader.fail(`${what} must be a string`);
   const name = reader.string();
@@ -52,12 +59,12 @@ export function readParameters(reader: JsonReader): OipParameters {
 export function readTensors(
   reader: JsonReader,
   what: 'input' | 'output',
-  dataFile: ReadDataFile | null,
+  elsewhere: DataElsewhere,
 ): Tensor[] {
   const tensors: Tensor[] = [];
   reader.list((index) => {
     if (index === tensorsMax) reader.fail(`more than ${tensorsMax} ${what}s`);
-    const tensor = readTensor(reader, `${what}s.${index}`, dataFile);
+    const tensor = readTensor(reader, `${what}s.${index}`, elsewhere);
     if (tensors.some((other) => other.name === tensor.name))
       reader.fail(`the ${what} ${tensor.name} stands twice`);
     tensors.push(tensor);
@@ -65,10 +72,7 @@ export function readTensors(
   return tensors;
 }
 
-/** How the detail of a refusal ends that is about the binary extension. */
-export const binaryUnsupported = 'binary tensor data is not supported';
-
-function readTensor(reader: JsonReader, where: string, dataFile: ReadDataFile | null): Tensor {
+function readTensor(reader: JsonReader, where: string, elsewhere: DataElsewhere): Tensor {
   let name = '';
   let datatype: Datatype | null = null;
   let shape: number[] | null = null;
@@ -97,29 +101,38 @@ function readTensor(reader: JsonReader, where: string, dataFile: ReadDataFile | 
     data = readData(reader, where, datatype, shape);
     reader.seek(end);
   }
-  const file = parameters['binary_data_file'];
-  if (dataFile !== null && file !== undefined) {
-    if (data !== null) reader.fail(`${where} (${name}): data stands in the file and beside it`);
-    return readDataFile(reader, `${where} (${name})`, dataFile, file, { name, datatype, shape });
+  const outside = readElsewhere(reader, `${where} (${name})`, elsewhere, parameters);
+  if (outside === null) {
+    if (data === null) return reader.fail(`${where} (${name}): data is missing`);
+    return { name, datatype, shape, data };
   }
-  if (data === null && parameters['binary_data_size'] !== undefined)
-    reader.fail(`${where} (${name}): ${binaryUnsupported}`);
-  if (data === null) return reader.fail(`${where} (${name}): data is missing`);
-  return { name, datatype, shape, data };
-}
-
-function readDataFile(
-  reader: JsonReader,
-  where: string,
-  dataFile: ReadDataFile,
-  file: string | number | boolean,
-  head: Omit<Tensor, 'data'>,
-): Tensor {
-  const bytes = typeof file === 'string' ? dataFile(file) : null;
-  if (bytes === null) return reader.fail(`${where}: the data file ${JSON.stringify(file)} is not there`);
-  const tensor = tensorFromBytes(head.name, head.datatype, head.shape, bytes);
+  if (data !== null) reader.fail(`${where} (${name}): data stands in the JSON and outside it`);
+  const tensor = tensorFromBytes(name, datatype, shape, outside);
   if (!tensor.ok) return reader.fail(`${where}: ${tensor.refusal.detail}`);
   return tensor.value;
+}
+
+/** The tensor's bytes where its parameters say that they stand outside the JSON, else null. */
+function readElsewhere(
+  reader: JsonReader,
+  where: string,
+  elsewhere: DataElsewhere,
+  parameters: OipParameters,
+): Uint8Array | null {
+  if (typeof elsewhere === 'function') {
+    const file = parameters['binary_data_file'];
+    if (file === undefined) return null;
+    const bytes = typeof file === 'string' ? elsewhere(file) : null;
+    return bytes ?? reader.fail(`${where}: the data file ${JSON.stringify(file)} is not there`);
+  }
+  const length = parameters['binary_data_size'];
+  if (length === undefined) return null;
+  if (elsewhere === null) {
+    return reader.fail(`${where}: binary_data_size without the header Inference-Header-Content-Length`);
+  }
+  if (typeof length !== 'number' || !Number.isSafeInteger(length) || length < 0)
+    return reader.fail(`${where}: binary_data_size must be a whole number of at least 0`);
+  return elsewhere.take(length) ?? reader.fail(`${where}: fewer than ${length} bytes follow for it`);
 }
 
 function readDatatype(reader: JsonReader, where: string): Datatype {
@@ -313,11 +326,16 @@ export function tensorsParts(tensors: readonly Tensor[]): TextPart[] {
   return tensors.flatMap((tensor, index) => [index === 0 ? '' : ',', ...tensorParts(tensor, null)]);
 }
 
-/** One tensor as an OIP JSON object, flat; with `file` its data stands there instead. */
-export function tensorParts(tensor: Tensor, file: string | null): TextPart[] {
+/**
+ * One tensor as an OIP JSON object, flat. Where its data stands elsewhere: the name of the file, or how many
+ * bytes of it follow the JSON.
+ */
+export function tensorParts(tensor: Tensor, elsewhere: string | number | null): TextPart[] {
   const { name, shape, datatype } = tensor;
   const head = `{"name":${JSON.stringify(name)},"shape":[${shape.join(',')}],"datatype":"${datatype}"`;
-  if (file !== null) return [`${head},"parameters":{"binary_data_file":${JSON.stringify(file)}}}`];
+  if (typeof elsewhere === 'string')
+    return [`${head},"parameters":{"binary_data_file":${JSON.stringify(elsewhere)}}}`];
+  if (elsewhere !== null) return [`${head},"parameters":{"binary_data_size":${elsewhere}}}`];
   return [`${head},"data":[`, dataText(tensor), ']}'];
 }
 

@@ -45,7 +45,7 @@ const bySchema =
 
 const formats: Record<string, { outcomes: string[]; judge(bytes: Uint8Array): string }> = {
   'oip-infer-request': {
-    outcomes: ['accepted', 'infer-invalid', 'infer-unsupported'],
+    outcomes: ['accepted', 'infer-invalid'],
     judge: (bytes) => outcomeOf(parseInferRequest(bytes)),
   },
   golden: {

@@ -40,6 +40,8 @@ export interface StartAgentOptions {
   http: { host: string; port: number };
   /** Needed where `http.host` is not loopback. */
   token?: string;
+  /** What `GET /v2` says instead of the agent's own name and extensions. */
+  server?: { name?: string; extensions?: readonly string[] };
   claim?: ClaimFile;
   /** The device's own; the claim's win. */
   labels: Labels;
@@ -278,6 +280,8 @@ async function compose(
     status,
     record: recording.record,
     version: info.version,
+    ...(options.server?.name === undefined ? {} : { serverName: options.server.name }),
+    ...(options.server?.extensions === undefined ? {} : { serverExtensions: options.server.extensions }),
     clock,
     log,
   });

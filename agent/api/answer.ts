@@ -11,14 +11,16 @@ import type { BodyReader } from './body.ts';
 
 export interface Answer {
   status: number;
-  body: Uint8Array;
+  /** In pieces where they lie in different places: large ones are sent without being joined. */
+  body: Uint8Array | readonly Uint8Array[];
   headers?: Record<string, string>;
 }
 
 export interface RouteParts {
   inference: InferenceHost;
   status: () => Promise<AgentStatus>;
-  version: string;
+  /** What `GET /v2` says of this server. */
+  server: { name: string; version: string; extensions: readonly string[] };
   body: BodyReader;
   /** Its limit is lower: records are kept, requests are answered. */
   recordsBody: BodyReader;

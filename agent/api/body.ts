@@ -1,11 +1,13 @@
 // Why: request bodies come from anybody who reaches the port: bounded in bytes, in time and in sum.
-// Trusts: nothing. Must never: take memory by a length that was only promised.
+// Trusts: nothing. Must never: take memory by a length that was only promised, or inflate more than it may keep.
 
 import type { IncomingMessage } from 'node:http';
 import type { Clock } from '../../shared/kernel/ports.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import { createUnpacker, readCoding, type Unpacker } from './coding.ts';
 
 export interface BodyLimits {
+  /** Of the body as it is used: after it was inflated. */
   bytesMax: number;
   /** From the head of the request to the last byte of its body. */
   timeoutMs: number;
@@ -13,89 +15,162 @@ export interface BodyLimits {
   totalBytesMax: number;
 }
 
-export interface BodyReader {
-  /**
-   * The whole body; give its memory back with `done` when it was used. Refusals: `body-too-large`,
-   * `body-timeout`, `infer-queue-full` (too many bytes wait), `infer-unsupported` (compressed),
-   * `interrupted` (the client went away).
-   */
-  read(request: IncomingMessage): Promise<Result<{ bytes: Uint8Array; done(): void }>>;
+export interface Body {
+  bytes: Uint8Array;
+  /** Gives its memory back to the common bound; call it once, when the bytes are no longer used. */
+  done(): void;
 }
 
-/** Capacity taken at once for a body whose length is not known. */
-const firstBytes = 16 * 1024;
+export interface BodyReader {
+  /**
+   * The whole body, inflated where it comes in gzip or deflate. From `alignAt` on it lies aligned to 8 bytes, unless
+   * it is small. Refusals: `body-too-large`, `body-timeout`, `body-malformed` (no valid gzip), `body-encoding`
+   * (another coding), `infer-queue-full` (too many bytes wait), `interrupted` (the client went away).
+   */
+  read(request: IncomingMessage, alignAt?: number): Promise<Result<Body>>;
+}
+
+/** Memory is taken in steps of what already came, so that nobody gets it for a promise. */
+const firstBytes = 64 * 1024;
+const growth = 8;
+
+/** Bytes in memory that grows as they come. */
+class Gathering {
+  readonly #ceiling: number;
+  readonly #offset: number;
+  readonly #take: (bytes: number) => boolean;
+  #memory: Buffer = Buffer.alloc(0);
+  #filled = 0;
+  /** The only piece so far, not copied: most bodies come in one. */
+  #single: Buffer | null = null;
+  /** Memory that was asked for. */
+  held = 0;
+
+  constructor(ceiling: number, alignAt: number, take: (bytes: number) => boolean) {
+    this.#ceiling = ceiling;
+    this.#offset = (8 - (alignAt % 8)) % 8;
+    this.#take = take;
+  }
+
+  get length(): number {
+    return this.#single?.length ?? this.#filled;
+  }
+
+  /** False where there is no room. */
+  add(piece: Buffer): boolean {
+    if (this.length === 0 && piece.length <= firstBytes) {
+      if (!this.#hold(piece.length)) return false;
+      this.#single = piece;
+      return true;
+    }
+    const first = this.#single;
+    this.#single = null;
+    return (first === null || this.#append(first)) && this.#append(piece);
+  }
+
+  bytes(): Uint8Array {
+    return this.#single ?? this.#memory.subarray(this.#offset, this.#offset + this.#filled);
+  }
+
+  #hold(bytes: number): boolean {
+    if (bytes > this.held && !this.#take(bytes - this.held)) return false;
+    this.held = Math.max(this.held, bytes);
+    return true;
+  }
+
+  #append(piece: Buffer): boolean {
+    const needed = this.#filled + piece.length;
+    if (this.#offset + needed > this.#memory.length) {
+      const capacity = Math.min(this.#ceiling, Math.max(needed, needed * growth, firstBytes));
+      if (!this.#hold(capacity)) return false;
+      const larger = Buffer.allocUnsafeSlow(this.#offset + capacity);
+      this.#memory.copy(larger, this.#offset, this.#offset, this.#offset + this.#filled);
+      this.#memory = larger;
+    }
+    piece.copy(this.#memory, this.#offset + this.#filled);
+    this.#filled = needed;
+    return true;
+  }
+}
 
 export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
   let heldBytes = 0;
+  const take = (bytes: number): boolean => {
+    if (heldBytes + bytes > limits.totalBytesMax) return false;
+    heldBytes += bytes;
+    return true;
+  };
 
-  const read = (request: IncomingMessage): Promise<Result<{ bytes: Uint8Array; done(): void }>> => {
-    const encoding = request.headers['content-encoding'] ?? 'identity';
-    if (encoding !== 'identity') {
-      return Promise.resolve(refuse('infer-unsupported', `bodies in ${JSON.stringify(encoding)} encoding`));
-    }
+  const read = async (request: IncomingMessage, alignAt = 0): Promise<Result<Body>> => {
+    const coding = readCoding(request.headers['content-encoding']);
+    if (!coding.ok) return coding;
     const announced = request.headers['content-length'];
     const announcedBytes = announced === undefined ? null : Number(announced);
     if (announcedBytes !== null && announcedBytes > limits.bytesMax) {
-      return Promise.resolve(
-        refuse('body-too-large', `a body of ${announcedBytes} bytes; the limit is ${limits.bytesMax}`),
-      );
+      return refuse('body-too-large', `a body of ${announcedBytes} bytes; the limit is ${limits.bytesMax}`);
     }
-    return new Promise((resolve) => {
-      let bytes = Buffer.allocUnsafe(0);
-      let filled = 0;
-      let settled = false;
-      const timer = clock.timer(limits.timeoutMs);
+    const ceiling = coding.value === null && announcedBytes !== null ? announcedBytes : limits.bytesMax;
+    const gathering = new Gathering(ceiling, alignAt, take);
+    const refusal = await receive(request, coding.value, gathering);
+    if (refusal !== null) {
+      heldBytes -= gathering.held;
+      // The rest is not read: the answer goes out and the connection is closed.
+      request.pause();
+      return { ok: false, refusal };
+    }
+    let used = false;
+    const done = (): void => {
+      if (!used) heldBytes -= gathering.held;
+      used = true;
+    };
+    return ok({ bytes: gathering.bytes(), done });
+  };
 
-      const release = (): void => {
-        heldBytes -= bytes.length;
-        bytes = Buffer.allocUnsafe(0);
-      };
-      const settle = (outcome: Result<{ bytes: Uint8Array; done(): void }>): void => {
+  /** Null once the whole body is in `gathering`. */
+  const receive = (
+    request: IncomingMessage,
+    coding: 'gzip' | 'deflate' | null,
+    gathering: Gathering,
+  ): Promise<Refusal | null> =>
+    new Promise((resolve) => {
+      const timer = clock.timer(limits.timeoutMs);
+      let unpacker: Unpacker | null = null;
+      let settled = false;
+      const settle = (code: Refusal['code'] | null, detail = ''): void => {
         if (settled) return;
         settled = true;
         timer.cancel();
         request.off('data', onData);
-        if (!outcome.ok) {
-          release();
-          // The rest is not read: the answer goes out and the connection is closed.
-          request.pause();
-        }
-        resolve(outcome);
+        unpacker?.stop();
+        resolve(code === null ? null : { code, detail });
       };
-      /** Grows as bytes come, doubling, up to what was announced; false where there is no room. */
-      const makeRoom = (needed: number): boolean => {
-        if (needed <= bytes.length) return true;
-        const ceiling = announcedBytes ?? limits.bytesMax;
-        const capacity = Math.min(ceiling, Math.max(needed, bytes.length * 4, firstBytes));
-        if (heldBytes + capacity - bytes.length > limits.totalBytesMax) return false;
-        const larger = Buffer.allocUnsafeSlow(capacity);
-        bytes.copy(larger, 0, 0, filled);
-        heldBytes += capacity - bytes.length;
-        bytes = larger;
-        return true;
+      const keep = (piece: Buffer): void => {
+        if (settled) return;
+        if (gathering.length + piece.length > limits.bytesMax)
+          settle('body-too-large', `more than ${limits.bytesMax} bytes`);
+        else if (!gathering.add(piece)) settle('infer-queue-full', 'too many large requests at once');
       };
-      const onData = (chunk: Buffer): void => {
-        const needed = filled + chunk.length;
-        if (needed > limits.bytesMax) {
-          settle(refuse('body-too-large', `more than ${limits.bytesMax} bytes`));
-          return;
-        }
-        if (!makeRoom(needed)) {
-          settle(refuse('infer-queue-full', 'too many large requests at once'));
-          return;
-        }
-        chunk.copy(bytes, filled);
-        filled = needed;
-      };
+      if (coding !== null) {
+        unpacker = createUnpacker(coding, {
+          piece: keep,
+          // What is not inflated yet waits in the socket, not here.
+          hold: () => request.pause(),
+          goOn: () => {
+            if (!settled) request.resume();
+          },
+          end: (fault) => settle(fault === null ? null : 'body-malformed', fault ?? ''),
+        });
+      }
+      const onData = (chunk: Buffer): void => (unpacker === null ? keep(chunk) : unpacker.write(chunk));
       request.on('data', onData);
-      request.once('end', () => settle(ok({ bytes: bytes.subarray(0, filled), done: release })));
-      const aborted = (): void => settle(refuse('interrupted', 'the client went away'));
+      request.once('end', () => (unpacker === null ? settle(null) : unpacker.end()));
+      const aborted = (): void => {
+        if (!request.complete) settle('interrupted', 'the client went away');
+      };
       request.once('error', aborted);
       request.once('close', aborted);
-      void timer.done.then(() =>
-        settle(refuse('body-timeout', `no complete body within ${limits.timeoutMs} ms`)),
-      );
+      void timer.done.then(() => settle('body-timeout', `no complete body within ${limits.timeoutMs} ms`));
     });
-  };
+
   return { read };
 }

@@ -7,16 +7,15 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP } from 'node:net';
 import { watchLoopDelay } from '../../shared/host/loop-delay.ts';
-import { codes } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
-import type { Refusal } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
 import { routeRequest } from './routes.ts';
+import { createBrokenRequests, refusalAnswer, send } from './send.ts';
 
 export interface AgentHttpOptions {
   host: string;
@@ -31,6 +30,9 @@ export interface AgentHttpOptions {
   log: Log;
   /** The agent's version, for `GET /v2`. */
   version?: string;
+  /** What `GET /v2` says instead of its own name and extensions. */
+  serverName?: string;
+  serverExtensions?: readonly string[];
   body?: Partial<BodyLimits>;
   /** How long `close` lets requests finish. */
   drainMs?: number;
@@ -53,6 +55,15 @@ const recordsBodyDefaults: BodyLimits = {
   timeoutMs: 30_000,
   totalBytesMax: 8 * limits.recordsBodyBytesMax,
 };
+/** As Triton spells them. Loading is not among them: models come by rollouts. */
+const serverExtensionsDefault = [
+  'binary_tensor_data',
+  'model_repository',
+  'model_repository(index)',
+  'parameters',
+  'statistics',
+];
+const serverNameDefault = 'lepton-agent';
 const drainDefaultMs = 10_000;
 /** Connections at once; a device serves a few applications, and each costs memory. */
 const connectionsMax = 256;
@@ -85,45 +96,6 @@ function createGate(token: string | undefined): (request: IncomingMessage) => bo
     // Digests have one length, so that the comparison tells nothing about the token.
     return given !== undefined && timingSafeEqual(digest(given), expected);
   };
-}
-
-export function refusalAnswer(refusal: Refusal): Answer {
-  const body = Buffer.from(JSON.stringify({ error: refusal.detail }), 'utf8');
-  return { status: codes[refusal.code].http, body, headers: { 'x-lepton-code': refusal.code } };
-}
-
-/** How long a refused body is read and thrown away, so that its sender gets to read why. */
-const lingerMs = 2_000;
-
-async function send(
-  request: IncomingMessage,
-  response: ServerResponse,
-  answer: Answer,
-  clock: Clock,
-): Promise<void> {
-  if (response.headersSent || response.destroyed) return;
-  const whole = request.complete;
-  response.writeHead(answer.status, {
-    'content-type': 'application/json',
-    'content-length': answer.body.length,
-    'cache-control': 'no-store',
-    ...answer.headers,
-    // Bytes that were not read must not be taken for the next request.
-    ...(whole ? {} : { connection: 'close' }),
-  });
-  const body = request.method === 'HEAD' ? undefined : answer.body;
-  if (whole) {
-    response.end(body);
-    return;
-  }
-  // Closing now would reset the connection under a client that still sends, and lose the answer.
-  if (body !== undefined) response.write(body);
-  const patience = clock.timer(lingerMs);
-  const sent = new Promise<void>((resolve) => request.once('end', resolve).once('close', resolve));
-  request.resume();
-  await Promise.race([sent, patience.done]);
-  patience.cancel();
-  response.end();
 }
 
 function listen(server: Server, host: string, port: number): Promise<AddressInfo> {
@@ -160,7 +132,11 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const parts: RouteParts = {
     inference,
     status: options.status,
-    version: options.version ?? 'unknown',
+    server: {
+      name: options.serverName ?? serverNameDefault,
+      version: options.version ?? 'unknown',
+      extensions: options.serverExtensions ?? serverExtensionsDefault,
+    },
     ...(options.record === undefined ? {} : { record: options.record }),
     body: createBodyReader(clock, { ...bodyDefaults, ...options.body }),
     recordsBody: createBodyReader(clock, recordsBodyDefaults),
@@ -173,7 +149,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     let answer: Answer;
     try {
-      const routed = await routeRequest(request, parts);
+      const routed = await routeRequest(request, response, parts);
       if (routed.ok) answer = routed.value;
       else {
         answer = refusalAnswer(routed.refusal);
@@ -190,6 +166,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     await send(request, response, answer, clock);
   };
 
+  const broken = createBrokenRequests(clock);
   const server = createServer(
     {
       noDelay: true,
@@ -198,8 +175,12 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       requestTimeout: 0,
       connectionsCheckingInterval: 2_000,
     },
-    (request, response) => void handle(request, response),
+    (request, response) => {
+      broken.answering(request.socket, response);
+      void handle(request, response);
+    },
   );
+  server.on('clientError', broken.refuse);
   server.maxConnections = connectionsMax;
   // Longer than the pools of usual clients, so that they close first and no request meets a closing door.
   server.keepAliveTimeout = 30_000;

@@ -2,15 +2,25 @@
 // Trusts: nothing in the request. Must never: ignore an option that would change the answer's meaning;
 // what cannot be served is refused with 501.
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import {
+  binaryOutputs,
+  encodeBinaryResponse,
+  type IsBinary,
+  jsonLengthHeader,
+  parseBinaryRequest,
+  parseRawInput,
+  readJsonLength,
+} from '../../shared/wire/oip-binary.ts';
 import {
   encodeInferResponse,
   type InferRequest,
+  type InferResponse,
   type OipParameters,
   parseInferRequest,
 } from '../../shared/wire/oip-json.ts';
-import type { InferenceHost, ServedModel } from '../inference/host.ts';
+import type { InferAnswer, InferenceHost, ServedModel } from '../inference/host.ts';
 import type { Answer, RouteParts } from './answer.ts';
 
 export function findModel(
@@ -18,9 +28,8 @@ export function findModel(
   name: string,
   version: string | null,
 ): Result<ServedModel> {
-  const model = inference.models().find(({ as }) => as === name);
-  if (model === undefined)
-    return refuse('infer-unknown-model', `no model ${JSON.stringify(name)} is served here`);
+  const model = inference.model(name);
+  if (model === null) return refuse('infer-unknown-model', `no model ${JSON.stringify(name)} is served here`);
   if (version !== null && version !== model.version) {
     return refuse('infer-unknown-model', `${name} is served in version ${model.version} only`);
   }
@@ -28,27 +37,99 @@ export function findModel(
 }
 
 /** Parameters that would change what the answer means, and that this version does not serve. */
-const unsupportedParameters = ['binary_data', 'binary_data_output', 'classification', 'shared_memory_region'];
-const sequenceParameters = ['sequence_id', 'sequence_start', 'sequence_end'];
+const unsupportedParameters = ['classification', 'shared_memory_region'];
 
-/** `sequence_id: 0`, `binary_data: false` and their like ask for nothing. */
+/** `classification: 0`, `sequence_id: ""` and their like ask for nothing. */
 function asksForSomething(parameters: OipParameters | undefined, name: string): boolean {
   const value = parameters?.[name];
   return value !== undefined && value !== false && value !== 0 && value !== '';
 }
 
-function unsupportedOption(request: InferRequest): string | null {
-  for (const name of [...unsupportedParameters, ...sequenceParameters]) {
-    if (asksForSomething(request.parameters, name)) return name;
-    for (const output of request.outputs ?? []) {
-      if (asksForSomething(output.parameters, name)) return name;
-    }
+/** What the parameters of a request ask for, in order: whether it can be served, and whether it makes sense. */
+function checkOptions(request: InferRequest): Result<void> {
+  const { parameters, outputs = [] } = request;
+  for (const name of unsupportedParameters) {
+    if ([request, ...outputs].some((one) => asksForSomething(one.parameters, name)))
+      return refuse('infer-unsupported', `the parameter ${name} is not served`);
   }
-  return null;
+  const flags: [string, string | number | boolean | undefined][] = [
+    ['binary_data_output', parameters?.['binary_data_output']],
+    ...outputs.map((one): [string, string | number | boolean | undefined] => [
+      `binary_data of ${one.name}`,
+      one.parameters?.['binary_data'],
+    ]),
+  ];
+  const odd = flags.find(([, value]) => value !== undefined && typeof value !== 'boolean');
+  return odd === undefined ? ok() : refuse('infer-invalid', `${odd[0]} must be true or false`);
+}
+
+const sequenceParameters = ['sequence_id', 'sequence_start', 'sequence_end'];
+
+/** Whether a request belongs to a sequence, whose state would be kept here between requests. */
+export function isSequence(parameters: OipParameters | undefined): boolean {
+  return parameters !== undefined && sequenceParameters.some((name) => asksForSomething(parameters, name));
+}
+
+/**
+ * How long the client wants to wait: the parameter `timeout` (microseconds) or the header `x-lepton-timeout-ms`, the
+ * shorter where both are given. Undefined: the host's own deadline.
+ */
+function deadlineOf(
+  request: IncomingMessage,
+  parameters: OipParameters | undefined,
+): Result<number | undefined> {
+  const timeout = parameters?.['timeout'];
+  if (timeout !== undefined && !(typeof timeout === 'number' && timeout >= 0))
+    return refuse('infer-invalid', 'timeout must be a number of microseconds');
+  // Zero is the protocol's "none given".
+  const inBodyMs = timeout === undefined || timeout === 0 ? undefined : timeout / 1_000;
+  const header = request.headers['x-lepton-timeout-ms'];
+  if (header === undefined) return ok(inBodyMs);
+  if (typeof header !== 'string' || !/^[1-9]\d{0,8}$/.test(header))
+    return refuse('infer-invalid', 'x-lepton-timeout-ms must be a whole number of at least 1');
+  return ok(Math.min(Number(header), inBodyMs ?? Number.POSITIVE_INFINITY));
+}
+
+interface Asked {
+  request: InferRequest;
+  isBinary: IsBinary;
+}
+
+/** `jsonBytes` is the value of `Inference-Header-Content-Length`, null where the body is JSON alone. */
+function readRequest(bytes: Uint8Array, jsonBytes: number | null, model: ServedModel): Result<Asked> {
+  if (jsonBytes === 0) {
+    const input = parseRawInput(bytes, model.inputs);
+    // Who sends no JSON has no place to ask for it: all outputs come in binary form.
+    return input.ok ? ok({ request: { inputs: [input.value] }, isBinary: () => true }) : input;
+  }
+  const parsed = jsonBytes === null ? parseInferRequest(bytes) : parseBinaryRequest(bytes, jsonBytes);
+  if (!parsed.ok) return parsed;
+  const options = checkOptions(parsed.value);
+  return options.ok ? ok({ request: parsed.value, isBinary: binaryOutputs(parsed.value) }) : options;
+}
+
+function answerOf(name: string, id: string | undefined, answer: InferAnswer, isBinary: IsBinary): Answer {
+  const response: InferResponse = {
+    modelName: name,
+    modelVersion: answer.version,
+    ...(id === undefined ? {} : { id }),
+    outputs: answer.outputs,
+  };
+  const release = { 'x-lepton-release': answer.releaseId };
+  if (!answer.outputs.some((output) => isBinary(output.name)))
+    return { status: 200, body: encodeInferResponse(response), headers: release };
+  const message = encodeBinaryResponse(response, isBinary);
+  const headers = {
+    ...release,
+    'content-type': 'application/octet-stream',
+    [jsonLengthHeader]: String(message.jsonBytes),
+  };
+  return { status: 200, body: message.pieces, headers };
 }
 
 export async function infer(
   request: IncomingMessage,
+  response: ServerResponse,
   name: string,
   version: string | null,
   parts: RouteParts,
@@ -57,27 +138,31 @@ export async function infer(
   // Before the body: whoever has the name wrong need not send megabytes.
   const model = findModel(parts.inference, name, version);
   if (!model.ok) return model;
-  if (request.headers['inference-header-content-length'] !== undefined) {
-    return refuse('infer-unsupported', 'binary tensor data; send JSON');
-  }
-  const body = await parts.body.read(request);
+  const jsonBytes = readJsonLength(request.headers[jsonLengthHeader]);
+  if (!jsonBytes.ok) return jsonBytes;
+  const body = await parts.body.read(request, jsonBytes.value ?? 0);
   if (!body.ok) return body;
-  const parsed = parseInferRequest(body.value.bytes);
-  body.value.done();
-  if (!parsed.ok) return parsed;
-  const { id, inputs, outputs } = parsed.value;
-  const unsupported = unsupportedOption(parsed.value);
-  if (unsupported !== null) return refuse('infer-unsupported', `the parameter ${unsupported} is not served`);
-  const answered = await parts.inference.infer(name, version, {
-    inputs,
-    outputs: outputs?.map((output) => output.name),
-  });
-  if (!answered.ok) return answered;
-  const response = encodeInferResponse({
-    modelName: name,
-    modelVersion: answered.value.version,
-    ...(id === undefined ? {} : { id }),
-    outputs: answered.value.outputs,
-  });
-  return ok({ status: 200, body: response });
+  const gone = new AbortController();
+  const onClose = (): void => gone.abort();
+  response.once('close', onClose);
+  try {
+    const asked = readRequest(body.value.bytes, jsonBytes.value, model.value);
+    if (!asked.ok) return asked;
+    const { id, parameters, inputs, outputs } = asked.value.request;
+    // A model with state will be served here, by the sequence's own state.
+    if (isSequence(parameters))
+      return refuse('infer-unsupported', 'sequences are not served: the model keeps no state');
+    const deadlineMs = deadlineOf(request, parameters);
+    if (!deadlineMs.ok) return deadlineMs;
+    const answered = await parts.inference.infer(name, version, {
+      inputs,
+      outputs: outputs?.map((output) => output.name),
+      deadlineMs: deadlineMs.value,
+      signal: gone.signal,
+    });
+    return answered.ok ? ok(answerOf(name, id, answered.value, asked.value.isBinary)) : answered;
+  } finally {
+    response.off('close', onClose);
+    body.value.done();
+  }
 }

@@ -1,18 +1,15 @@
 // Why: which path of the device's HTTP means what, and what the protocol wants as its answer.
 // Trusts: nothing in the request. Must never: answer a path behind the token without it.
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import {
-  type ModelMetadata,
-  onnxPlatform,
-  type RepositoryIndex,
-  type ServerMetadata,
-} from '../../shared/wire/oip.ts';
+import { type ModelMetadata, onnxPlatform, type ServerMetadata } from '../../shared/wire/oip.ts';
 import type { ServedModel } from '../inference/host.ts';
 import { type Answer, json, type RouteParts } from './answer.ts';
 import { findModel, infer } from './infer-route.ts';
 import { metrics, page } from './observe-route.ts';
+import { loadOrUnload, repositoryIndex } from './repository-route.ts';
+import { statistics } from './stats-route.ts';
 
 type FixedKind =
   | 'server'
@@ -21,13 +18,16 @@ type FixedKind =
   | 'healthz'
   | 'status'
   | 'index'
+  | 'stats'
   | 'records'
   | 'metrics'
   | 'page';
+type ModelKind = 'model' | 'model-ready' | 'model-stats' | 'infer';
 
 type Route =
   | { kind: FixedKind }
-  | { kind: 'model' | 'model-ready' | 'infer'; model: string; version: string | null };
+  | { kind: ModelKind; model: string; version: string | null }
+  | { kind: 'load'; model: string };
 
 const fixed: Record<string, FixedKind> = {
   '/': 'page',
@@ -35,10 +35,17 @@ const fixed: Record<string, FixedKind> = {
   '/v2': 'server',
   '/v2/health/live': 'live',
   '/v2/health/ready': 'ready',
+  '/v2/models/stats': 'stats',
   '/v2/repository/index': 'index',
   '/healthz': 'healthz',
   '/status': 'status',
   '/telemetry/v1/records': 'records',
+};
+
+const modelKinds: Record<string, ModelKind> = {
+  ready: 'model-ready',
+  stats: 'model-stats',
+  infer: 'infer',
 };
 
 /** Null where there is no such path. `input-invalid` where it is not even a path. */
@@ -55,12 +62,12 @@ function findRoute(url: string): Result<Route | null> {
   if (path.length > 1 && path.endsWith('/')) path = path.slice(0, -1);
   const plain = Object.hasOwn(fixed, path) ? fixed[path] : undefined;
   if (plain !== undefined) return ok({ kind: plain });
-  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|infer))?$/.exec(path);
+  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|stats|infer))?$/.exec(path);
   const model = match?.[1];
-  if (match === null || model === undefined) return ok(null);
-  const version = match[2] ?? null;
-  if (match[3] === 'infer') return ok({ kind: 'infer', model, version });
-  return ok({ kind: match[3] === 'ready' ? 'model-ready' : 'model', model, version });
+  if (match !== null && model !== undefined)
+    return ok({ kind: modelKinds[match[3] ?? ''] ?? 'model', model, version: match[2] ?? null });
+  const loaded = /^\/v2\/repository\/models\/([^/]+)\/(?:un)?load$/.exec(path)?.[1];
+  return ok(loaded === undefined ? null : { kind: 'load', model: loaded });
 }
 
 const methods: Record<Route['kind'], readonly string[]> = {
@@ -73,8 +80,11 @@ const methods: Record<Route['kind'], readonly string[]> = {
   page: ['GET', 'HEAD'],
   model: ['GET', 'HEAD'],
   'model-ready': ['GET', 'HEAD'],
+  stats: ['GET', 'HEAD'],
+  'model-stats': ['GET', 'HEAD'],
   // The extension says POST; a person types the address.
   index: ['GET', 'HEAD', 'POST'],
+  load: ['POST'],
   infer: ['POST'],
   records: ['POST'],
 };
@@ -83,7 +93,11 @@ const methods: Record<Route['kind'], readonly string[]> = {
 const open: ReadonlySet<Route['kind']> = new Set(['live', 'ready', 'healthz']);
 
 /** Answers one request. Refusals carry the code whose HTTP status is sent. */
-export async function routeRequest(request: IncomingMessage, parts: RouteParts): Promise<Result<Answer>> {
+export async function routeRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  parts: RouteParts,
+): Promise<Result<Answer>> {
   const found = findRoute(request.url ?? '');
   if (!found.ok) return found;
   const route = found.value;
@@ -120,12 +134,8 @@ export async function routeRequest(request: IncomingMessage, parts: RouteParts):
       return ok(json({ ready }, ready ? 200 : 503));
     }
     case 'server': {
-      const metadata: ServerMetadata = {
-        name: 'lepton-agent',
-        version: parts.version,
-        extensions: ['model_repository', 'model_repository(index)'],
-      };
-      return ok(json(metadata));
+      const { name, version, extensions } = parts.server;
+      return ok(json({ name, version, extensions: [...extensions] } satisfies ServerMetadata));
     }
     case 'status':
       return ok(json(await parts.status()));
@@ -134,17 +144,23 @@ export async function routeRequest(request: IncomingMessage, parts: RouteParts):
     case 'page':
       return ok(await page(request, parts));
     case 'index':
-      return ok(json(repositoryIndex(inference.models())));
+      return repositoryIndex(request, parts);
+    case 'load':
+      return loadOrUnload(route.model);
+    case 'stats':
+      return ok(statistics(inference.models()));
     case 'model':
-    case 'model-ready': {
+    case 'model-ready':
+    case 'model-stats': {
       const model = findModel(inference, route.model, route.version);
       if (!model.ok) return model;
+      if (route.kind === 'model-stats') return ok(statistics([model.value]));
       return route.kind === 'model' ? ok(json(metadataOf(model.value))) : readiness(model.value);
     }
     case 'records':
       return records(request, parts);
     case 'infer':
-      return infer(request, route.model, route.version, parts);
+      return infer(request, response, route.model, route.version, parts);
   }
 }
 
@@ -164,15 +180,6 @@ function readiness(model: ServedModel): Result<Answer> {
     ok: false,
     refusal: model.reason ?? { code: 'infer-not-ready', detail: 'the model is not ready' },
   };
-}
-
-function repositoryIndex(models: ServedModel[]): RepositoryIndex {
-  return models.map(({ as, version, ready, reason }) => ({
-    name: as,
-    version,
-    state: ready ? 'READY' : 'UNAVAILABLE',
-    reason: reason === null ? '' : `${reason.code}: ${reason.detail}`,
-  }));
 }
 
 /** Answered when every record is durable; with any refusal none of them is kept. */

@@ -56,6 +56,13 @@ async function main(): Promise<void> {
     .option('--label <key=value>', 'a label of this device; repeatable', collect, [])
     .option('--re-enroll', 'make a new key and enrol again with the claim')
     .option('--token <token>', 'bearer token for the HTTP API, needed beyond loopback (LEPTON_AGENT_TOKEN)')
+    .option('--server-name <name>', 'name that GET /v2 tells clients (LEPTON_SERVER_NAME)')
+    .option(
+      '--server-extension <name>',
+      'what GET /v2 lists instead of its own extensions; repeatable (LEPTON_SERVER_EXTENSIONS, with commas)',
+      collect,
+      [],
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')
     .action(async (flags: RunFlags) => {

@@ -6,7 +6,15 @@ import { systemEntropy } from '../../shared/host/entropy.ts';
 import { openLog } from '../../shared/host/log.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { type RunningAgent, startAgent } from '../daemon.ts';
-import { parseHostPort, parseLabels, parseLogLevel, readClaim, required, setting } from './settings.ts';
+import {
+  parseHostPort,
+  parseLabels,
+  parseLogLevel,
+  parseServer,
+  readClaim,
+  required,
+  setting,
+} from './settings.ts';
 
 export interface RunFlags {
   claim?: string;
@@ -16,6 +24,8 @@ export interface RunFlags {
   reEnroll?: boolean;
   token?: string;
   logLevel?: string;
+  serverName?: string;
+  serverExtension: string[];
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -30,6 +40,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const claimPath = setting('claim', flags.claim);
   const claim = claimPath === undefined ? null : readClaim(claimPath);
   const token = setting('token', flags.token);
+  const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
   let signals = 0;
@@ -49,6 +60,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       stateFolder,
       http,
       labels,
+      server,
       reEnroll: flags.reEnroll === true,
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),

@@ -13,6 +13,8 @@ const variables = {
   http: 'LEPTON_HTTP',
   token: 'LEPTON_AGENT_TOKEN',
   logLevel: 'LEPTON_LOG_LEVEL',
+  serverName: 'LEPTON_SERVER_NAME',
+  serverExtension: 'LEPTON_SERVER_EXTENSIONS',
 } as const;
 
 /** The flag's value, else the variable's; an empty one counts as absent. */
@@ -49,6 +51,25 @@ export function parseLabels(pairs: readonly string[]): Labels {
   const parsed = labelsSchema.safeParse(labels);
   if (!parsed.success) throw new FleetError('config-invalid', `--label: ${describeIssues(parsed.error)}`);
   return parsed.data;
+}
+
+/** What `GET /v2` shall say; keys that are absent keep the agent's own. The variable lists extensions with commas. */
+export function parseServer(
+  nameFlag: string | undefined,
+  extensionFlags: readonly string[],
+): { name?: string; extensions?: string[] } {
+  const name = setting('serverName', nameFlag);
+  const listed =
+    extensionFlags.length > 0 ? extensionFlags : setting('serverExtension', undefined)?.split(',');
+  const extensions = listed?.map((one) => one.trim()).filter((one) => one !== '');
+  for (const [flag, text] of [
+    ['--server-name', name ?? ''],
+    ...(extensions ?? []).map((one) => ['--server-extension', one] as const),
+  ] as const) {
+    if (!/^[\x20-\x7e]{0,200}$/.test(text))
+      throw new FleetError('config-invalid', `${flag}: at most 200 printable characters`);
+  }
+  return { ...(name === undefined ? {} : { name }), ...(extensions === undefined ? {} : { extensions }) };
 }
 
 const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;

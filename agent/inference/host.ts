@@ -82,6 +82,8 @@ export interface InferenceHost extends Runtime {
   infer(as: string, version: string | null, call: InferCall): Promise<Result<InferAnswer>>;
   /** What serves, sorted by name. */
   models(): ServedModel[];
+  /** What serves this name, null where nothing does. */
+  model(as: string): ServedModel | null;
   /** Requests since the start, of all models, whatever was switched meanwhile. */
   requests(): RequestCounts;
   /** Ends every child. */
@@ -298,6 +300,22 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     return ok({ releaseId: served.release.releaseId, version: served.version, outputs, runMs });
   };
 
+  const describe = ({ release, version, signature, slot }: Loaded): ServedModel => ({
+    as: release.as,
+    releaseId: release.releaseId,
+    version,
+    ready: slot.ready(),
+    reason: slot.trouble(),
+    pid: slot.pid(),
+    inputs: signature.inputs,
+    outputs: signature.outputs,
+    counters: slot.counters,
+    waiting: slot.waiting(),
+    restarts: slot.restarts(),
+    memory: { rssBytes: null, limitBytes: null },
+    provider: 'cpu',
+  });
+
   return {
     load,
 
@@ -384,24 +402,12 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
 
     requests: () => ({ ...requests }),
 
-    models: () =>
-      [...serving.values()]
-        .map(({ release, version, signature, slot }) => ({
-          as: release.as,
-          releaseId: release.releaseId,
-          version,
-          ready: slot.ready(),
-          reason: slot.trouble(),
-          pid: slot.pid(),
-          inputs: signature.inputs,
-          outputs: signature.outputs,
-          counters: slot.counters,
-          waiting: slot.waiting(),
-          restarts: slot.restarts(),
-          memory: { rssBytes: null, limitBytes: null },
-          provider: 'cpu',
-        }))
-        .sort((a, b) => (a.as < b.as ? -1 : 1)),
+    models: () => [...serving.values()].map(describe).sort((a, b) => (a.as < b.as ? -1 : 1)),
+
+    model: (as) => {
+      const served = serving.get(as);
+      return served === undefined ? null : describe(served);
+    },
 
     close: async () => {
       serving.clear();

@@ -3,7 +3,7 @@
 // Must never: be used where the answers of a model matter; it gives none.
 
 import { createCounters } from '../../agent/inference/counters.ts';
-import type { InferenceHost } from '../../agent/inference/host.ts';
+import type { InferenceHost, ServedModel } from '../../agent/inference/host.ts';
 import type { Clock, ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 
@@ -55,6 +55,13 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
   const { clock, loadMs, probe = () => goodEvidence } = options;
   const loaded = new Map<string, { as: string; releaseId: string }>();
   const serving = new Map<string, string>();
+  const describe = (as: string): ServedModel | null => {
+    const release = loaded.get(serving.get(as) ?? '');
+    if (release === undefined) return null;
+    const { releaseId } = release;
+    const version = releaseId.slice(releaseId.indexOf('@') + 1);
+    return { as, releaseId, version, ...idle, inputs: [], outputs: [] };
+  };
   return {
     async load(release) {
       await clock.timer(loadMs).done;
@@ -88,14 +95,8 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
     async infer() {
       return refuse('infer-unsupported', 'a light device runs no models');
     },
-    models: () =>
-      [...serving].flatMap(([as, manifestSha256]) => {
-        const release = loaded.get(manifestSha256);
-        if (release === undefined) return [];
-        const version = release.releaseId.slice(release.releaseId.indexOf('@') + 1);
-        const { releaseId } = release;
-        return [{ as, releaseId, version, ...idle, inputs: [], outputs: [] }];
-      }),
+    models: () => [...serving.keys()].flatMap((as) => describe(as) ?? []),
+    model: (as) => describe(as),
     requests: () => ({ answered: 0, failed: 0 }),
     async close() {
       loaded.clear();

@@ -166,6 +166,8 @@ export const codes = {
   'infer-unsupported': row(501, 'never', 'this runtime cannot serve that'),
   'infer-failed': row(500, 'never', 'ONNX Runtime refused the input; see the detail'),
   'body-too-large': row(413, 'never', 'send a smaller body'),
+  'body-malformed': row(400, 'never', 'correct the body; its gzip or deflate stream is broken'),
+  'body-encoding': row(415, 'never', 'send the body plain, in gzip or in deflate'),
   'body-timeout': row(408, 'backoff', 'send the body faster, or a smaller one'),
   'method-not-allowed': row(405, 'never', 'use the method that the documentation names'),
   'auth-required': row(401, 'never', 'send Authorization: Bearer TOKEN'),

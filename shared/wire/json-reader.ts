@@ -12,6 +12,8 @@ export type JsonPlain = string | number | boolean | null | JsonPlain[] | { [key:
 const depthMax = 64;
 /** Keys and names; tensor strings are bounded by the body alone. */
 const keyBytesMax = 4096;
+/** Each key is kept to find the one that stands twice; none of our formats comes near. */
+const keysMax = 4096;
 
 /** A syntax or content error on its way to the boundary (`readWhole`), which makes it a refusal. */
 class ReadFault extends Error {}
@@ -78,6 +80,12 @@ export class JsonReader {
     return this.peek() === QUOTE;
   }
 
+  /** Whether a list or an object comes next, which may be of any size. */
+  nextIsNested(): boolean {
+    const byte = this.peek();
+    return byte === OPEN_LIST || byte === OPEN_OBJECT;
+  }
+
   #expect(byte: number, what: string): void {
     if (this.peek() !== byte) this.fail(`not JSON: expected ${what} at byte ${this.#at}`);
     this.#at++;
@@ -117,6 +125,7 @@ export class JsonReader {
       const key = this.string();
       if (this.#at - start > keyBytesMax) this.fail('a key longer than 4096 bytes');
       if (keys.has(key)) this.fail(`the key ${JSON.stringify(key)} stands twice`);
+      if (keys.size === keysMax) this.fail(`more than ${keysMax} keys in one object`);
       keys.add(key);
       this.#expect(COLON, ':');
       each(key);

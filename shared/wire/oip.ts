@@ -69,3 +69,38 @@ export const repositoryIndexSchema = z.array(
   }),
 );
 export type RepositoryIndex = z.infer<typeof repositoryIndexSchema>;
+
+const durationSchema = z.object({ count: z.number().int(), ns: z.number().int() });
+
+/** Statistics extension, one model. Times since the release was loaded; `last_inference` 0 before the first. */
+export const modelStatisticsSchema = z.object({
+  name: z.string(),
+  version: z.string(),
+  /** Unix time in milliseconds. */
+  last_inference: z.number().int(),
+  inference_count: z.number().int(),
+  execution_count: z.number().int(),
+  inference_stats: z.object({
+    success: durationSchema,
+    fail: durationSchema,
+    queue: durationSchema,
+    compute_input: durationSchema,
+    compute_infer: durationSchema,
+    compute_output: durationSchema,
+    cache_hit: durationSchema,
+    cache_miss: durationSchema,
+  }),
+  batch_stats: z.array(
+    z.object({
+      batch_size: z.number().int(),
+      compute_input: durationSchema,
+      compute_infer: durationSchema,
+      compute_output: durationSchema,
+    }),
+  ),
+  memory_usage: z.array(z.object({ type: z.string(), id: z.number().int(), byte_size: z.number().int() })),
+});
+export type ModelStatistics = z.infer<typeof modelStatisticsSchema>;
+
+/** Statistics extension, whole answer. */
+export const statisticsSchema = z.object({ model_stats: z.array(modelStatisticsSchema) });

@@ -27,6 +27,9 @@ export type OipParameters = Record<string, string | number | boolean>;
 /** Inputs or outputs in one message; far above any model we know. */
 export const tensorsMax = 1024;
 
+/** Strings in one message: each costs ten times what the shortest text of it does. */
+export const stringsMax = 1_000_000;
+
 /** How a tensor's data may stand outside the JSON: golden cases name a file, a request cannot. */
 export type ReadDataFile = (file: string) => Uint8Array | null;
 
@@ -47,7 +50,8 @@ export function readName(reader: JsonReader, what: string): string {
 export function readParameters(reader: JsonReader): OipParameters {
   const parameters: [string, string | number | boolean][] = [];
   reader.object((key) => {
-    const value: JsonPlain = reader.plain();
+    // Before it is read: what is nested costs many times its text.
+    const value: JsonPlain = reader.nextIsNested() ? null : reader.plain();
     if (value === null || typeof value === 'object') {
       return reader.fail(`parameter ${JSON.stringify(key)} must be a string, a number or a boolean`);
     }
@@ -62,11 +66,14 @@ export function readTensors(
   elsewhere: DataElsewhere,
 ): Tensor[] {
   const tensors: Tensor[] = [];
+  let strings = 0;
   reader.list((index) => {
     if (index === tensorsMax) reader.fail(`more than ${tensorsMax} ${what}s`);
     const tensor = readTensor(reader, `${what}s.${index}`, elsewhere);
     if (tensors.some((other) => other.name === tensor.name))
       reader.fail(`the ${what} ${tensor.name} stands twice`);
+    if (tensor.datatype === 'BYTES') strings += tensor.data.length;
+    if (strings > stringsMax) reader.fail(`more than ${stringsMax} strings`);
     tensors.push(tensor);
   });
   return tensors;
@@ -107,6 +114,8 @@ function readTensor(reader: JsonReader, where: string, elsewhere: DataElsewhere)
     return { name, datatype, shape, data };
   }
   if (data !== null) reader.fail(`${where} (${name}): data stands in the JSON and outside it`);
+  if (datatype === 'BYTES' && elementCount(shape) > stringsMax)
+    reader.fail(`${where}: more than ${stringsMax} strings`);
   const tensor = tensorFromBytes(name, datatype, shape, outside);
   if (!tensor.ok) return reader.fail(`${where}: ${tensor.refusal.detail}`);
   return tensor.value;
@@ -158,9 +167,10 @@ function readShape(reader: JsonReader, where: string): number[] {
 /** Data in C order: flat, or nested exactly as the shape; a bare value where the shape is []. */
 function readData(reader: JsonReader, where: string, datatype: Datatype, shape: number[]): TensorData {
   const count = elementCount(shape);
-  // Each element takes at least one byte of text: never allocate what the body cannot fill.
-  if (count > reader.bytesLeft)
+  // Each element takes at least one byte of text, and a comma: never allocate what the body cannot fill.
+  if (2 * count - 1 > reader.bytesLeft)
     reader.fail(`${where}: the shape [${shape.join(',')}] needs ${count} elements`);
+  if (datatype === 'BYTES' && count > stringsMax) reader.fail(`${where}: more than ${stringsMax} strings`);
   const data = allocateData(datatype, count);
   const readElement = elementReader(reader, where, datatype, data);
   let filled = 0;
@@ -233,7 +243,7 @@ function elementReader(
   if (datatype === 'BOOL') {
     const flags = data as Uint8Array;
     return (index) => {
-      const value = reader.plain();
+      const value = reader.nextIsNested() ? null : reader.plain();
       if (value !== true && value !== false && value !== 0 && value !== 1)
         reader.fail(`${where}: BOOL must be true or false`);
       flags[index] = Number(value);

@@ -193,7 +193,10 @@ export function tensorFromBytes(
   if (datatype === 'BYTES') {
     const data = stringsFromBytes(bytes, count);
     if (data === null)
-      return refuse('infer-invalid', `${name}: the bytes are not ${count} strings with their lengths`);
+      return refuse(
+        'infer-invalid',
+        `${name}: the bytes are not ${count} strings in UTF-8 with their lengths`,
+      );
     return checkTensor({ name, datatype, shape, data });
   }
   const storage = storages[datatype];

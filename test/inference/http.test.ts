@@ -49,7 +49,13 @@ describe('the protocol and its errors', () => {
       json: {
         name: 'lepton-agent',
         version: '1.2.3',
-        extensions: ['model_repository', 'model_repository(index)'],
+        extensions: [
+          'binary_tensor_data',
+          'model_repository',
+          'model_repository(index)',
+          'parameters',
+          'statistics',
+        ],
       },
     });
     assert.deepEqual((await get('/v2/health/live')).json, { live: true });
@@ -68,8 +74,18 @@ describe('the protocol and its errors', () => {
     assert.deepEqual((await get('/v2/models/echo/ready')).json, { name: 'echo', ready: true });
     const index = [{ name: 'echo', version, state: 'READY', reason: '' }];
     assert.deepEqual((await get('/v2/repository/index')).json, index);
-    const posted = await post(`${http.url}/v2/repository/index`, '{}');
-    assert.deepEqual(JSON.parse(Buffer.from(posted.bytes).toString('utf8')), index);
+    for (const body of ['', '{}', '{"ready":true}', '{"ready":false}']) {
+      const posted = await post(`${http.url}/v2/repository/index`, body);
+      assert.deepEqual(JSON.parse(Buffer.from(posted.bytes).toString('utf8')), index);
+    }
+    for (const body of ['[]', '{', '{"ready":"yes"}'])
+      await expectError(await post(`${http.url}/v2/repository/index`, body), 400, 'input-invalid');
+    for (const act of ['load', 'unload'])
+      await expectError(
+        await post(`${http.url}/v2/repository/models/echo/${act}`, '{}'),
+        501,
+        'infer-unsupported',
+      );
   });
 
   test('an answer carries the version and exact 64-bit integers', async () => {
@@ -130,20 +146,21 @@ describe('the protocol and its errors', () => {
 
   test('what would change the meaning of the answer is refused, not ignored', async () => {
     const withField = (field: string) => infer(`{${field},${good.slice(1)}`);
-    await expectError(
-      await infer(good, { 'inference-header-content-length': '10' }),
-      501,
-      'infer-unsupported',
-    );
-    await expectError(await infer(good, { 'content-encoding': 'gzip' }), 501, 'infer-unsupported');
     await expectError(await withField('"parameters":{"sequence_id":7}'), 501, 'infer-unsupported');
-    await expectError(await withField('"parameters":{"binary_data_output":true}'), 501, 'infer-unsupported');
+    await expectError(await withField('"parameters":{"sequence_start":true}'), 501, 'infer-unsupported');
+    await expectError(await withField('"parameters":{"binary_data_output":"yes"}'), 400, 'infer-invalid');
+    await expectError(
+      await withField('"outputs":[{"name":"y","parameters":{"binary_data":1}}]'),
+      400,
+      'infer-invalid',
+    );
+    await expectError(await infer(good, { 'content-encoding': 'br' }), 415, 'body-encoding');
     await expectError(
       await withField('"outputs":[{"name":"y","parameters":{"classification":3}}]'),
       501,
       'infer-unsupported',
     );
-    const harmless = await withField('"parameters":{"binary_data_output":false,"priority":1}');
+    const harmless = await withField('"parameters":{"binary_data_output":false,"priority":1,"sequence_id":0,"own":"x"}');
     assert.equal(harmless.response.status, 200);
   });
 
@@ -310,7 +327,7 @@ describe('who may listen and enter', () => {
     const http = await startHttp(stage, { drainMs: 100 });
     const socket = connect(Number(new URL(http.url).port), '127.0.0.1');
     const ended = new Promise((resolve) => socket.once('close', resolve).on('error', () => undefined));
-    socket.write('POST /v2/repository/index HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n');
+    socket.write('POST /v2/nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n');
     await new Promise((resolve) => socket.once('data', resolve));
     await http.close();
     await ended;

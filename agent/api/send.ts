@@ -1,0 +1,123 @@
+// Why: how an answer leaves: packed where the client asked for it, whole before the connection is closed, and in the
+// protocol's form also where the request was not even HTTP. Trusts: the answer. Must never: leave unread bytes for the
+// next request, or answer one request with what another one earned.
+
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { codes } from '../../shared/kernel/codes.ts';
+import type { Clock } from '../../shared/kernel/ports.ts';
+import type { Refusal } from '../../shared/kernel/result.ts';
+import type { Answer } from './answer.ts';
+import { chooseCoding, pack } from './coding.ts';
+
+/** Queues empty and children start again within seconds. */
+const retryAfterSeconds = '1';
+
+export function refusalAnswer(refusal: Refusal): Answer {
+  const { http } = codes[refusal.code];
+  return {
+    status: http,
+    body: Buffer.from(JSON.stringify({ error: refusal.detail }), 'utf8'),
+    headers: {
+      'x-lepton-code': refusal.code,
+      ...(http === 503 ? { 'retry-after': retryAfterSeconds } : {}),
+      ...(refusal.code === 'body-encoding' ? { 'accept-encoding': 'gzip, deflate' } : {}),
+    },
+  };
+}
+
+/** How long a refused body is read and thrown away, so that its sender gets to read why. */
+const lingerMs = 2_000;
+
+export async function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: Answer,
+  clock: Clock,
+): Promise<void> {
+  if (response.headersSent || response.destroyed) return;
+  const whole = request.complete;
+  let pieces = answer.body instanceof Uint8Array ? [answer.body] : answer.body;
+  let bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  const headers: Record<string, string | number> = {
+    'content-type': 'application/json',
+    'cache-control': 'no-store',
+    ...answer.headers,
+  };
+  const coding = chooseCoding(request, bytes, headers['content-type'] === 'application/octet-stream');
+  const packed = coding === null ? null : await pack(coding, pieces);
+  if (coding !== null && packed !== null) {
+    pieces = [packed];
+    bytes = packed.length;
+    headers['content-encoding'] = coding;
+    headers['vary'] = 'accept-encoding';
+  }
+  headers['content-length'] = bytes;
+  // Bytes that were not read must not be taken for the next request.
+  if (!whole) headers['connection'] = 'close';
+  response.writeHead(answer.status, headers);
+  const last = pieces.length - 1;
+  // One write to the socket: head and pieces together.
+  response.cork();
+  if (request.method !== 'HEAD') for (const piece of pieces.slice(0, last)) response.write(piece);
+  const end = request.method === 'HEAD' ? undefined : pieces[last];
+  if (whole) {
+    response.end(end);
+    return;
+  }
+  // Closing now would reset the connection under a client that still sends, and lose the answer.
+  if (end !== undefined) response.write(end);
+  response.uncork();
+  const patience = clock.timer(lingerMs);
+  const sent = new Promise<void>((resolve) => request.once('end', resolve).once('close', resolve));
+  request.resume();
+  await Promise.race([sent, patience.done]);
+  patience.cancel();
+  response.end();
+}
+
+const brokenStatuses: Record<string, number> = {
+  HPE_HEADER_OVERFLOW: 431,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};
+
+export interface BrokenRequests {
+  /** Told of each request, so that no answer of another one is mistaken for its. */
+  answering(socket: Duplex, response: ServerResponse): void;
+  /** For the server's `clientError`: bytes that are no HTTP request, or not within their time. */
+  refuse(error: Error & { code?: string }, socket: Duplex): void;
+}
+
+/** Whether a refusal written now would be read as the answer to an earlier request. */
+function isOwed(latest: ServerResponse | undefined, socket: Duplex): boolean {
+  if (latest === undefined || latest.writableFinished) return false;
+  // A broken body is its own request's fault, where that one is next in line and not answered yet.
+  return latest.req.complete || latest.socket !== socket || latest.headersSent;
+}
+
+export function createBrokenRequests(clock: Clock): BrokenRequests {
+  const latest = new WeakMap<Duplex, ServerResponse>();
+  return {
+    answering: (socket, response) => void latest.set(socket, response),
+    refuse: (error, socket) => {
+      // The parser complains again of each piece that follows.
+      if (socket.writableEnded) return;
+      if (!socket.writable || error.code === 'ECONNRESET' || isOwed(latest.get(socket), socket)) {
+        socket.destroy();
+        return;
+      }
+      const status = brokenStatuses[error.code ?? ''] ?? 400;
+      const body = JSON.stringify({ error: `no valid HTTP request: ${error.message}` });
+      const code = status === 408 ? 'body-timeout' : 'input-invalid';
+      socket.end(
+        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n` +
+          `content-length: ${Buffer.byteLength(body)}\r\nx-lepton-code: ${code}\r\nconnection: close\r\n\r\n${body}`,
+      );
+      const patience = clock.timer(lingerMs);
+      socket.once('close', () => patience.cancel());
+      socket.resume();
+      void patience.done.then(() => socket.destroy());
+    },
+  };
+}

@@ -39,7 +39,7 @@ class Gathering {
   readonly #ceiling: number;
   readonly #offset: number;
   readonly #take: (bytes: number) => boolean;
-  #memory: Buffer = Buffer.alloc(0);
+  #memory: Uint8Array = new Uint8Array(0);
   #filled = 0;
   /** The only piece so far, not copied: most bodies come in one. */
   #single: Buffer | null = null;
@@ -84,10 +84,10 @@ class Gathering {
       const capacity = Math.min(this.#ceiling, Math.max(needed, needed * growth, firstBytes));
       if (!this.#hold(capacity)) return false;
       const larger = Buffer.allocUnsafeSlow(this.#offset + capacity);
-      this.#memory.copy(larger, this.#offset, this.#offset, this.#offset + this.#filled);
+      larger.set(this.bytes(), this.#offset);
       this.#memory = larger;
     }
-    piece.copy(this.#memory, this.#offset + this.#filled);
+    this.#memory.set(piece, this.#offset + this.#filled);
     this.#filled = needed;
     return true;
   }

@@ -160,7 +160,9 @@ describe('the protocol and its errors', () => {
       501,
       'infer-unsupported',
     );
-    const harmless = await withField('"parameters":{"binary_data_output":false,"priority":1,"sequence_id":0,"own":"x"}');
+    const harmless = await withField(
+      '"parameters":{"binary_data_output":false,"priority":1,"sequence_id":0,"own":"x"}',
+    );
     assert.equal(harmless.response.status, 200);
   });
 

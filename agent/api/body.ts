@@ -34,6 +34,16 @@ export interface BodyReader {
 const firstBytes = 64 * 1024;
 const growth = 8;
 
+/** Null where the process gets no more: that is one request's bad luck, not the agent's end. */
+function allocate(bytes: number): Uint8Array | null {
+  try {
+    return Buffer.allocUnsafeSlow(bytes);
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
+  }
+}
+
 /** Bytes in memory that grows as they come. */
 class Gathering {
   readonly #ceiling: number;
@@ -83,7 +93,8 @@ class Gathering {
     if (this.#offset + needed > this.#memory.length) {
       const capacity = Math.min(this.#ceiling, Math.max(needed, needed * growth, firstBytes));
       if (!this.#hold(capacity)) return false;
-      const larger = Buffer.allocUnsafeSlow(this.#offset + capacity);
+      const larger = allocate(this.#offset + capacity);
+      if (larger === null) return false;
       larger.set(this.bytes(), this.#offset);
       this.#memory = larger;
     }

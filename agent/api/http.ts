@@ -5,11 +5,12 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, isIP } from 'node:net';
+import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { watchLoopDelay } from '../../shared/host/loop-delay.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
+import { refuse } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
@@ -149,7 +150,10 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     let answer: Answer;
     try {
-      const routed = await routeRequest(request, response, parts);
+      const routed =
+        request.headers.host === undefined && request.httpVersion === '1.1'
+          ? refuse('input-invalid', 'HTTP/1.1 without the header Host')
+          : await routeRequest(request, response, parts);
       if (routed.ok) answer = routed.value;
       else {
         answer = refusalAnswer(routed.refusal);
@@ -167,6 +171,8 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   };
 
   const broken = createBrokenRequests(clock);
+  /** Connections that asked nothing yet: pools open some ahead, and Node does not count them as idle. */
+  const silent = new Set<Socket>();
   const server = createServer(
     {
       noDelay: true,
@@ -174,13 +180,25 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       headersTimeout: headersTimeoutMs,
       requestTimeout: 0,
       connectionsCheckingInterval: 2_000,
+      // Checked above, with an answer that says so.
+      requireHostHeader: false,
     },
     (request, response) => {
+      silent.delete(request.socket);
       broken.answering(request.socket, response);
-      void handle(request, response);
+      handle(request, response).catch((thrown: unknown) => {
+        // The answer itself could not be sent; half of one is worse than none.
+        const { code, message } = asFleetError(thrown);
+        log.emit('error', 'http.failed', { path: pathOf(request), code, message });
+        response.destroy();
+      });
     },
   );
   server.on('clientError', broken.refuse);
+  server.on('connection', (socket) => {
+    silent.add(socket);
+    socket.once('close', () => silent.delete(socket));
+  });
   server.maxConnections = connectionsMax;
   // Longer than the pools of usual clients, so that they close first and no request meets a closing door.
   server.keepAliveTimeout = 30_000;
@@ -193,6 +211,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     closing = true;
     const ended = new Promise<void>((resolve) => server.close(() => resolve()));
     server.closeIdleConnections();
+    for (const socket of silent) socket.destroy();
     const patience = clock.timer(options.drainMs ?? drainDefaultMs);
     await Promise.race([ended, patience.done]);
     patience.cancel();

@@ -50,7 +50,7 @@ export async function send(
     pieces = [packed];
     bytes = packed.length;
     headers['content-encoding'] = coding;
-    headers['vary'] = 'accept-encoding';
+    headers['vary'] = [answer.headers?.['vary'], 'accept-encoding'].filter(Boolean).join(', ');
   }
   headers['content-length'] = bytes;
   // Bytes that were not read must not be taken for the next request.
@@ -90,34 +90,42 @@ export interface BrokenRequests {
 }
 
 /** Whether a refusal written now would be read as the answer to an earlier request. */
-function isOwed(latest: ServerResponse | undefined, socket: Duplex): boolean {
-  if (latest === undefined || latest.writableFinished) return false;
+function isOwed(latest: ServerResponse, socket: Duplex): boolean {
+  if (latest.writableFinished) return false;
   // A broken body is its own request's fault, where that one is next in line and not answered yet.
   return latest.req.complete || latest.socket !== socket || latest.headersSent;
 }
 
 export function createBrokenRequests(clock: Clock): BrokenRequests {
   const latest = new WeakMap<Duplex, ServerResponse>();
-  return {
-    answering: (socket, response) => void latest.set(socket, response),
-    refuse: (error, socket) => {
-      // The parser complains again of each piece that follows.
-      if (socket.writableEnded) return;
-      if (!socket.writable || error.code === 'ECONNRESET' || isOwed(latest.get(socket), socket)) {
-        socket.destroy();
-        return;
-      }
-      const status = brokenStatuses[error.code ?? ''] ?? 400;
-      const body = JSON.stringify({ error: `no valid HTTP request: ${error.message}` });
-      const code = status === 408 ? 'body-timeout' : 'input-invalid';
-      socket.end(
-        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n` +
-          `content-length: ${Buffer.byteLength(body)}\r\nx-lepton-code: ${code}\r\nconnection: close\r\n\r\n${body}`,
-      );
-      const patience = clock.timer(lingerMs);
-      socket.once('close', () => patience.cancel());
-      socket.resume();
-      void patience.done.then(() => socket.destroy());
-    },
+  const waiting = new WeakSet<Duplex>();
+  const refuse: BrokenRequests['refuse'] = (error, socket) => {
+    // The parser complains again of each piece that follows.
+    if (socket.writableEnded || waiting.has(socket)) return;
+    const before = latest.get(socket);
+    if (!socket.writable || error.code === 'ECONNRESET') {
+      socket.destroy();
+      return;
+    }
+    if (before !== undefined && isOwed(before, socket)) {
+      waiting.add(socket);
+      before.once('finish', () => {
+        waiting.delete(socket);
+        refuse(error, socket);
+      });
+      return;
+    }
+    const status = brokenStatuses[error.code ?? ''] ?? 400;
+    const body = JSON.stringify({ error: `no valid HTTP request: ${error.message}` });
+    const code = status === 408 ? 'body-timeout' : 'input-invalid';
+    socket.end(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\n` +
+        `content-length: ${Buffer.byteLength(body)}\r\nx-lepton-code: ${code}\r\nconnection: close\r\n\r\n${body}`,
+    );
+    const patience = clock.timer(lingerMs);
+    socket.once('close', () => patience.cancel());
+    socket.resume();
+    void patience.done.then(() => socket.destroy());
   };
+  return { answering: (socket, response) => void latest.set(socket, response), refuse };
 }

@@ -7,7 +7,7 @@ import { createBackoff } from '../../agent/bus/backoff.ts';
 import { createDoorbell } from '../../agent/bus/doorbell.ts';
 import { createRefusals, listRefusals } from '../../agent/bus/refusals.ts';
 import { createReporter } from '../../agent/bus/reports.ts';
-import { parseHostPort, parseLabels, parseLogLevel } from '../../agent/cli/settings.ts';
+import { parseHostPort, parseLabels, parseLogLevel, parseServer } from '../../agent/cli/settings.ts';
 import { agentMigrations } from '../../agent/daemon.ts';
 import {
   begun,
@@ -281,7 +281,17 @@ test('settings: what is wrong is named, exit 2', () => {
   assert.deepEqual(parseHostPort('127.0.0.1:0'), { host: '127.0.0.1', port: 0 });
   assert.deepEqual(parseHostPort('[::1]:8080'), { host: '::1', port: 8080 });
   assert.deepEqual(parseLabels(['a=b', 'url=x=y', 'empty=']), { a: 'b', url: 'x=y', empty: '' });
+  assert.deepEqual(parseServer(undefined, []), {});
+  assert.deepEqual(parseServer('edge 7', ['a', 'b(c)']), { name: 'edge 7', extensions: ['a', 'b(c)'] });
+  process.env['LEPTON_SERVER_NAME'] = 'from outside';
+  process.env['LEPTON_SERVER_EXTENSIONS'] = 'a, b,';
+  assert.deepEqual(parseServer(undefined, []), { name: 'from outside', extensions: ['a', 'b'] });
+  assert.deepEqual(parseServer('flag', ['c']), { name: 'flag', extensions: ['c'] });
+  delete process.env['LEPTON_SERVER_NAME'];
+  delete process.env['LEPTON_SERVER_EXTENSIONS'];
   const bad = [
+    () => parseServer('a\nb', []),
+    () => parseServer(undefined, ['x'.repeat(300)]),
     () => parseHostPort('nope'),
     () => parseHostPort('h:65536'),
     () => parseHostPort(':1'),

@@ -64,7 +64,7 @@ const ortTypes: Record<Datatype, ort.Tensor.Type> = {
 function outputOf(name: string, value: ort.Tensor): Tensor {
   const datatype = (Object.keys(ortTypes) as Datatype[]).find((one) => ortTypes[one] === value.type);
   if (datatype === undefined) throw new Error(`${name} is ${value.type}`);
-  const data = value.data as unknown as TensorData;
+  const data = value.data as TensorData;
   // Newer versions of Node have an array class for half floats.
   const halves = (): Uint16Array => {
     const { buffer, byteOffset, length } = data as Uint16Array;

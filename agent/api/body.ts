@@ -2,7 +2,7 @@
 // Trusts: nothing. Must never: take memory by a length that was only promised, or inflate more than it may keep.
 
 import type { IncomingMessage } from 'node:http';
-import type { Clock } from '../../shared/kernel/ports.ts';
+import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { createUnpacker, readCoding, type Unpacker } from './coding.ts';
 
@@ -144,13 +144,13 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
     gathering: Gathering,
   ): Promise<Refusal | null> =>
     new Promise((resolve) => {
-      const timer = clock.timer(limits.timeoutMs);
+      let timer: Timer | null = null;
       let unpacker: Unpacker | null = null;
       let settled = false;
       const settle = (code: Refusal['code'] | null, detail = ''): void => {
         if (settled) return;
         settled = true;
-        timer.cancel();
+        timer?.cancel();
         request.off('data', onData);
         unpacker?.stop();
         resolve(code === null ? null : { code, detail });
@@ -180,7 +180,12 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
       };
       request.once('error', aborted);
       request.once('close', aborted);
-      void timer.done.then(() => settle('body-timeout', `no complete body within ${limits.timeoutMs} ms`));
+      // A body that came in one packet with its head is complete by then, and needs no timer.
+      queueMicrotask(() => {
+        if (settled || request.complete) return;
+        timer = clock.timer(limits.timeoutMs);
+        void timer.done.then(() => settle('body-timeout', `no complete body within ${limits.timeoutMs} ms`));
+      });
     });
 
   return { read };

@@ -321,8 +321,26 @@ export type TextPart = string | Uint8Array;
 const encoder = new TextEncoder();
 
 export function joinParts(parts: readonly TextPart[]): Uint8Array {
-  const pieces = parts.map((part) => (typeof part === 'string' ? encoder.encode(part) : part));
-  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  const pieces: Uint8Array[] = [];
+  let text = '';
+  let length = 0;
+  const add = (piece: Uint8Array): void => {
+    pieces.push(piece);
+    length += piece.length;
+  };
+  // Strings side by side are encoded at once: the encoder costs more than a short text.
+  for (const part of parts) {
+    if (typeof part === 'string') text += part;
+    else {
+      if (text !== '') add(encoder.encode(text));
+      text = '';
+      add(part);
+    }
+  }
+  if (text !== '') add(encoder.encode(text));
+  const [only] = pieces;
+  if (only !== undefined && pieces.length === 1) return only;
+  const bytes = new Uint8Array(length);
   let at = 0;
   for (const piece of pieces) {
     bytes.set(piece, at);

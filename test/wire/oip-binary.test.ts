@@ -23,7 +23,8 @@ import {
   parseInferRequest,
   parseInferResponse,
 } from '../../shared/wire/oip-json.ts';
-import { elementBytes, stringFault, type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
+import { type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
+import { anyTensor, withoutNanBits } from '../support/tensors.ts';
 
 const datatypes: Datatype[] = [
   ...(['BOOL', 'INT8', 'INT16', 'INT32', 'INT64', 'UINT8', 'UINT16', 'UINT32', 'UINT64'] as const),
@@ -32,42 +33,13 @@ const datatypes: Datatype[] = [
 
 const shapes = fc.array(fc.nat(4), { maxLength: 4 });
 
-function tensorOf(name: string, datatype: Datatype, shape: number[]): fc.Arbitrary<Tensor> {
-  const count = shape.reduce((product, size) => product * size, 1);
-  if (datatype === 'BYTES') {
-    const text = fc.string({ unit: 'grapheme', maxLength: 12 }).filter((one) => stringFault(one) === null);
-    return fc
-      .array(text, { minLength: count, maxLength: count })
-      .map((data) => ({ name, datatype, shape, data }));
-  }
-  const length = count * elementBytes(datatype);
-  // Any bit pattern is a number of its type, but a BOOL is 0 or 1.
-  const byte = datatype === 'BOOL' ? fc.nat(1) : fc.nat(255);
-  return fc
-    .array(byte, { minLength: length, maxLength: length })
-    .map((bytes) => unwrap(tensorFromBytes(name, datatype, shape, Uint8Array.from(bytes))));
-}
-
 const tensors = fc
   .array(fc.tuple(fc.constantFrom(...datatypes), shapes), { minLength: 1, maxLength: 5 })
   .chain((kinds) =>
-    fc.tuple(...kinds.map(([datatype, shape], index) => tensorOf(`t${index}`, datatype, shape))),
+    fc.tuple(...kinds.map(([datatype, shape], index) => anyTensor(`t${index}`, datatype, shape))),
   );
 
 const joined = ({ pieces }: BinaryMessage): Buffer => Buffer.concat(pieces);
-
-/** JSON says NaN, not which one. */
-function withoutNanBits(tensor: Tensor): Tensor {
-  const { datatype, data } = tensor;
-  if (datatype === 'FP16') {
-    const plain = (bits: number): number => ((bits & 0x7fff) > 0x7c00 ? 0x7e00 : bits);
-    return { ...tensor, data: (data as Uint16Array).map(plain) };
-  }
-  const plain = (value: number): number => (Number.isNaN(value) ? Number.NaN : value);
-  if (datatype === 'FP32') return { ...tensor, data: (data as Float32Array).map(plain) };
-  if (datatype === 'FP64') return { ...tensor, data: (data as Float64Array).map(plain) };
-  return tensor;
-}
 
 test('random tensors of every type are the same after JSON, binary and any mixture of both', () => {
   fc.assert(

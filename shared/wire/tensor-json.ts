@@ -171,8 +171,14 @@ function readData(reader: JsonReader, where: string, datatype: Datatype, shape: 
   } else {
     const start = reader.at;
     let flat = true;
+    let floats = data instanceof Float32Array || data instanceof Float64Array ? data : null;
     reader.list((index) => {
       if (index === 0) flat = !reader.nextIsList();
+      const read = flat && floats !== null ? reader.plainNumbers(floats, filled) : 0;
+      filled += read;
+      if (read > 0) return;
+      // The next number is not plain, and so will those behind it be.
+      floats = null;
       if (flat) one();
       else reader.skip();
     });
@@ -298,7 +304,19 @@ export type TextPart = string | Uint8Array;
 const encoder = new TextEncoder();
 
 export function joinParts(parts: readonly TextPart[]): Uint8Array {
-  const pieces = parts.map((part) => (typeof part === 'string' ? encoder.encode(part) : part));
+  // Neighbouring texts together: each encoding is a call into native code.
+  const pieces: Uint8Array[] = [];
+  let text = '';
+  for (const part of parts) {
+    if (typeof part === 'string') {
+      text += part;
+      continue;
+    }
+    if (text !== '') pieces.push(encoder.encode(text));
+    text = '';
+    pieces.push(part);
+  }
+  if (text !== '') pieces.push(encoder.encode(text));
   const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
   let at = 0;
   for (const piece of pieces) {

@@ -13,6 +13,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  writeSync,
   writevSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -24,41 +25,63 @@ import {
   type ChildReply,
   type ChildRequest,
   createFrameReader,
-  cutBody,
   encodePipeFrame,
   type Frame,
+  type PutBytes,
+  type TakeBytes,
+  tensorBytes,
 } from './pipe.ts';
 import type { OpenSession } from './session.ts';
+import { openArea } from './shared-file.ts';
 
 const pipe = 3;
+/** The file for large tensors; only touched where a request offers an area of it. */
+const sharedFile = 4;
+/** What one read takes: several small requests at once. */
+const readBytes = 64 * 1024;
+/** Memory for inputs that is kept from one request to the next. */
+const inputsKeptBytesMax = 4 * 1024 * 1024;
 /** Outputs are garbage outside the JavaScript heap, which does not know of them: collect after this much. */
 const collectEveryBytes = 32 * 1024 * 1024;
 
 let session: OpenSession | null = null;
 let uncollectedBytes = 0;
 
-/** Null at the end of file. */
-function readFrame(reader: ReturnType<typeof createFrameReader>): Frame | null {
-  for (;;) {
-    const count = readSync(pipe, reader.target());
-    if (count === 0) return null;
-    const frame = reader.advance(count);
-    if (frame !== null) return frame;
+function writeReply(id: number, reply: ChildReply, tensors: Tensor[], put: PutBytes | undefined): void {
+  let pieces: Uint8Array[];
+  try {
+    pieces = encodePipeFrame(id, reply, tensors, put === undefined ? undefined : { put });
+  } catch (error) {
+    pieces = encodePipeFrame(id, refused('infer-unsupported', error), []);
   }
+  writePieces(pieces);
 }
 
-function encodeReply(id: number, reply: ChildReply, tensors: Tensor[]): Uint8Array[] {
+let inputs = Buffer.alloc(0);
+/** The same memory again and again: new pages for megabytes of input cost more than reading them. */
+function inputMemory(offset: number, bytes: number): Uint8Array {
+  const end = offset + bytes;
+  if (end > inputsKeptBytesMax) return Buffer.allocUnsafeSlow(bytes);
+  // Inputs handed out before stay where they are.
+  if (end > inputs.length) inputs = Buffer.allocUnsafeSlow(Math.min(inputsKeptBytesMax, end * 2));
+  return inputs.subarray(offset, end);
+}
+
+function writeSome(pieces: Uint8Array[]): number {
   try {
-    return encodePipeFrame(id, reply, tensors);
+    const [first] = pieces;
+    return pieces.length === 1 && first !== undefined ? writeSync(pipe, first) : writevSync(pipe, pieces);
   } catch (error) {
-    return encodePipeFrame(id, refused('infer-unsupported', error), []);
+    // The agent is gone, and so are we.
+    if (error instanceof Error && 'code' in error && error.code === 'EPIPE') process.exit(0);
+    throw error;
   }
 }
 
 function writePieces(frame: Uint8Array[]): void {
   let pieces = frame;
   while (pieces.length > 0) {
-    let written = writevSync(pipe, pieces);
+    let written = writeSome(pieces);
     const left: Uint8Array[] = [];
     for (const piece of pieces) {
       if (written < piece.length) left.push(piece.subarray(written));
@@ -170,10 +193,15 @@ async function load(request: ChildRequest & { kind: 'load' }): Promise<ChildRepl
 const callersFault =
   /Invalid rank for input|Got invalid dimensions|Unexpected input data type|invalid feed|is missing in 'feeds'/i;
 
-async function run(frame: Frame, outputs: string[]): Promise<{ reply: ChildReply; tensors: Tensor[] }> {
+async function run(
+  frame: Frame,
+  outputs: string[],
+  take: TakeBytes | null,
+): Promise<{ reply: ChildReply; tensors: Tensor[] }> {
   if (session === null) return { reply: refused('infer-not-ready', 'no model is loaded'), tensors: [] };
+  const tensors = tensorBytes(frame, take);
   try {
-    const done = await session.run(cutBody(frame), outputs);
+    const done = await session.run(tensors, outputs);
     return { reply: { kind: 'ran', runMs: done.runMs }, tensors: done.outputs };
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
@@ -181,7 +209,10 @@ async function run(frame: Frame, outputs: string[]): Promise<{ reply: ChildReply
   }
 }
 
-async function answer(frame: Frame): Promise<{ reply: ChildReply; tensors: Tensor[] }> {
+async function answer(
+  frame: Frame,
+  take: TakeBytes | null,
+): Promise<{ reply: ChildReply; tensors: Tensor[] }> {
   const request = frame.message as ChildRequest;
   switch (request.kind) {
     case 'admit':
@@ -191,31 +222,32 @@ async function answer(frame: Frame): Promise<{ reply: ChildReply; tensors: Tenso
     case 'memory':
       return { reply: { kind: 'memory', ...memory() }, tensors: [] };
     case 'run':
-      return run(frame, request.outputs);
+      return run(frame, request.outputs, take);
   }
 }
 
-function collect(bytes: number): void {
+async function collect(bytes: number): Promise<void> {
   uncollectedBytes += bytes;
   if (uncollectedBytes < collectEveryBytes) return;
   uncollectedBytes = 0;
   globalThis.gc?.();
+  // What native code put off to the next turn of the event loop, which blocking reads never come to.
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+async function serve(frame: Frame): Promise<void> {
+  const area = openArea(sharedFile, frame.area, inputMemory);
+  const { reply, tensors } = await answer(frame, area?.inputs ?? null);
+  writeReply(frame.id, reply, tensors, area?.outputs);
+  let bytes = frame.body.length;
+  for (const { data } of tensors) if (!Array.isArray(data)) bytes += data.byteLength;
+  await collect(bytes);
 }
 
 const reader = createFrameReader();
-for (;;) {
-  const frame = readFrame(reader);
-  if (frame === null) break;
-  const { reply, tensors } = await answer(frame);
-  try {
-    writePieces(encodeReply(frame.id, reply, tensors));
-  } catch (error) {
-    // EPIPE: the agent is gone, and so are we.
-    if (error instanceof Error && 'code' in error && error.code === 'EPIPE') break;
-    throw error;
-  }
-  collect(
-    tensors.reduce((sum, { data }) => sum + (Array.isArray(data) ? 0 : data.byteLength), frame.body.length),
-  );
+const chunk = Buffer.allocUnsafeSlow(readBytes);
+for (let count = readSync(pipe, chunk); count > 0; count = readSync(pipe, chunk)) {
+  // Their tensors view the chunk: all are answered before it is written again.
+  for (const frame of reader.push(chunk.subarray(0, count))) await serve(frame);
 }
 process.exit(0);

@@ -5,6 +5,7 @@
 //
 // Layout, little-endian: u32 length of what follows the prefix · u32 header length · header (JSON, padded
 // with spaces to 8) · each tensor's bytes in the header's order, padded to 8. Strings stand in the header.
+// A large tensor may stand in the file that both ends have open (shared-file.ts): then its head says where.
 
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Datatype, TensorSignature } from '../../shared/wire/manifest.ts';
@@ -57,14 +58,18 @@ export interface TensorHead {
   name: string;
   datatype: Datatype;
   shape: number[];
-  /** Length in the body; absent for strings. */
+  /** Length of the data; absent for strings. */
   bytes?: number | undefined;
+  /** Offset in the shared file; absent where the data stands in the frame. */
+  at?: number | undefined;
   strings?: string[] | undefined;
 }
 
 interface Header {
   id: number;
   message: unknown;
+  /** With a request: the area of the shared file that belongs to it until it is answered. */
+  area?: number | undefined;
   tensors: TensorHead[];
 }
 
@@ -72,122 +77,170 @@ export interface Frame extends Header {
   body: Uint8Array;
 }
 
-const padded = (length: number): number => Math.ceil(length / 8) * 8;
-const noPadding = new Uint8Array(0);
+/** Puts bytes into the shared file. Their offset there, or null where they have no room. */
+export type PutBytes = (bytes: Uint8Array) => number | null;
+/** Reads them back. Throws FleetError `internal` where they cannot stand there. */
+export type TakeBytes = (at: number, bytes: number) => Uint8Array;
+
+/** Smaller tensors cost less in the socket, which is written anyway, than two system calls more. */
+const inlineBytesMax = 32 * 1024;
+/** Up to here a frame is one piece: copying it is cheaper than handing over several. */
+const singlePieceBytesMax = 64 * 1024;
+
+const padded = (length: number): number => (length + 7) & ~7;
 const padding = new Uint8Array(8);
 
 export function rawBytes(data: Exclude<TensorData, string[]>): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** The pieces of one frame in order. Tensor data is not copied: write it before it changes. */
+/** The pieces of one frame in order. Large tensor data is not copied: write it before it changes. */
 export function encodePipeFrame(
   id: number,
   message: ChildRequest | ChildReply,
   tensors: Tensor[],
+  shared?: { area?: number; put: PutBytes },
 ): Uint8Array[] {
+  const heads: TensorHead[] = [];
   const body: Uint8Array[] = [];
   let bodyBytes = 0;
-  const heads = tensors.map(({ name, datatype, shape, data }): TensorHead => {
-    if (Array.isArray(data)) return { name, datatype, shape, strings: data };
+  for (const { name, datatype, shape, data } of tensors) {
+    if (Array.isArray(data)) {
+      heads.push({ name, datatype, shape, strings: data });
+      continue;
+    }
     const bytes = rawBytes(data);
-    const gap = padded(bytes.length) - bytes.length;
-    body.push(bytes, gap === 0 ? noPadding : padding.subarray(0, gap));
-    bodyBytes += bytes.length + gap;
-    return { name, datatype, shape, bytes: bytes.length };
-  });
-  const header: Header = { id, message, tensors: heads };
-  const json = Buffer.from(JSON.stringify(header), 'utf8');
-  const headerBytes = padded(json.length);
+    const at = shared !== undefined && bytes.length > inlineBytesMax ? shared.put(bytes) : null;
+    if (at !== null) {
+      heads.push({ name, datatype, shape, bytes: bytes.length, at });
+      continue;
+    }
+    heads.push({ name, datatype, shape, bytes: bytes.length });
+    body.push(bytes);
+    bodyBytes += Math.ceil(bytes.length / 8) * 8;
+  }
+  const json = JSON.stringify({ id, message, area: shared?.area, tensors: heads });
+  const jsonBytes = Buffer.byteLength(json);
+  const headerBytes = padded(jsonBytes);
   if (headerBytes + bodyBytes > frameBytesMax) {
     throw new FleetError(
       'infer-unsupported',
       `tensors of ${bodyBytes} bytes are more than one request may carry`,
     );
   }
-  const head = Buffer.alloc(prefixBytes + headerBytes, 0x20);
+  const single = prefixBytes + headerBytes + bodyBytes <= singlePieceBytesMax;
+  const head = Buffer.allocUnsafe(prefixBytes + headerBytes + (single ? bodyBytes : 0));
   head.writeUInt32LE(headerBytes + bodyBytes, 0);
   head.writeUInt32LE(headerBytes, 4);
-  json.copy(head, prefixBytes);
-  return [head, ...body.filter((piece) => piece.length > 0)];
+  head.write(json, prefixBytes);
+  let at = prefixBytes + jsonBytes;
+  while (at < prefixBytes + headerBytes) head[at++] = 0x20;
+  if (!single) return [head, ...body.flatMap(withPadding)];
+  for (const bytes of body) {
+    head.set(bytes, at);
+    at += bytes.length;
+    while (at % 8 !== 0) head[at++] = 0;
+  }
+  return [head];
 }
 
-function malformed(what: string): FleetError {
+function withPadding(bytes: Uint8Array): Uint8Array[] {
+  const gap = padded(bytes.length % 8) - (bytes.length % 8);
+  return [bytes, padding.subarray(0, gap)].filter((piece) => piece.length > 0);
+}
+
+export function malformed(what: string): FleetError {
   return new FleetError('internal', `inference pipe: ${what}`);
 }
 
+function decode(bytes: Buffer, headerBytes: number): Frame {
+  const header = JSON.parse(bytes.toString('utf8', 0, headerBytes)) as Partial<Header> | null;
+  if (header === null || typeof header !== 'object' || typeof header.id !== 'number')
+    throw malformed('no id');
+  if (!Array.isArray(header.tensors)) throw malformed('no tensors');
+  const { id, message, area, tensors } = header;
+  return { id, message, area, tensors, body: bytes.subarray(headerBytes) };
+}
+
 export interface FrameReader {
-  /** Where the next bytes must be written; never empty. */
-  target(): Uint8Array;
-  /** Says that `count` bytes were written there. The frame, once it is complete. */
-  advance(count: number): Frame | null;
-  /** Whether a frame was begun and not ended. */
-  midFrame(): boolean;
+  /** Takes what was read. The frames that it completes: views of it where they lie in it whole. */
+  push(chunk: Buffer): Frame[];
 }
 
 /** Throws FleetError `internal` where the other end does not follow the layout. */
 export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader {
   const prefix = Buffer.alloc(prefixBytes);
+  let prefixFilled = 0;
   let payload: Buffer | null = null;
-  let filled = 0;
+  let payloadFilled = 0;
 
-  const decode = (bytes: Buffer): Frame => {
-    const headerBytes = prefix.readUInt32LE(4);
-    const header = JSON.parse(bytes.toString('utf8', 0, headerBytes)) as Partial<Header> | null;
-    if (header === null || typeof header !== 'object' || typeof header.id !== 'number')
-      throw malformed('no id');
-    if (!Array.isArray(header.tensors)) throw malformed('no tensors');
-    return {
-      id: header.id,
-      message: header.message,
-      tensors: header.tensors,
-      body: bytes.subarray(headerBytes),
-    };
+  const lengthIn = (bytes: Buffer, at: number): number => {
+    const length = bytes.readUInt32LE(at);
+    const headerBytes = bytes.readUInt32LE(at + 4);
+    if (length > bytesMax) throw malformed(`a frame of ${length} bytes`);
+    if (headerBytes === 0 || headerBytes > length || headerBytes % 8 !== 0) throw malformed('header length');
+    return length;
   };
 
   return {
-    target: () => (payload ?? prefix).subarray(filled),
-    midFrame: () => filled > 0 || payload !== null,
-    advance: (count) => {
-      filled += count;
-      if (payload === null) {
-        if (filled < prefixBytes) return null;
-        const length = prefix.readUInt32LE(0);
-        const headerBytes = prefix.readUInt32LE(4);
-        if (length > bytesMax) throw malformed(`a frame of ${length} bytes`);
-        if (headerBytes === 0 || headerBytes > length || headerBytes % 8 !== 0)
-          throw malformed('header length');
-        payload = Buffer.allocUnsafeSlow(length);
-        filled = 0;
-        return null;
+    push: (chunk) => {
+      const frames: Frame[] = [];
+      let at = 0;
+      while (at < chunk.length) {
+        if (payload === null) {
+          const bodyAt = at + prefixBytes;
+          if (prefixFilled === 0 && bodyAt <= chunk.length && (chunk.byteOffset + at) % 8 === 0) {
+            const length = lengthIn(chunk, at);
+            if (bodyAt + length <= chunk.length) {
+              frames.push(decode(chunk.subarray(bodyAt, bodyAt + length), chunk.readUInt32LE(at + 4)));
+              at = bodyAt + length;
+              continue;
+            }
+          }
+          const taken = chunk.copy(prefix, prefixFilled, at);
+          prefixFilled += taken;
+          at += taken;
+          if (prefixFilled < prefixBytes) break;
+          payload = Buffer.allocUnsafeSlow(lengthIn(prefix, 0));
+          payloadFilled = 0;
+        }
+        const taken = chunk.copy(payload, payloadFilled, at);
+        payloadFilled += taken;
+        at += taken;
+        if (payloadFilled < payload.length) break;
+        frames.push(decode(payload, prefix.readUInt32LE(4)));
+        payload = null;
+        prefixFilled = 0;
       }
-      if (filled < payload.length) return null;
-      const frame = decode(payload);
-      payload = null;
-      filled = 0;
-      return frame;
+      return frames;
     },
   };
 }
 
 export interface TensorBytes {
   head: TensorHead;
-  /** A view into the frame, aligned to 8; empty for strings. */
+  /** Of the frame or of the shared file; empty for strings. Aligned to 8 where the frame is. */
   bytes: Uint8Array;
 }
 
-/** Cuts the body at the heads' lengths. Throws FleetError `internal` where they do not add up. */
-export function cutBody(frame: Frame): TensorBytes[] {
+const nothing = new Uint8Array(0);
+
+/** The data of each tensor. Throws FleetError `internal` where the lengths do not add up. */
+export function tensorBytes(frame: Frame, take: TakeBytes | null): TensorBytes[] {
   let offset = 0;
-  const cut = frame.tensors.map((head): TensorBytes => {
+  const cut: TensorBytes[] = [];
+  for (const head of frame.tensors) {
     const length = head.bytes ?? 0;
-    if (!Number.isSafeInteger(length) || length < 0 || offset + length > frame.body.length) {
-      throw malformed('tensor beyond its frame');
+    if (!Number.isSafeInteger(length) || length < 0) throw malformed('a tensor without a length');
+    if (head.at !== undefined) {
+      if (take === null) throw malformed('a tensor in a file that was not offered');
+      cut.push({ head, bytes: take(head.at, length) });
+      continue;
     }
-    const bytes = frame.body.subarray(offset, offset + length);
-    offset += padded(length);
-    return { head, bytes };
-  });
+    if (offset + length > frame.body.length) throw malformed('tensor beyond its frame');
+    cut.push({ head, bytes: length === 0 ? nothing : frame.body.subarray(offset, offset + length) });
+    offset += Math.ceil(length / 8) * 8;
+  }
   if (offset !== frame.body.length) throw malformed('bytes that belong to no tensor');
   return cut;
 }

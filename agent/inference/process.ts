@@ -7,48 +7,20 @@ import { Socket } from 'node:net';
 import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { z } from 'zod';
-import { isErrorCode } from '../../shared/kernel/codes.ts';
-import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
+import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import { datatypeSchema, tensorSignatureSchema } from '../../shared/wire/manifest.ts';
-import { checkTensor, type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { Tensor } from '../../shared/wire/tensors.ts';
+import { type ChildAnswer, readAnswer } from './answers.ts';
 import {
   type ChildReply,
   type ChildRequest,
   createFrameReader,
-  cutBody,
   encodePipeFrame,
   type Frame,
+  malformed,
 } from './pipe.ts';
-
-const milliseconds = z.number().nonnegative();
-const bytes = z.number().nonnegative();
-const replySchema: z.ZodType<ChildReply> = z.discriminatedUnion('kind', [
-  z.object({ kind: z.literal('refused'), code: z.string(), detail: z.string() }),
-  z.object({
-    kind: z.literal('admitted'),
-    inputs: z.array(tensorSignatureSchema),
-    outputs: z.array(tensorSignatureSchema),
-    opset: z.number(),
-  }),
-  z.object({ kind: z.literal('loaded'), loadMs: milliseconds }),
-  z.object({ kind: z.literal('ran'), runMs: milliseconds }),
-  z.object({ kind: z.literal('memory'), rssBytes: bytes, peakBytes: bytes }),
-]);
-const tensorHeadSchema = z.object({
-  name: z.string(),
-  datatype: datatypeSchema,
-  shape: z.array(z.number().int().nonnegative()).max(16),
-  bytes: z.number().int().nonnegative().optional(),
-  strings: z.array(z.string()).optional(),
-});
-
-export interface ChildAnswer<Reply> {
-  reply: Reply;
-  tensors: Tensor[];
-}
+import { type Area, openSharedFile, type SharedFile } from './shared-file.ts';
 
 export interface ChildExit {
   /** `exit 134`, `SIGKILL`, …, with the last line it wrote to stderr. */
@@ -58,32 +30,50 @@ export interface ChildExit {
 
 type ReplyTo = { admit: 'admitted'; load: 'loaded'; run: 'ran'; memory: 'memory' };
 
+/** The child ended before it came to this request: ask another one, nothing happened. */
+export const neverBegun: Refusal = {
+  code: 'infer-not-ready',
+  detail: 'the process ended before it came to this request',
+};
+
 export interface ModelProcess {
   pid: number | null;
   /**
-   * Asks and waits; the child answers in order. A child that does not answer in time is killed.
-   * Refusals: those of the child, `infer-deadline`, `model-crashed` with the reason of its end.
+   * Asks and waits. May be called again before the answer came: the child works in order, one at a time, and
+   * `timeoutMs` counts from the moment when it comes to this request. A child that does not answer in time is killed.
+   * Refusals: those of the child, `infer-deadline`, `model-crashed` with the reason of its end, and the very object
+   * `neverBegun`, which no child can say.
    */
   ask<Request extends ChildRequest>(
     request: Request,
     tensors: Tensor[],
     timeoutMs: number,
-  ): Promise<Result<ChildAnswer<ChildReply & { kind: ReplyTo[Request['kind']] }>>>;
+  ): Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>;
   kill(): void;
   /** Resolves once, when the process is gone. */
   exited: Promise<ChildExit>;
 }
 
+/** An answer, and how long it waited in the pipe behind others. */
+export type Told<Reply> = ChildAnswer<Reply> & { waitedMs: number };
+
 /**
- * Flags of the child, measured with mnist loaded: without the JIT compilers 6 MB less and no slower,
- * because nearly all of its time is native; a small young generation, because tensors live outside it.
+ * Flags of the child, measured with mnist loaded: the optimising compilers cost 6 MB and gain little, because most of
+ * its time is native; the baseline compiler costs 1.6 MB and saves a fifth of what a small request takes; a small
+ * young generation, because tensors live outside it.
  */
-const childFlags = ['--jitless', '--no-expose-wasm', '--expose-gc', '--max-semi-space-size=1'];
+const childFlags = ['--no-opt', '--no-maglev', '--no-expose-wasm', '--expose-gc', '--max-semi-space-size=1'];
 const stderrKeptBytes = 2_048;
 
 /** Nothing of the agent's environment but where libraries are found: it may hold a token. */
 function childEnvironment(): NodeJS.ProcessEnv {
-  const environment: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: '2', UV_THREADPOOL_SIZE: '1' };
+  const environment: NodeJS.ProcessEnv = {
+    MALLOC_ARENA_MAX: '2',
+    UV_THREADPOOL_SIZE: '1',
+    // Since 1.29 ONNX Runtime reports models by name and digest to its maker and keeps a database for that under the
+    // user's home, unless this is set before it starts. A device reports to its registry only. 3 MB less besides.
+    ORT_DISABLE_TELEMETRY: '1',
+  };
   for (const name of ['LD_LIBRARY_PATH', 'DYLD_LIBRARY_PATH', 'SystemRoot']) {
     const value = process.env[name];
     if (value !== undefined) environment[name] = value;
@@ -105,95 +95,106 @@ function endWithUs(child: ChildProcess): void {
 }
 
 interface Waiting {
-  settle: (answer: Result<ChildAnswer<ChildReply>>) => void;
-  timer: Timer;
-  timedOut: boolean;
+  id: number;
+  area: Area | null;
+  timeoutMs: number;
+  askedAtMs: number;
+  /** When the child came to it. */
+  begunAtMs: number;
+  settle: (answer: Result<Told<ChildReply>>) => void;
 }
 
-function readTensors(frame: Frame): Tensor[] {
-  return cutBody({ ...frame, tensors: frame.tensors.map((head) => tensorHeadSchema.parse(head)) }).map(
-    ({ head, bytes: raw }) => {
-      const { name, datatype, shape } = head;
-      const tensor =
-        datatype === 'BYTES'
-          ? checkTensor({ name, datatype, shape, data: head.strings ?? [] })
-          : tensorFromBytes(name, datatype, shape, raw);
-      if (!tensor.ok) throw new FleetError('infer-unsupported', `output ${tensor.refusal.detail}`);
-      return tensor.value;
-    },
-  );
+export interface ModelProcessOptions {
+  /** Where the file for large tensors is made; null: nowhere, they go through the socket. */
+  sharedFolder?: string | null;
+  /** Another program in the child's place. */
+  entry?: URL;
 }
 
-function readAnswer(frame: Frame): Result<ChildAnswer<ChildReply>> {
-  const parsed = replySchema.safeParse(frame.message);
-  if (!parsed.success) throw new FleetError('internal', 'inference pipe: an answer of an unknown form');
-  const reply = parsed.data;
-  if (reply.kind === 'refused')
-    return refuse(isErrorCode(reply.code) ? reply.code : 'infer-failed', reply.detail);
-  return ok({ reply, tensors: readTensors(frame) });
+function spawnChild(entry: string, shared: SharedFile | null): ChildProcess {
+  try {
+    return spawn(process.execPath, [...childFlags, entry], {
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe', shared?.descriptor ?? 'ignore'],
+      env: childEnvironment(),
+      // A Ctrl-C in the terminal must not end the child before the agent has drained it.
+      detached: true,
+      windowsHide: true,
+    });
+  } catch (error) {
+    shared?.close();
+    throw error;
+  }
 }
 
 /** Starts a child without a model. It ends by itself when this process does. */
-export function startModelProcess(clock: Clock): ModelProcess {
+export function startModelProcess(clock: Clock, options: ModelProcessOptions = {}): ModelProcess {
   const startedAtMs = clock.mono();
-  const entry = fileURLToPath(new URL(`./child${extname(import.meta.url)}`, import.meta.url));
-  // Detached: a Ctrl-C in the terminal must not end the child before the agent has drained it.
-  const child: ChildProcess = spawn(process.execPath, [...childFlags, entry], {
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-    env: childEnvironment(),
-    detached: true,
-    windowsHide: true,
-  });
+  const entry = options.entry ?? new URL(`./child${extname(import.meta.url)}`, import.meta.url);
+  const shared = openSharedFile(options.sharedFolder);
+  const child = spawnChild(fileURLToPath(entry), shared);
   endWithUs(child);
-  const waiting = new Map<number, Waiting>();
+  /** In the order in which they were asked; the child works on the first. */
+  const waiting: Waiting[] = [];
   const reader = createFrameReader();
   let nextId = 1;
   let stderrTail = '';
   let fault = '';
   let gone: ChildExit | null = null;
+  let timedOut = false;
+  let corked = false;
+  let watch: { timer: Timer; dueAtMs: number } | null = null;
 
   const kill = (): void => {
     child.kill('SIGKILL');
-  };
-  const settle = (id: number, answer: Result<ChildAnswer<ChildReply>>): void => {
-    const one = waiting.get(id);
-    if (one === undefined) return;
-    waiting.delete(id);
-    one.timer.cancel();
-    one.settle(answer);
   };
   /** The child broke the protocol: whatever it is now, it is not to be asked again. */
   const distrust = (thrown: unknown): void => {
     fault = asFleetError(thrown).message;
     kill();
   };
+  /** One timer for all: it is moved only where a request is due before it, and looks again when it fires. */
+  const watchFirst = (): void => {
+    const [first] = waiting;
+    if (first === undefined || timedOut) return;
+    const dueAtMs = first.begunAtMs + first.timeoutMs;
+    if (watch !== null && watch.dueAtMs <= dueAtMs) return;
+    watch?.timer.cancel();
+    const timer = clock.timer(dueAtMs - clock.mono());
+    watch = { timer, dueAtMs };
+    void timer.done.then(() => {
+      watch = null;
+      const [late] = waiting;
+      if (late === undefined || gone !== null) return;
+      timedOut = clock.mono() >= late.begunAtMs + late.timeoutMs;
+      if (timedOut) kill();
+      else watchFirst();
+    });
+  };
+  const receive = (frame: Frame): void => {
+    const [first] = waiting;
+    if (first === undefined || first.id !== frame.id) throw malformed('an answer that nobody waits for');
+    const answer = readAnswer(frame, first.area?.outputs ?? null);
+    waiting.shift();
+    if (first.area !== null) shared?.release(first.area);
+    const [next] = waiting;
+    if (next !== undefined) {
+      next.begunAtMs = clock.mono();
+      watchFirst();
+    }
+    const waitedMs = first.begunAtMs - first.askedAtMs;
+    first.settle(answer.ok ? ok({ ...answer.value, waitedMs }) : answer);
+  };
 
   const pipe = child.stdio[3];
   const socket = pipe instanceof Socket ? pipe : null;
   socket?.on('data', (chunk: Buffer) => {
+    if (fault !== '' || timedOut) return;
     try {
-      for (let at = 0; at < chunk.length && fault === ''; ) {
-        const target = reader.target();
-        const count = Math.min(target.length, chunk.length - at);
-        target.set(chunk.subarray(at, at + count));
-        at += count;
-        const frame = reader.advance(count);
-        if (frame === null) continue;
-        settle(frame.id, outputsOf(frame));
-      }
+      for (const frame of reader.push(chunk)) receive(frame);
     } catch (thrown) {
       distrust(thrown);
     }
   });
-  const outputsOf = (frame: Frame): Result<ChildAnswer<ChildReply>> => {
-    try {
-      return readAnswer(frame);
-    } catch (thrown) {
-      const error = asFleetError(thrown);
-      if (error.code === 'infer-unsupported') return refuse(error.code, error.message);
-      throw thrown;
-    }
-  };
   // EPIPE and ECONNRESET of a dying child; `close` follows and answers everybody who waits.
   socket?.on('error', (error) => {
     if (fault === '') fault = error.message;
@@ -208,19 +209,17 @@ export function startModelProcess(clock: Clock): ModelProcess {
     const end = (reason: string): void => {
       if (gone !== null) return;
       living.delete(child);
+      watch?.timer.cancel();
+      shared?.close();
       const lastLine = stderrTail.trim().split('\n').at(-1) ?? '';
       gone = {
         reason: [reason, lastLine].filter((part) => part !== '').join(': '),
         livedMs: clock.mono() - startedAtMs,
       };
-      for (const [id, one] of [...waiting]) {
-        settle(
-          id,
-          one.timedOut
-            ? refuse('infer-deadline', 'the model did not answer in time; its process was ended')
-            : refuse('model-crashed', gone.reason),
-        );
-      }
+      const late = refuse('infer-deadline', 'the model did not answer in time; its process was ended');
+      const [first, ...behind] = waiting.splice(0);
+      first?.settle(timedOut ? late : refuse('model-crashed', gone.reason));
+      for (const one of behind) one.settle({ ok: false, refusal: neverBegun });
       resolve(gone);
     };
     child.once('error', (error) => end(error.message));
@@ -234,36 +233,49 @@ export function startModelProcess(clock: Clock): ModelProcess {
     exited,
     kill,
     ask: <Request extends ChildRequest>(request: Request, tensors: Tensor[], timeoutMs: number) =>
-      new Promise<Result<ChildAnswer<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
+      new Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
         const id = nextId++;
         if (gone !== null || socket === null)
           return resolve(refuse('model-crashed', gone?.reason ?? 'no pipe'));
+        const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
         let pieces: Uint8Array[];
         try {
-          pieces = encodePipeFrame(id, request, tensors);
+          const place = area === null ? undefined : { area: area.index, put: area.inputs };
+          pieces = encodePipeFrame(id, request, tensors, place);
         } catch (thrown) {
+          if (area !== null) shared?.release(area);
           const error = asFleetError(thrown);
           return resolve(refuse(error.code, error.message));
         }
-        const timer = clock.timer(timeoutMs);
-        const one: Waiting = {
-          timer,
-          timedOut: false,
+        const nowMs = clock.mono();
+        waiting.push({
+          id,
+          area,
+          timeoutMs,
+          askedAtMs: nowMs,
+          begunAtMs: nowMs,
           settle: (answer) => {
             if (!answer.ok) return resolve(answer);
-            if (!isReplyTo(request, answer.value.reply))
+            const { reply, tensors: outputs, waitedMs } = answer.value;
+            if (!isReplyTo(request, reply))
               return resolve(refuse('internal', 'an answer to another question'));
-            resolve(ok({ reply: answer.value.reply, tensors: answer.value.tensors }));
+            resolve(ok({ reply, tensors: outputs, waitedMs }));
           },
-        };
-        waiting.set(id, one);
-        void timer.done.then(() => {
-          one.timedOut = true;
-          kill();
         });
-        socket.cork();
+        watchFirst();
+        // To an idle child at once; behind others together with whatever else this turn of the event loop brings.
+        if (!corked) {
+          socket.cork();
+          if (waiting.length > 1) {
+            corked = true;
+            setImmediate(() => {
+              corked = false;
+              socket.uncork();
+            });
+          }
+        }
         for (const piece of pieces) socket.write(piece);
-        socket.uncork();
+        if (!corked) socket.uncork();
       }),
   };
 }

@@ -63,6 +63,21 @@ function fromOrt(name: string, value: OrtTensor): Tensor {
   };
 }
 
+/**
+ * The binding puts a run off to the next turn of the event loop and blocks the process then. In a process that
+ * does nothing else the turn is a detour of several system calls.
+ */
+function atOnce<T>(run: () => T): T {
+  const later = globalThis.setImmediate;
+  const now = (task: () => void): void => task();
+  globalThis.setImmediate = now as typeof setImmediate;
+  try {
+    return run();
+  } finally {
+    globalThis.setImmediate = later;
+  }
+}
+
 export interface OpenSession {
   run(inputs: TensorBytes[], outputs: string[]): Promise<{ outputs: Tensor[]; runMs: number }>;
 }
@@ -87,7 +102,7 @@ export async function openSession(
       for (const input of inputs) feeds[input.head.name] = toOrt(input);
       const start = options.clock.mono();
       // Only what is named is fetched: a ZipMap output would throw.
-      const results = await session.run(feeds, outputs);
+      const results = await atOnce(() => session.run(feeds, outputs));
       const runMs = options.clock.mono() - start;
       return {
         runMs,

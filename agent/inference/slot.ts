@@ -1,13 +1,13 @@
 // Why: one loaded release: its child, the queue before it, its restarts and what they add up to.
 // Trusts: the release was verified and admitted (host.ts). Must never: let one request wait without a
-// deadline, run two at once in one child, or restart a child that was told to end.
+// deadline, blame a request for what another one did, or restart a child that was told to end.
 
 import type { Clock, Log, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { createCounters, type ReleaseCounters } from './counters.ts';
 import type { ChildMemory, ChildRequest } from './pipe.ts';
-import type { ChildExit, ModelProcess } from './process.ts';
+import { type ChildExit, type ModelProcess, neverBegun } from './process.ts';
 
 /** Starts a child and brings it to the point where it answers. */
 export type OpenChild = () => Promise<Result<ModelProcess>>;
@@ -79,6 +79,13 @@ const latenciesKept = 512;
 const restartBaseMs = 500;
 const restartMaxMs = 30_000;
 const stableMs = 60_000;
+/**
+ * Requests in a child's pipe, where its last run was fast: such a model would wait for the agent's wake-up longer
+ * than it runs. Behind a slow one they wait here, where they can still be dropped. The pipe is filled again when half
+ * of them are answered, so that one write carries several.
+ */
+const pipelinedMax = 8;
+const pipelinedRunMsMax = 1;
 
 /** Nearest-rank percentile of what was measured, null where nothing was. */
 export function percentile(values: readonly number[], fraction: number): number | null {
@@ -92,7 +99,11 @@ export function createSlot(options: SlotOptions): Slot {
   const idleWaiters: (() => void)[] = [];
   const latenciesMs: number[] = [];
   let child: ModelProcess | null = null;
-  let current: Job | null = null;
+  /** Requests in the child, the first of which it works on. */
+  let inChild = 0;
+  let lastRunMs = Number.POSITIVE_INFINITY;
+  /** Requests at the head of the queue that came back from a child that died. */
+  let returned = 0;
   let closed = false;
   let deaths = 0;
   let backoff: Timer | null = null;
@@ -129,22 +140,23 @@ export function createSlot(options: SlotOptions): Slot {
   };
 
   const wakeIdle = (): void => {
-    if (current === null && queue.length === 0) for (const wake of idleWaiters.splice(0)) wake();
+    if (inChild === 0 && queue.length === 0) for (const wake of idleWaiters.splice(0)) wake();
   };
 
   const pump = (): void => {
-    while (queue[0]?.settled === true) queue.shift();
-    if (current !== null) return;
-    const job = child === null ? undefined : queue.shift();
-    if (job === undefined || child === null) {
-      wakeIdle();
-      return;
+    const room = lastRunMs < pipelinedRunMsMax ? pipelinedMax : 1;
+    const low = inChild <= room / 2;
+    while (low && child !== null && inChild < room) {
+      const job = queue.shift();
+      if (job === undefined) break;
+      if (job.settled) continue;
+      inChild++;
+      void serve(job, child).then(() => {
+        inChild--;
+        pump();
+      });
     }
-    current = job;
-    void serve(job, child).then(() => {
-      current = null;
-      pump();
-    });
+    wakeIdle();
   };
 
   const serve = async (job: Job, by: ModelProcess): Promise<void> => {
@@ -152,17 +164,21 @@ export function createSlot(options: SlotOptions): Slot {
     job.startedAtMs = clock.mono();
     const answer = await by.ask(job.request, job.inputs, options.deadlineMs);
     if (answer.ok) {
-      const { reply, tensors } = answer.value;
+      const { reply, tensors, waitedMs } = answer.value;
+      job.startedAtMs += waitedMs;
       const runMs = reply.kind === 'ran' ? reply.runMs : 0;
+      if (reply.kind === 'ran') lastRunMs = runMs;
       const memory =
         reply.kind === 'memory' ? { rssBytes: reply.rssBytes, peakBytes: reply.peakBytes } : null;
       return settle(job, ok({ outputs: tensors, runMs, memory }));
     }
-    const died = answer.refusal.code === 'model-crashed';
+    const untouched = answer.refusal === neverBegun;
+    if (untouched) job.attempts--;
     // Requests carry all their state, so that a death in mid-run may be somebody else's doing.
-    if (died && job.from === 'client' && job.attempts < 2 && !job.settled && !closed) {
+    const again = untouched || (answer.refusal.code === 'model-crashed' && job.from === 'client');
+    if (again && job.attempts < 2 && !job.settled && !closed) {
       if (child === by) child = null;
-      queue.unshift(job);
+      queue.splice(returned++, 0, job);
       return;
     }
     settle(job, answer);
@@ -170,6 +186,7 @@ export function createSlot(options: SlotOptions): Slot {
 
   const adopt = (opened: ModelProcess): void => {
     child = opened;
+    returned = 0;
     trouble = null;
     log.emit('info', 'inference.child.started', { ...names, pid: opened.pid });
     void opened.exited.then((exit) => onExit(opened, exit));

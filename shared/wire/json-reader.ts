@@ -239,6 +239,51 @@ export class JsonReader {
     return value;
   }
 
+  /**
+   * Reads numbers with commas between them into `target` from `start` on, as long as they are plain: digits and a
+   * point, exact in a double. Returns how many; the place is then behind the last of them. `number` reads the same
+   * from the same text, only slower: it and `list` take over where this stops.
+   */
+  plainNumbers(target: Float32Array | Float64Array, start: number): number {
+    const bytes = this.#bytes;
+    let end = this.#at;
+    let at = end;
+    let index = start;
+    while (index < target.length) {
+      let byte = bytes[at] ?? 0;
+      while (byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09) byte = bytes[++at] ?? 0;
+      const negative = byte === MINUS;
+      if (negative) byte = bytes[++at] ?? 0;
+      const firstDigitAt = at;
+      let mantissa = 0;
+      while (byte >= ZERO && byte <= NINE) {
+        mantissa = mantissa * 10 + (byte - ZERO);
+        byte = bytes[++at] ?? 0;
+      }
+      // No digit, or a leading zero, which JSON does not know.
+      if (at === firstDigitAt || (at > firstDigitAt + 1 && bytes[firstDigitAt] === ZERO)) break;
+      let decimals = 0;
+      if (byte === DOT) {
+        const pointAt = at;
+        byte = bytes[++at] ?? 0;
+        while (byte >= ZERO && byte <= NINE) {
+          mantissa = mantissa * 10 + (byte - ZERO);
+          byte = bytes[++at] ?? 0;
+        }
+        decimals = at - pointAt - 1;
+        if (decimals === 0 || decimals > 22) break;
+      }
+      if (mantissa > Number.MAX_SAFE_INTEGER || (byte !== COMMA && byte !== CLOSE_LIST)) break;
+      const value = decimals === 0 ? mantissa : mantissa / (exactPowers[decimals] ?? 1);
+      target[index++] = negative ? -value : value;
+      end = at;
+      if (byte === CLOSE_LIST) break;
+      at++;
+    }
+    this.#at = end;
+    return index - start;
+  }
+
   /** NaN, Infinity and −Infinity are no JSON; golden files may hold them because Python writes them. */
   #nonFinite(): number {
     const start = this.#at;

@@ -194,8 +194,14 @@ function readData(reader: JsonReader, where: string, datatype: Datatype, shape: 
   } else {
     const start = reader.at;
     let flat = true;
+    let floats = data instanceof Float32Array || data instanceof Float64Array ? data : null;
     reader.list((index) => {
       if (index === 0) flat = !reader.nextIsList();
+      const read = flat && floats !== null ? reader.plainNumbers(floats, filled) : 0;
+      filled += read;
+      if (read > 0) return;
+      // The next number is not plain, and so will those behind it be.
+      floats = null;
       if (flat) one();
       else reader.skip();
     });

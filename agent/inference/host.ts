@@ -15,6 +15,7 @@ import type { ReleaseCounters } from './counters.ts';
 import type { ChildRequest } from './pipe.ts';
 import { probeRelease } from './probe.ts';
 import { type ModelProcess, startModelProcess } from './process.ts';
+import type { Recipe } from './recipe.ts';
 import { type Shadow, startShadow } from './shadow.ts';
 import { checkRequest, type ModelSignature, zeroInputs } from './signature.ts';
 import { createSlot, type Slot } from './slot.ts';
@@ -30,6 +31,8 @@ export interface InferenceHostOptions {
   queueMax?: number;
   /** Told of each request that something serves. Must not block. */
   onRequest?: (fact: { as: string; releaseId: string; code: string | null; latencyMs: number }) => void;
+  /** Another release serves, or a model no longer does. */
+  onServing?: () => void;
   /** Threads of one model where its manifest names none. Default: half of the cores, at least 1. */
   threads?: number;
 }
@@ -45,6 +48,8 @@ export interface ServedModel {
   pid: number | null;
   inputs: TensorSignature[];
   outputs: TensorSignature[];
+  /** What its manifest says about streams and sequences. */
+  recipe: Recipe;
   counters: ReleaseCounters;
   /** Requests that wait now. */
   waiting: number;
@@ -300,7 +305,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     return ok({ releaseId: served.release.releaseId, version: served.version, outputs, runMs });
   };
 
-  const describe = ({ release, version, signature, slot }: Loaded): ServedModel => ({
+  const describe = ({ release, version, manifest, signature, slot }: Loaded): ServedModel => ({
     as: release.as,
     releaseId: release.releaseId,
     version,
@@ -309,6 +314,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     pid: slot.pid(),
     inputs: signature.inputs,
     outputs: signature.outputs,
+    recipe: manifest,
     counters: slot.counters,
     waiting: slot.waiting(),
     restarts: slot.restarts(),
@@ -357,6 +363,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       }
       next.slot.beginService();
       serving.set(as, next);
+      options.onServing?.();
       log.emit('info', 'inference.activated', { as, release: next.release.releaseId });
       // Requests that came before the switch get their answer from the release they were meant for.
       await before?.slot.idle();
@@ -367,6 +374,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       const before = serving.get(as);
       if (before === undefined) return;
       serving.delete(as);
+      options.onServing?.();
       await before.slot.idle();
       if (serving.get(as) !== before) await forget(keyOf(as, before.release.manifestSha256));
     },

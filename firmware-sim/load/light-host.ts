@@ -43,6 +43,7 @@ const idle = {
   ready: true,
   reason: null,
   pid: null,
+  recipe: { state: [], context: [], stream: undefined, constants: [] },
   counters: createCounters(),
   waiting: 0,
   restarts: { crashed: 0, recycled: 0, stuck: 0, overMemory: 0 },

@@ -50,6 +50,12 @@ export const limits = {
   inferBodyBytesMax: 64 * MiB,
   inferDeadlineMs: 60_000,
   inferQueueMax: 64,
+  /** Streams that are open at once, and how long one may be silent. */
+  streamsMax: 64,
+  streamIdleMs: 300_000,
+  /** Sequences whose state is kept; a silent one is forgotten after this long. */
+  sequencesMax: 256,
+  sequenceIdleMs: 600_000,
   childStartMs: 60_000,
   /** An MQTT client must send CONNECT this fast. */
   brokerConnectMs: 10_000,

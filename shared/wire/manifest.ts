@@ -128,9 +128,29 @@ export const manifestSchema = z.object({
       input: z.string().max(512),
       window: z.number().int().positive(),
       hop: z.number().int().positive(),
+      /**
+       * Besides HTTP: `unix` (JSON lines on a socket in the state folder), `mqtt:FILTER` (JSON on topics of the
+       * local broker) or `mqtt+raw:FILTER` (raw numbers there).
+       */
       source: z.string().max(512).optional(),
+      /** Axis of time, counted from the end; what lies behind it are the channels of one sample. */
+      axis: z.number().int().min(-8).max(-1).default(-1),
+      /** Outputs that a step gives; absent: all but those of `state`. */
+      outputs: z.array(z.string().max(512)).min(1).max(64).optional(),
     })
     .optional(),
+  /** Inputs that every step of a stream or sequence has alike, where the caller gives none. */
+  constants: z
+    .array(
+      z.object({
+        input: z.string().max(512),
+        data: z
+          .array(z.union([z.number(), z.string(), z.boolean()]))
+          .min(1)
+          .max(4_096),
+      }),
+    )
+    .default([]),
   session: z
     .object({
       threads: z.number().int().positive().max(256).optional(),

@@ -15,6 +15,7 @@ import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
 import { encodeMessage, type Labels } from '../shared/wire/messages.ts';
 import { startAgentHttp } from './api/http.ts';
+import { openSources, type StreamSources } from './api/stream-sources.ts';
 import { enrol } from './bus/enrolment.ts';
 import { fetchWhole } from './bus/fetcher.ts';
 import { createRefusals, listRefusals } from './bus/refusals.ts';
@@ -57,6 +58,8 @@ export interface StartAgentOptions {
   connect?(options: ConnectBusOptions): AgentBus;
   /** A stand-in for the models, for fleets of light devices; the real host where absent. */
   inference?(options: InferenceHostOptions): InferenceHost;
+  /** `mqtt://127.0.0.1:PORT` of a broker on the device, for streams that come over it. */
+  streamBroker?: string;
   /** Shorter in tests. */
   pollMs?: number;
   reportEveryMs?: number;
@@ -143,6 +146,7 @@ async function compose(
   let authority: Authority | null = null;
   let online: Online | null = null;
   let telemetry: Telemetry | null = null;
+  let streams: StreamSources | null = null;
 
   const reEnrol = mustEnrol(identity, options);
   const boot = await keeper.booted();
@@ -204,8 +208,17 @@ async function compose(
     deadlineMs: limits.inferDeadlineMs,
     queueMax: limits.inferQueueMax,
     onRequest: recording.request,
+    onServing: () => streams?.reconcile(),
   });
   undo.push(() => inference.close());
+  streams = openSources({
+    inference,
+    clock,
+    log,
+    stateFolder,
+    ...(options.streamBroker === undefined ? {} : { brokerUrl: options.streamBroker }),
+  });
+  undo.push(() => streams?.close() ?? Promise.resolve());
   // An identity that is about to be replaced must not seal anything more.
   if (identity !== null && reEnrol === null) {
     const key = authority?.assignment()?.telemetry ?? null;

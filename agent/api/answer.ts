@@ -6,6 +6,7 @@ import type { LoopDelay } from '../../shared/host/loop-delay.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import type { Sequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
 import type { BodyReader } from './body.ts';
 
@@ -18,6 +19,7 @@ export interface Answer {
 
 export interface RouteParts {
   inference: InferenceHost;
+  sequences: Sequences;
   status: () => Promise<AgentStatus>;
   /** What `GET /v2` says of this server. */
   server: { name: string; version: string; extensions: readonly string[] };

@@ -12,6 +12,7 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { refuse } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import { createSequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
@@ -132,6 +133,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const loopDelay = watchLoopDelay();
   const parts: RouteParts = {
     inference,
+    sequences: createSequences(inference, clock),
     status: options.status,
     server: {
       name: options.serverName ?? serverNameDefault,

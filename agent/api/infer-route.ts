@@ -70,6 +70,20 @@ export function isSequence(parameters: OipParameters | undefined): boolean {
   return parameters !== undefined && sequenceParameters.some((name) => asksForSomething(parameters, name));
 }
 
+/** Triton's parameters: an id (a number or a string), and whether its sequence begins or ends here. */
+function sequenceOf(
+  parameters: OipParameters | undefined,
+): Result<{ id: string; start: boolean; end: boolean }> {
+  const { sequence_id: id, sequence_start: start = false, sequence_end: end = false } = parameters ?? {};
+  const numbered = typeof id === 'number' && Number.isSafeInteger(id) && id > 0;
+  const named = typeof id === 'string' && id !== '' && id.length <= 128;
+  if (!numbered && !named)
+    return refuse('infer-invalid', 'sequence_id must be a number above 0, or a text of up to 128 characters');
+  if (typeof start !== 'boolean' || typeof end !== 'boolean')
+    return refuse('infer-invalid', 'sequence_start and sequence_end must be true or false');
+  return ok({ id: `${typeof id} ${id}`, start, end });
+}
+
 /**
  * How long the client wants to wait: the parameter `timeout` (microseconds) or the header `x-lepton-timeout-ms`, the
  * shorter where both are given. Undefined: the host's own deadline.
@@ -149,9 +163,13 @@ export async function infer(
     const asked = readRequest(body.value.bytes, jsonBytes.value, model.value);
     if (!asked.ok) return asked;
     const { id, parameters, inputs, outputs } = asked.value.request;
-    // A model with state will be served here, by the sequence's own state.
-    if (isSequence(parameters))
-      return refuse('infer-unsupported', 'sequences are not served: the model keeps no state');
+    if (isSequence(parameters)) {
+      const sequence = sequenceOf(parameters);
+      if (!sequence.ok) return sequence;
+      const wanted = outputs?.map((output) => output.name);
+      const stepped = await parts.sequences.run(model.value, { ...sequence.value, inputs, outputs: wanted });
+      return stepped.ok ? ok(answerOf(name, id, stepped.value, asked.value.isBinary)) : stepped;
+    }
     const deadlineMs = deadlineOf(request, parameters);
     if (!deadlineMs.ok) return deadlineMs;
     const answered = await parts.inference.infer(name, version, {

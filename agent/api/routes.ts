@@ -10,6 +10,7 @@ import { findModel, infer } from './infer-route.ts';
 import { metrics, page } from './observe-route.ts';
 import { loadOrUnload, repositoryIndex } from './repository-route.ts';
 import { statistics } from './stats-route.ts';
+import { streamRoute } from './stream-route.ts';
 
 type FixedKind =
   | 'server'
@@ -22,7 +23,7 @@ type FixedKind =
   | 'records'
   | 'metrics'
   | 'page';
-type ModelKind = 'model' | 'model-ready' | 'model-stats' | 'infer';
+type ModelKind = 'model' | 'model-ready' | 'model-stats' | 'infer' | 'stream';
 
 type Route =
   | { kind: FixedKind }
@@ -46,6 +47,7 @@ const modelKinds: Record<string, ModelKind> = {
   ready: 'model-ready',
   stats: 'model-stats',
   infer: 'infer',
+  stream: 'stream',
 };
 
 /** Null where there is no such path. `input-invalid` where it is not even a path. */
@@ -62,7 +64,7 @@ function findRoute(url: string): Result<Route | null> {
   if (path.length > 1 && path.endsWith('/')) path = path.slice(0, -1);
   const plain = Object.hasOwn(fixed, path) ? fixed[path] : undefined;
   if (plain !== undefined) return ok({ kind: plain });
-  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|stats|infer))?$/.exec(path);
+  const match = /^\/v2\/models\/([^/]+)(?:\/versions\/([^/]+))?(?:\/(ready|stats|infer|stream))?$/.exec(path);
   const model = match?.[1];
   if (match !== null && model !== undefined)
     return ok({ kind: modelKinds[match[3] ?? ''] ?? 'model', model, version: match[2] ?? null });
@@ -86,6 +88,7 @@ const methods: Record<Route['kind'], readonly string[]> = {
   index: ['GET', 'HEAD', 'POST'],
   load: ['POST'],
   infer: ['POST'],
+  stream: ['POST'],
   records: ['POST'],
 };
 
@@ -159,6 +162,8 @@ export async function routeRequest(
     }
     case 'records':
       return records(request, parts);
+    case 'stream':
+      return streamRoute(request, response, route.model, route.version, parts);
     case 'infer':
       return infer(request, response, route.model, route.version, parts);
   }

@@ -2,13 +2,14 @@
 // Each is there while its model serves. Trusts: file permissions and the device's own broker.
 // Must never: let a source that fails touch what serves, or queue samples without bound.
 
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
-import { dirname, join } from 'node:path';
-import type { LocalBroker } from '../../shared/host/local-broker.ts';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { connectLocalBroker, type LocalBroker } from '../../shared/host/local-broker.ts';
+import { listenLocally } from '../../shared/host/local-socket.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
+import { filterMatches } from '../../shared/wire/topics.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import { type InferStream, openStream } from '../inference/streams.ts';
 import { createLineReader, faultLine, parseSamples, stepLine, wholeSamples } from './samples.ts';
@@ -33,8 +34,21 @@ interface Source {
   close(): void;
 }
 
-/** A Unix socket's path is cut at 108 bytes by the kernel. */
-const socketPathMax = 104;
+/** The same, with a connection to the local broker where the agent was given one. Fault: `config-invalid`. */
+export function openSources(
+  options: Omit<StreamSourcesOptions, 'broker'> & { brokerUrl?: string },
+): StreamSources {
+  const { brokerUrl, log } = options;
+  if (brokerUrl === undefined) return createStreamSources(options);
+  const broker = connectLocalBroker(brokerUrl, {
+    clientId: `lepton-streams-${process.pid}`,
+    onStatus: (connected) =>
+      log.emit('info', connected ? 'stream.broker.connected' : 'stream.broker.lost', { broker: brokerUrl }),
+    matches: filterMatches,
+  });
+  return createStreamSources({ ...options, broker });
+}
+
 export const socketPath = (stateFolder: string, as: string): string =>
   join(stateFolder, 'streams', `${as}.sock`);
 /** Answers go to the sample's topic with this behind it. */
@@ -49,36 +63,13 @@ export function createStreamSources(options: StreamSourcesOptions): StreamSource
   const complain = (as: string, source: string, detail: string): void =>
     log.emit('warn', 'stream.source.failed', { as, source, detail });
 
-  const unixSource = (as: string): Source | null => {
-    const path = socketPath(options.stateFolder, as);
-    if (Buffer.byteLength(path) > socketPathMax) {
-      complain(as, 'unix', `${path} is longer than ${socketPathMax} bytes`);
-      return null;
-    }
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    // Left by an agent that was killed; the folder is locked for this one.
-    rmSync(path, { force: true });
-    const sockets = new Set<Socket>();
-    const server: Server = createServer((socket) => {
-      if (sockets.size >= limits.streamsMax) {
-        socket.destroy();
-        return;
-      }
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
-      socket.on('error', () => undefined);
-      void serveSocket(as, socket);
+  const unixSource = (as: string): Source => {
+    const socket = listenLocally(socketPath(options.stateFolder, as), {
+      connectionsMax: limits.streamsMax,
+      onConnection: (connection) => void serveSocket(as, connection),
+      onError: (error) => complain(as, 'unix', error.message),
     });
-    server.on('error', (error) => complain(as, 'unix', error.message));
-    server.listen(path, () => chmodSync(path, 0o600));
-    return {
-      name: 'unix',
-      close: () => {
-        for (const socket of sockets) socket.destroy();
-        server.close();
-        rmSync(path, { force: true });
-      },
-    };
+    return { name: 'unix', close: () => socket.close() };
   };
 
   async function serveSocket(as: string, socket: Socket): Promise<void> {

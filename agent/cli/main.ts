@@ -56,6 +56,10 @@ async function main(): Promise<void> {
     .option('--label <key=value>', 'a label of this device; repeatable', collect, [])
     .option('--re-enroll', 'make a new key and enrol again with the claim')
     .option('--token <token>', 'bearer token for the HTTP API, needed beyond loopback (LEPTON_AGENT_TOKEN)')
+    .option(
+      '--stream-broker <url>',
+      'MQTT broker on this device for streams, mqtt://127.0.0.1:PORT (LEPTON_STREAM_BROKER)',
+    )
     .option('--server-name <name>', 'name that GET /v2 tells clients (LEPTON_SERVER_NAME)')
     .option(
       '--server-extension <name>',

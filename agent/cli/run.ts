@@ -3,6 +3,7 @@
 
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
+import { parseLocalBroker } from '../../shared/host/local-broker.ts';
 import { openLog } from '../../shared/host/log.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { type RunningAgent, startAgent } from '../daemon.ts';
@@ -25,6 +26,7 @@ export interface RunFlags {
   token?: string;
   logLevel?: string;
   serverName?: string;
+  streamBroker?: string;
   serverExtension: string[];
 }
 
@@ -40,6 +42,8 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const claimPath = setting('claim', flags.claim);
   const claim = claimPath === undefined ? null : readClaim(claimPath);
   const token = setting('token', flags.token);
+  const streamBroker = setting('streamBroker', flags.streamBroker);
+  if (streamBroker !== undefined) parseLocalBroker(streamBroker);
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -64,6 +68,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       reEnroll: flags.reEnroll === true,
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),
+      ...(streamBroker === undefined ? {} : { streamBroker }),
       clock: systemClock,
       entropy: systemEntropy,
       log,

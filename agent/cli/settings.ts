@@ -14,6 +14,7 @@ const variables = {
   token: 'LEPTON_AGENT_TOKEN',
   logLevel: 'LEPTON_LOG_LEVEL',
   serverName: 'LEPTON_SERVER_NAME',
+  streamBroker: 'LEPTON_STREAM_BROKER',
   serverExtension: 'LEPTON_SERVER_EXTENSIONS',
 } as const;
 

@@ -21,6 +21,7 @@ import {
   parseInferRequest,
 } from '../../shared/wire/oip-json.ts';
 import type { InferAnswer, InferenceHost, ServedModel } from '../inference/host.ts';
+import { isStateful } from '../inference/recipe.ts';
 import type { Answer, RouteParts } from './answer.ts';
 
 export function findModel(
@@ -164,6 +165,8 @@ export async function infer(
     if (!asked.ok) return asked;
     const { id, parameters, inputs, outputs } = asked.value.request;
     if (isSequence(parameters)) {
+      if (!isStateful(model.value.recipe))
+        return refuse('infer-unsupported', `${name} keeps no state, so it has no sequences`);
       const sequence = sequenceOf(parameters);
       if (!sequence.ok) return sequence;
       const wanted = outputs?.map((output) => output.name);

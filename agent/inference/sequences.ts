@@ -6,7 +6,6 @@ import type { Clock } from '../../shared/kernel/ports.ts';
 import { type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import type { InferAnswer, InferenceHost, ServedModel } from './host.ts';
-import { isStateful } from './recipe.ts';
 import { createStepper, type Stepper, shownOutputs } from './streams.ts';
 
 export interface SequenceCall {
@@ -20,8 +19,8 @@ export interface SequenceCall {
 
 export interface Sequences {
   /**
-   * One step of a sequence. Refusals: `infer-unsupported` (the model keeps no state), `infer-invalid` (it was not
-   * begun, or has ended), `infer-queue-full` (too many at once), and those of `infer`.
+   * One step of a sequence of a model with state. Refusals: `infer-invalid` (it was not begun, or has ended),
+   * `infer-queue-full` (too many at once), and those of `infer`.
    */
   run(model: ServedModel, call: SequenceCall): Promise<Result<InferAnswer & { reset: boolean }>>;
 }
@@ -46,8 +45,6 @@ export function createSequences(
 
   return {
     run: async (model, { id, start, end, inputs, outputs }) => {
-      if (!isStateful(model.recipe))
-        return refuse('infer-unsupported', `${model.as} keeps no state, so it has no sequences`);
       const key = `${model.as} ${id}`;
       let sequence = sequences.get(key);
       if (start) {

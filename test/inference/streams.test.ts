@@ -282,7 +282,7 @@ describe('streams of a model without a recipe, and topics', () => {
       const body = (parameters: object): string => JSON.stringify({ parameters, inputs });
       const url = `${http.url}/v2/models/tiny/infer`;
       assert.equal((await post(url, body({ sequence_id: 3, sequence_start: true }))).response.status, 501);
-      assert.equal((await post(url, body({ sequence_start: true }))).response.status, 400);
+      assert.equal((await post(url, body({ sequence_start: true }))).response.status, 501);
     } finally {
       await http.close();
       await stage.close();

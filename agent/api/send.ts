@@ -46,6 +46,8 @@ export async function send(
   };
   const coding = chooseCoding(request, bytes, headers['content-type'] === 'application/octet-stream');
   const packed = coding === null ? null : await pack(coding, pieces);
+  // Gone meanwhile: a write would end in an error that nobody handles.
+  if (response.destroyed) return;
   if (coding !== null && packed !== null) {
     pieces = [packed];
     bytes = packed.length;

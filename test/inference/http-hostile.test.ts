@@ -117,6 +117,7 @@ describe('hostile clients', () => {
   });
 
   test('many large bodies at once are refused or served, none breaks the server', async () => {
+    // On a busy machine some do not arrive within their time; that is a refusal too.
     const body = goodBody.padEnd(3 * MiB);
     const statuses = await Promise.all(
       Array.from(
@@ -125,7 +126,7 @@ describe('hostile clients', () => {
       ),
     );
     assert.ok(
-      statuses.every((status) => status === 200 || status === 503),
+      statuses.every((status) => status === 200 || status === 503 || status === 408),
       `${statuses}`,
     );
     await expectGood(goodRequest, 'many large bodies');

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { modelFile } from '../onnx/models.ts';
 import { openStage, startHttp } from './staging.ts';
 
-export const loneLimits = { bytesMax: 4 * 1024 * 1024, timeoutMs: 1_000, totalBytesMax: 16 * 1024 * 1024 };
+export const loneLimits = { bytesMax: 4 * 1024 * 1024, timeoutMs: 3_000, totalBytesMax: 16 * 1024 * 1024 };
 
 export interface LoneServer {
   url: string;

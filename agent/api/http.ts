@@ -155,7 +155,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       const routed =
         request.headers.host === undefined && request.httpVersion === '1.1'
           ? refuse('input-invalid', 'HTTP/1.1 without the header Host')
-          : await routeRequest(request, parts);
+          : await routeRequest(request, response, parts);
       if (routed.ok) answer = routed.value;
       else {
         answer = refusalAnswer(routed.refusal);

@@ -1,7 +1,7 @@
 // Why: which path of the device's HTTP means what, and what the protocol wants as its answer.
 // Trusts: nothing in the request. Must never: answer a path behind the token without it.
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type ModelMetadata, onnxPlatform, type ServerMetadata } from '../../shared/wire/oip.ts';
 import type { ServedModel } from '../inference/host.ts';
@@ -96,7 +96,11 @@ const methods: Record<Route['kind'], readonly string[]> = {
 const open: ReadonlySet<Route['kind']> = new Set(['live', 'ready', 'healthz']);
 
 /** Answers one request. Refusals carry the code whose HTTP status is sent. */
-export async function routeRequest(request: IncomingMessage, parts: RouteParts): Promise<Result<Answer>> {
+export async function routeRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  parts: RouteParts,
+): Promise<Result<Answer>> {
   const found = findRoute(request.url ?? '');
   if (!found.ok) return found;
   const route = found.value;

@@ -2,7 +2,8 @@
 // Trusts: nothing in the request. Must never: ignore an option that would change the answer's meaning;
 // what cannot be served is refused with 501.
 
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   binaryOutputs,
@@ -105,6 +106,22 @@ function deadlineOf(
   return ok(Math.min(Number(header), inBodyMs ?? Number.POSITIVE_INFINITY));
 }
 
+const departures = new WeakMap<Socket, AbortSignal>();
+
+/**
+ * Aborted when the client went away. One for each connection, which is all that a client can close; a new one for
+ * each request would cost as much as reading a small body.
+ */
+function departureOf(socket: Socket): AbortSignal {
+  const known = departures.get(socket);
+  if (known !== undefined) return known;
+  const gone = new AbortController();
+  departures.set(socket, gone.signal);
+  if (socket.destroyed) gone.abort();
+  else socket.once('close', () => gone.abort());
+  return gone.signal;
+}
+
 interface Asked {
   request: InferRequest;
   isBinary: IsBinary;
@@ -144,7 +161,6 @@ function answerOf(name: string, id: string | undefined, answer: InferAnswer, isB
 
 export async function infer(
   request: IncomingMessage,
-  response: ServerResponse,
   name: string,
   version: string | null,
   parts: RouteParts,
@@ -157,9 +173,6 @@ export async function infer(
   if (!jsonBytes.ok) return jsonBytes;
   const body = await parts.body.read(request, jsonBytes.value ?? 0);
   if (!body.ok) return body;
-  const gone = new AbortController();
-  const onClose = (): void => gone.abort();
-  response.once('close', onClose);
   try {
     const asked = readRequest(body.value.bytes, jsonBytes.value, model.value);
     if (!asked.ok) return asked;
@@ -179,11 +192,10 @@ export async function infer(
       inputs,
       outputs: outputs?.map((output) => output.name),
       deadlineMs: deadlineMs.value,
-      signal: gone.signal,
+      signal: departureOf(request.socket),
     });
     return answered.ok ? ok(answerOf(name, id, answered.value, asked.value.isBinary)) : answered;
   } finally {
-    response.off('close', onClose);
     body.value.done();
   }
 }

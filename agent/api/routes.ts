@@ -165,7 +165,7 @@ export async function routeRequest(
     case 'stream':
       return streamRoute(request, response, route.model, route.version, parts);
     case 'infer':
-      return infer(request, response, route.model, route.version, parts);
+      return infer(request, route.model, route.version, parts);
   }
 }
 

@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { systemClock } from '../../shared/host/clock.ts';
+import { nextTurn } from '../../shared/host/event-loop.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import {
@@ -232,7 +233,7 @@ async function collect(bytes: number): Promise<void> {
   uncollectedBytes = 0;
   globalThis.gc?.();
   // What native code put off to the next turn of the event loop, which blocking reads never come to.
-  await new Promise((resolve) => setImmediate(resolve));
+  await nextTurn();
 }
 
 async function serve(frame: Frame): Promise<void> {

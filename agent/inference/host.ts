@@ -67,7 +67,7 @@ export interface InferCall {
   outputs?: string[] | undefined;
   /** Shorter than the host's own deadline, from the client. */
   deadlineMs?: number | undefined;
-  /** Aborted when the client went away: a request that still waits is dropped. */
+  /** Aborted when the client went away: a request that still waits is dropped. Outlives the call: one for many. */
   signal?: AbortSignal | undefined;
 }
 

@@ -7,6 +7,7 @@ import { Socket } from 'node:net';
 import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { atEndOfTurn } from '../../shared/host/event-loop.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -268,7 +269,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
           socket.cork();
           if (waiting.length > 1) {
             corked = true;
-            setImmediate(() => {
+            atEndOfTurn(() => {
               corked = false;
               socket.uncork();
             });

@@ -4,6 +4,7 @@
 
 import { createRequire } from 'node:module';
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
+import { withoutTurns } from '../../shared/host/event-loop.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Datatype } from '../../shared/wire/manifest.ts';
 import type { Tensor, TensorData } from '../../shared/wire/tensors.ts';
@@ -63,21 +64,6 @@ function fromOrt(name: string, value: OrtTensor): Tensor {
   };
 }
 
-/**
- * The binding puts a run off to the next turn of the event loop and blocks the process then. In a process that
- * does nothing else the turn is a detour of several system calls.
- */
-function atOnce<T>(run: () => T): T {
-  const later = globalThis.setImmediate;
-  const now = (task: () => void): void => task();
-  globalThis.setImmediate = now as typeof setImmediate;
-  try {
-    return run();
-  } finally {
-    globalThis.setImmediate = later;
-  }
-}
-
 export interface OpenSession {
   run(inputs: TensorBytes[], outputs: string[]): Promise<{ outputs: Tensor[]; runMs: number }>;
 }
@@ -101,8 +87,8 @@ export async function openSession(
       const feeds: Record<string, OrtTensor> = {};
       for (const input of inputs) feeds[input.head.name] = toOrt(input);
       const start = options.clock.mono();
-      // Only what is named is fetched: a ZipMap output would throw.
-      const results = await atOnce(() => session.run(feeds, outputs));
+      // Only what is named is fetched: a ZipMap output would throw. The binding puts each run off to the next turn.
+      const results = await withoutTurns(() => session.run(feeds, outputs));
       const runMs = options.clock.mono() - start;
       return {
         runMs,

@@ -1,86 +1,121 @@
-// Why: a load generator as lean as can be, in a process of its own: the same one for every server that is
-// compared, so that its cost is the same too. Trusts: servers of this bench, which answer each request with a
-// content length. Must never: count an answer that is not 200.
+// Why: a client as lean as can be, in a process of its own: the same one for every server that is compared, so that
+// its cost is the same too and none of it is the server's. Trusts: servers of this bench, which answer each request
+// with a content length. Must never: take an answer for good that is not 200.
 
 import { connect, type Socket } from 'node:net';
-import type { LoadOptions, LoadResult } from './load.ts';
+import { performance } from 'node:perf_hooks';
+import type { LoadCommand, LoadResult } from './load.ts';
+import { percentiles } from './measure.ts';
 
 const statusLine = 'HTTP/1.1 200 ';
 const headEnd = '\r\n\r\n';
 
-function percentile(sorted: readonly number[], fraction: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))] ?? Number.NaN;
+/** One kept connection with at most one request under way. */
+interface Lane {
+  /** Milliseconds from the first byte sent to the last one received. */
+  request(): Promise<number>;
+  close(): void;
 }
 
-async function run(options: LoadOptions): Promise<LoadResult> {
-  const url = new URL(options.url);
-  const body = Buffer.from(options.bodyBase64, 'base64');
-  const headers = Object.entries(options.headers ?? {}).map(([name, value]) => `${name}: ${value}\r\n`);
-  const head = `POST ${url.pathname} HTTP/1.1\r\nhost: ${url.host}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n${headers.join('')}\r\n`;
-  const request = Buffer.concat([Buffer.from(head, 'latin1'), body]);
-  const latenciesMs: number[] = [];
-  let measuring = false;
-  let stopping = false;
-  let requests = 0;
-  let errors = 0;
-
-  const open = (): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const socket: Socket = connect({ host: url.hostname, port: Number(url.port), noDelay: true });
-      let sentAtMs = 0;
-      let missing = -1;
-      let text = '';
-      let bodyBytes = 0;
-      const send = (): void => {
-        missing = -1;
-        text = '';
-        sentAtMs = performance.now();
-        socket.write(request);
-      };
-      socket.on('connect', send);
-      socket.on('error', reject);
-      socket.on('close', () => resolve());
-      socket.on('data', (chunk: Buffer) => {
-        if (missing < 0) {
-          text += chunk.toString('latin1');
-          const end = text.indexOf(headEnd);
-          if (end < 0) return;
-          const length = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, end + 2));
-          bodyBytes = Number(length?.[1] ?? Number.NaN);
-          missing = bodyBytes - (text.length - end - headEnd.length);
-        } else missing -= chunk.length;
-        if (missing > 0) return;
-        if (measuring) {
-          if (text.startsWith(statusLine) && missing === 0) requests += 1;
-          else errors += 1;
-          latenciesMs.push(performance.now() - sentAtMs);
-        }
-        if (stopping) socket.end();
-        else send();
-      });
-    });
-
-  const closed = Array.from({ length: options.connections }, open);
-  await new Promise((resolve) => setTimeout(resolve, options.warmUpMs));
-  measuring = true;
-  const start = performance.now();
-  await new Promise((resolve) => setTimeout(resolve, options.durationMs));
-  measuring = false;
-  const seconds = (performance.now() - start) / 1_000;
-  stopping = true;
-  await Promise.all(closed);
-  const sorted = latenciesMs.sort((a, b) => a - b);
-  return {
-    requestsPerSecond: requests / seconds,
-    errors,
-    p50Ms: percentile(sorted, 0.5),
-    p99Ms: percentile(sorted, 0.99),
-  };
-}
-
-process.once('message', (options) => {
-  void run(options as LoadOptions).then((result) => {
-    process.send?.(result);
-    process.disconnect();
+function requestBytes({ url, bodyBase64, headers = {} }: LoadCommand): Buffer {
+  const { pathname, host } = new URL(url);
+  const body = Buffer.from(bodyBase64, 'base64');
+  const lines = Object.entries({
+    host,
+    'content-type': 'application/json',
+    'content-length': body.length,
+    ...headers,
   });
+  const head = `POST ${pathname} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;
+  return Buffer.concat([Buffer.from(head, 'latin1'), body]);
+}
+
+function openLane(url: string, bytes: Buffer): Promise<Lane> {
+  const { hostname, port } = new URL(url);
+  let settle: (tookMs: number) => void = () => undefined;
+  let fail: (error: Error) => void = () => undefined;
+  let sentAtMs = 0;
+  let head = '';
+  /** Of the body; −1 while its head is not complete. */
+  let missing = -1;
+  let usualBytes = 0;
+  const socket: Socket = connect({ host: hostname, port: Number(port), noDelay: true });
+  socket.on('data', (chunk: Buffer) => {
+    // As long as the one before and good: nothing about it is worth parsing.
+    if (
+      missing < 0 &&
+      head === '' &&
+      chunk.length === usualBytes &&
+      chunk.toString('latin1', 0, statusLine.length) === statusLine
+    )
+      return settle(performance.now() - sentAtMs);
+    if (missing < 0) {
+      if (head === '') usualBytes = 0;
+      head += chunk.toString('latin1');
+      const end = head.indexOf(headEnd);
+      if (end < 0) return;
+      const length = /\r\ncontent-length: (\d+)/i.exec(head.slice(0, end + 2))?.[1];
+      missing = Number(length ?? Number.NaN) - (head.length - end - headEnd.length);
+    } else missing -= chunk.length;
+    if (missing > 0) return;
+    if (head.length === chunk.length) usualBytes = chunk.length;
+    if (missing === 0 && head.startsWith(statusLine)) settle(performance.now() - sentAtMs);
+    else fail(new Error(`not 200 with a length: ${head.slice(0, 200)}`));
+  });
+  socket.on('error', (error) => fail(error));
+  const lane: Lane = {
+    request: () =>
+      new Promise((resolve, reject) => {
+        settle = resolve;
+        fail = reject;
+        head = '';
+        missing = -1;
+        sentAtMs = performance.now();
+        socket.write(bytes);
+      }),
+    close: () => socket.destroy(),
+  };
+  return new Promise((resolve, reject) => {
+    fail = reject;
+    socket.once('connect', () => resolve(lane));
+  });
+}
+
+async function load(lanes: readonly Lane[], warmUpMs: number, durationMs: number): Promise<LoadResult> {
+  const timesMs: number[] = [];
+  const startMs = performance.now() + warmUpMs;
+  const endMs = startMs + durationMs;
+  let lastMs = endMs;
+  const drive = async (lane: Lane): Promise<void> => {
+    for (let nowMs = 0; nowMs < endMs; ) {
+      const tookMs = await lane.request();
+      nowMs = performance.now();
+      if (nowMs - tookMs >= startMs && nowMs < endMs) timesMs.push(tookMs);
+      lastMs = nowMs;
+    }
+  };
+  await Promise.all(lanes.map(drive));
+  const seconds = (Math.min(lastMs, endMs) - startMs) / 1_000;
+  return { requestsPerSecond: timesMs.length / seconds, ...percentiles(timesMs) };
+}
+
+let ready: Promise<Lane[]> = Promise.resolve([]);
+
+async function obey(command: LoadCommand | 'once'): Promise<LoadResult | number> {
+  if (command === 'once') {
+    const [lane] = await ready;
+    if (lane === undefined) throw new Error('no connection is open');
+    return lane.request();
+  }
+  for (const lane of await ready) lane.close();
+  const bytes = requestBytes(command);
+  ready = Promise.all(Array.from({ length: command.connections }, () => openLane(command.url, bytes)));
+  return load(await ready, command.warmUpMs, command.durationMs);
+}
+
+process.on('message', (command) => {
+  obey(command as LoadCommand | 'once').then(
+    (result) => process.send?.({ result }),
+    (error: Error) => process.send?.({ failed: error.message }),
+  );
 });

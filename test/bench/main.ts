@@ -2,12 +2,18 @@
 // Trusts: /proc for resident memory. Must never: print an absolute time as if it were a promise.
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { arch, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { encodeInferRequest } from '../../shared/wire/oip-json.ts';
+import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
-import { benchInference } from './inference.ts';
+import { benchChildAtRest, benchModel } from './inference.ts';
+import { benchBatching, benchThroughput } from './inference-load.ts';
+import { startLoad } from './load.ts';
+import { median, memoryMB } from './measure.ts';
 import { benchTelemetry } from './telemetry.ts';
 
 const mib = 1024 * 1024;
@@ -25,8 +31,25 @@ function childrenOf(pid: number): number[] {
     .map(Number);
 }
 
-function median(values: number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+/** Memory of agent and child after some ten thousand requests. */
+async function useAgent(http: string, agentPid: number, children: number[]): Promise<object> {
+  const load = startLoad();
+  try {
+    const bodyBase64 = Buffer.from(
+      encodeInferRequest({ inputs: modelCase('mnist/digit4-opset8').inputs }),
+    ).toString('base64');
+    const url = `${http}/v2/models/mnist/infer`;
+    const used = await load.load({ url, bodyBase64, connections: 16, warmUpMs: 0, durationMs: 5_000 });
+    return {
+      requests: Math.round(used.requestsPerSecond * 5),
+      agentMB: memoryMB(agentPid),
+      agentLimitMB: 90,
+      childMB: children.map((pid) => memoryMB(pid)),
+      childLimitMB: 80,
+    };
+  } finally {
+    await load.close();
+  }
 }
 
 /** Resident memory of registry, agent and inference child at rest with mnist loaded, and start-to-serving time. */
@@ -92,7 +115,7 @@ async function benchProcesses(): Promise<object> {
     await new Promise((resolve) => setTimeout(resolve, 15_000));
     const agentPid = agent.daemon.child.pid ?? 0;
     const children = childrenOf(agentPid);
-    return {
+    const atRest = {
       bareNodeMiB: bareNode / mib,
       registryMiB: residentBytes(registry.daemon.child.pid ?? 0) / mib,
       agentMiB: residentBytes(agentPid) / mib,
@@ -101,32 +124,69 @@ async function benchProcesses(): Promise<object> {
       childLimitMiB: 80,
       startToServingMs: { p50: median(startToServingMs), max: Math.max(...startToServingMs) },
     };
+    return { ...atRest, afterUse: await useAgent(agent.http, agentPid, children) };
   } finally {
     await place.close();
   }
 }
 
-if (dataMissing !== false) {
-  process.stderr.write(`lepton: not-found: ${dataMissing}\n`);
+/** By the path at which each stands in the results. `--only inference` or `--only inference.yolox` take a part. */
+const sections: Record<string, () => Promise<object>> = {
+  processes: benchProcesses,
+  'inference.childAtRest': benchChildAtRest,
+  'inference.mnist': () => benchModel('mnist/digit4-opset8', 400),
+  'inference.silero': () => benchModel('silero-vad/one-step-v5', 400),
+  'inference.yolox': () => benchModel('yolox-nano/coco139-r2', 100),
+  'inference.throughput': benchThroughput,
+  'inference.batching': benchBatching,
+  telemetry: benchTelemetry,
+};
+
+type Results = { [name: string]: unknown };
+
+function isResults(value: unknown): value is Results {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function put(results: Results, path: string, value: object): void {
+  const [first = '', ...rest] = path.split('.');
+  if (rest.length === 0) {
+    results[first] = value;
+    return;
+  }
+  const inner = results[first];
+  const into: Results = isResults(inner) ? inner : {};
+  results[first] = into;
+  put(into, rest.join('.'), value);
+}
+
+function fail(what: string): never {
+  process.stderr.write(`lepton: ${what}\n`);
   process.exit(1);
 }
-const results = {
-  machine: {
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: cpus().length,
-    arch: arch(),
-    memoryGiB: totalmem() / mib / 1024,
-    node: process.version,
-  },
-  processes: await benchProcesses(),
-  inference: await benchInference(),
-  telemetry: await benchTelemetry(),
-};
-const out = join(projectFolder, 'bench-results.json');
-const rounded = JSON.stringify(
-  results,
-  (_, value: unknown) => (typeof value === 'number' ? Number(value.toPrecision(4)) : value),
-  2,
+
+if (dataMissing !== false) fail(`not-found: ${dataMissing}`);
+const { values } = parseArgs({ options: { only: { type: 'string' } } });
+const wanted = Object.entries(sections).filter(
+  ([path]) => values.only === undefined || path === values.only || path.startsWith(`${values.only}.`),
 );
-writeFileSync(out, `${rounded}\n`);
-process.stdout.write(`${rounded}\nwritten to ${out}\n`);
+if (wanted.length === 0)
+  fail(`input-invalid: no section ${values.only}; there are ${Object.keys(sections).join(', ')}`);
+
+const out = join(projectFolder, 'bench-results.json');
+// With --only the rest stays as an earlier run left it: ratios are taken within a section, never across.
+const before: unknown =
+  values.only !== undefined && existsSync(out) ? JSON.parse(readFileSync(out, 'utf8')) : {};
+const results: Results = isResults(before) ? before : {};
+results['machine'] = {
+  cpu: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  arch: arch(),
+  memoryGiB: totalmem() / mib / 1024,
+  node: process.version,
+};
+for (const [path, bench] of wanted) put(results, path, await bench());
+const text = (value: unknown): string =>
+  JSON.stringify(value, (_, one: unknown) => (typeof one === 'number' ? Number(one.toPrecision(4)) : one), 2);
+writeFileSync(out, `${text(results)}\n`);
+process.stdout.write(`${text(results)}\nwritten to ${out}\n`);

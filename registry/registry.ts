@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
 import { openDisk } from '../shared/host/disk.ts';
 import { lockFolder } from '../shared/host/lock.ts';
+import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { openStore } from '../shared/host/sqlite.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
@@ -13,6 +14,7 @@ import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
+import { createTrial } from './catalog/admit.ts';
 import { openBlobs } from './catalog/blobs.ts';
 import { createReleases } from './catalog/releases.ts';
 import type { RegistryCore } from './core.ts';
@@ -195,7 +197,10 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
   });
   const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
   const repository = await openRepository({ store, keyring, region, clock, log });
-  const releases = createReleases({ store, repository, blobs, clock, log });
+  const canTry = hasRuntime();
+  if (!canTry) log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
+  const trial = createTrial(createModelTrial(clock), (sha256) => join(folder, 'blobs', sha256));
+  const releases = createReleases({ store, repository, blobs, clock, log, ...(canTry ? { trial } : {}) });
   const access = createAccess({ store, clock, entropy });
   // A file of its own: its backups are kept for days, those of the registry for years.
   const keyStore = await openStore(join(folder, 'telemetry-keys.sqlite'), {

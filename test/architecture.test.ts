@@ -90,7 +90,11 @@ test('drivers: each has one room that may import it', () => {
     { driver: '@peculiar/x509', from: ['shared/host'], why: 'certificates are made and read in one file' },
     { driver: 'tweetnacl', from: ['shared/crypto'], why: 'signatures are made and checked in one room' },
     { driver: 'blakejs', from: ['shared/crypto'], why: 'nonces of sealed boxes are made in one file' },
-    { driver: 'onnxruntime-node', from: ['agent/inference'], why: 'it may kill its process: children only' },
+    {
+      driver: 'onnxruntime-node',
+      from: ['agent/inference', 'shared/host/model-trial-child.ts'],
+      why: 'it may kill its process: children only; the registry tries models in one of its own',
+    },
     { driver: 'aedes', from: ['registry/broker'], why: 'its permissive defaults are closed there' },
     { driver: 'aedes-persistence', from: ['registry/broker'], why: 'part of the broker' },
     {
@@ -230,7 +234,8 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
     { modules: ['node:http', 'node:https', 'node:http2'], from: ['agent/api', 'registry/api', 'agent/cli'] },
     {
       modules: ['node:child_process'],
-      from: ['agent/inference', 'firmware-sim/demo/place.ts'], // a child for each model; the demo's programs
+      // A child for each model; a trial of a model; the demo's programs.
+      from: ['agent/inference', 'shared/host/model-trial.ts', 'firmware-sim/demo/place.ts'],
     },
     { modules: ['node:timers', 'node:timers/promises'], from: ['shared/host'] },
   ];

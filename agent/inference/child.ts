@@ -162,6 +162,7 @@ async function admit(request: ChildRequest & { kind: 'admit' }): Promise<ChildRe
     excludeOutputs: request.excludeOutputs,
     externalFiles: new Set(request.externalFiles),
     opsetMax: opsetMaxDefault,
+    memoryBytesMax: request.memoryBytesMax,
   });
   if (!admitted.ok) return { kind: 'refused', ...admitted.refusal };
   const { inputs, outputs, opset } = admitted.value;

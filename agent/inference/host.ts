@@ -9,6 +9,7 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, LoadableRelease, Log, Runtime } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import { promisedMemoryBytes } from '../../shared/onnx/admission.ts';
 import { type Manifest, manifestSchema, type TensorSignature } from '../../shared/wire/manifest.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import type { ReleaseCounters } from './counters.ts';
@@ -212,6 +213,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       modelPath,
       excludeOutputs,
       externalFiles: beside.map(({ path }) => posix.relative(posix.dirname(model.path), path)),
+      memoryBytesMax: promisedMemoryBytes(manifest.value),
     });
     if (!admitted.ok) {
       first.kill();

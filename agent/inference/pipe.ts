@@ -29,6 +29,8 @@ export type ChildRequest =
       excludeOutputs: string[];
       /** External data files, relative to the model's folder. */
       externalFiles: string[];
+      /** What the manifest promises that the model needs. */
+      memoryBytesMax: number;
     }
   | {
       kind: 'load';

@@ -2,9 +2,15 @@
 // too late. Trusts: shared/onnx and shared/wire for the formats. Must never: admit a model unread.
 
 import { limits } from '../../shared/kernel/limits.ts';
+import type { ModelTrial } from '../../shared/kernel/ports.ts';
 import type { FileRole, ReleaseFile } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import { admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
+import {
+  type Admitted,
+  admitModel,
+  opsetMaxDefault,
+  promisedMemoryBytes,
+} from '../../shared/onnx/admission.ts';
 import { goldenDataFiles, parseGolden } from '../../shared/wire/golden.ts';
 import type { Manifest, TensorSignature } from '../../shared/wire/manifest.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
@@ -38,7 +44,7 @@ async function readWhole(blobs: Blobs, file: ReleaseFile, bytesMax: number): Pro
 const spelled = (tensors: readonly TensorSignature[]): string =>
   tensors.map((tensor) => `${tensor.name}:${tensor.datatype}`).join(', ');
 
-async function checkModel(manifest: Manifest, blobs: Blobs): Promise<Result<void>> {
+async function checkModel(manifest: Manifest, blobs: Blobs, trial: Trial | null): Promise<Result<void>> {
   const [model] = ofRole(manifest, 'model');
   if (model === undefined) return refuse('manifest-malformed', 'no file is the model');
   const bytes = await readWhole(blobs, model, Math.min(modelBytesMax, limits.blobBytesMax));
@@ -49,7 +55,9 @@ async function checkModel(manifest: Manifest, blobs: Blobs): Promise<Result<void
   const admitted = admitModel(bytes.value, {
     excludeOutputs: manifest.excludeOutputs,
     externalFiles: new Set(external.map((file) => file.path.slice(folder.length))),
+    externalBytes: new Map(external.map((file) => [file.path.slice(folder.length), file.bytes])),
     opsetMax: opsetMaxDefault,
+    memoryBytesMax: promisedMemoryBytes(manifest),
   });
   if (!admitted.ok) return admitted;
   const signatures = [
@@ -61,7 +69,48 @@ async function checkModel(manifest: Manifest, blobs: Blobs): Promise<Result<void
       return refuse('manifest-malformed', `${what}: ${spelled(said)}; the model has ${spelled(is)}`);
     }
   }
-  return ok();
+  return trial === null ? ok() : trial(manifest, [model, ...external], admitted.value);
+}
+
+/** Loads and runs the model once, elsewhere. */
+export type Trial = (
+  manifest: Manifest,
+  files: readonly ReleaseFile[],
+  model: Pick<Admitted, 'inputs' | 'outputs'>,
+) => Promise<Result<void>>;
+
+/** Beyond what the manifest promises twice: the process itself, and what the runtime needs to load. */
+const trialMemoryBytes = 192 * 1024 * 1024;
+const trialTimeoutMs = 60_000;
+/** The same files tried with the same outputs need no second trial; a push that is repeated after a fault is one. */
+const trialsRemembered = 64;
+
+/** Trials of blobs that lie in `pathOf`. */
+export function createTrial(trial: ModelTrial, pathOf: (sha256: string) => string): Trial {
+  const passed = new Set<string>();
+  return async (manifest, files, { inputs, outputs }) => {
+    const names = outputs.map(({ name }) => name);
+    const promised = promisedMemoryBytes(manifest);
+    const key = JSON.stringify([files.map(({ path, sha256 }) => [path, sha256]), names, promised]);
+    if (passed.has(key)) return ok();
+    const [model] = files;
+    if (model === undefined) return refuse('manifest-malformed', 'no file is the model');
+    const outcome = await trial.run({
+      files: files.map(({ path, sha256 }) => ({ path, localPath: pathOf(sha256) })),
+      modelPath: model.path,
+      inputs,
+      outputs: names,
+      memoryBytesMax: 2 * promised + trialMemoryBytes,
+      timeoutMs: trialTimeoutMs,
+    });
+    if (!outcome.ok) return outcome;
+    passed.add(key);
+    for (const oldest of passed) {
+      if (passed.size <= trialsRemembered) break;
+      passed.delete(oldest);
+    }
+    return ok();
+  };
 }
 
 async function checkGolden(manifest: Manifest, blobs: Blobs): Promise<Result<void>> {
@@ -97,13 +146,17 @@ async function checkProfiles(manifest: Manifest, blobs: Blobs): Promise<Result<v
 }
 
 /**
- * Every file of the manifest by presence and size, the model by admission, golden cases and profile by
- * their schemas. Refusals: `blob-missing`, `blob-size-mismatch`, `body-too-large`, `manifest-malformed`,
+ * Every file of the manifest by presence and size, the model by admission and, where there is a runtime, by a trial,
+ * golden cases and profile by their schemas. Refusals: `blob-missing`, `blob-size-mismatch`, `body-too-large`, `manifest-malformed`,
  * the `model-…` codes, and those of the formats.
  */
-export async function checkReleaseFiles(manifest: Manifest, blobs: Blobs): Promise<Result<void>> {
+export async function checkReleaseFiles(
+  manifest: Manifest,
+  blobs: Blobs,
+  trial: Trial | null,
+): Promise<Result<void>> {
   for (const check of [checkPresence, checkModel, checkGolden, checkProfiles]) {
-    const checked = await check(manifest, blobs);
+    const checked = await check(manifest, blobs, trial);
     if (!checked.ok) return checked;
   }
   return ok();

@@ -15,7 +15,7 @@ import { describeIssues } from '../../shared/wire/messages.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
-import { checkReleaseFiles } from './admit.ts';
+import { checkReleaseFiles, type Trial } from './admit.ts';
 import { barredBecause } from './barred.ts';
 import type { Blobs } from './blobs.ts';
 import { createPublisherSteps, type PublisherSteps, type SettledStep } from './publisher-steps.ts';
@@ -144,6 +144,8 @@ export function createReleases(parts: {
   store: RegistryStore;
   repository: CatalogueRepository;
   blobs: Blobs;
+  /** Absent where no model can be loaded here. */
+  trial?: Trial;
   clock: Clock;
   log: Log;
 }): Releases {
@@ -236,7 +238,7 @@ export function createReleases(parts: {
       const named = checkNamed(release, push.manifest, inspected.value.added);
       if (!named.ok) return named;
       const { entry } = named.value;
-      const files = await checkReleaseFiles(manifest.value, blobs);
+      const files = await checkReleaseFiles(manifest.value, blobs, parts.trial ?? null);
       if (!files.ok) return files;
       const settled = await steps.settle(
         { ...push, namespace: release.namespace },

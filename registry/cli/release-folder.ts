@@ -12,7 +12,7 @@ import {
   type ReleaseName,
   releasePathPattern,
 } from '../../shared/kernel/releases.ts';
-import { admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
+import { admitModel, opsetMaxDefault, promisedMemoryBytes } from '../../shared/onnx/admission.ts';
 import { readModel } from '../../shared/onnx/model.ts';
 import { goldenDataFiles, parseGolden } from '../../shared/wire/golden.ts';
 import { type Manifest, manifestOverridesSchema, manifestSchema } from '../../shared/wire/manifest.ts';
@@ -155,7 +155,11 @@ export async function buildRelease(source: ReleaseSource): Promise<BuiltRelease>
     admitModel(modelBytes, {
       excludeOutputs: overrides.excludeOutputs ?? [],
       externalFiles: external,
+      externalBytes: new Map(
+        files.flatMap(({ path, role, bytes }) => (role === 'external-data' ? [[path, bytes] as const] : [])),
+      ),
       opsetMax: opsetMaxDefault,
+      memoryBytesMax: promisedMemoryBytes(overrides),
     }),
   );
 

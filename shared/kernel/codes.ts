@@ -147,6 +147,16 @@ export const codes = {
     'never',
     'cast such inputs and outputs to a type of the inference protocol when exporting',
   ),
+  'model-memory-estimate': row(
+    422,
+    'never',
+    'say in the manifest what it needs (requires.memoryMiB), or export a smaller model',
+  ),
+  'model-memory-exceeded': row(
+    503,
+    'backoff',
+    'the model’s process took more memory than it may; raise limits.memoryMiB or use a smaller model',
+  ),
   'golden-malformed': row(
     400,
     'never',

@@ -56,6 +56,7 @@ export type LogEvent =
   | 'registry.ready'
   | 'registry.stopping'
   | 'registry.failed'
+  | 'registry.models.untried'
   | 'registry.keys.development'
   | 'registry.keys.planned'
   | 'registry.keys.installed'

@@ -4,6 +4,7 @@
 // Every call that is durable, visible to others or slow returns a promise: that await is where the
 // simulator may cut the power or let another party go first.
 
+import type { TensorSignature } from '../wire/manifest.ts';
 import type { LogEvent } from './events.ts';
 import type { ReleaseFile } from './releases.ts';
 import type { Result } from './result.ts';
@@ -185,6 +186,26 @@ export interface Runtime {
   unload(as: string, manifestSha256: string): Promise<void>;
   /** Whether the serving release of `as` answers, with the reason where it does not. */
   healthy(as: string): Promise<Result<{ requests: number; errors: number; latencyP95Ms: number | null }>>;
+}
+
+/** A model with the files it needs, to be loaded and run on zeros in a throw-away process. */
+export interface TrialModel {
+  /** Of the release, with where each lies now. */
+  files: { path: string; localPath: string }[];
+  modelPath: string;
+  inputs: TensorSignature[];
+  /** Outputs to fetch: not the excluded ones. */
+  outputs: string[];
+  memoryBytesMax: number;
+  timeoutMs: number;
+}
+
+export interface ModelTrial {
+  /**
+   * Refusals: `model-invalid` (the runtime does not take it), `model-crashed` (it ended its process),
+   * `model-memory-exceeded`, `model-load-failed` (not in time).
+   */
+  run(model: TrialModel): Promise<Result<void>>;
 }
 
 /** Raw DEFLATE (RFC 1951) off the event loop. */

@@ -24,6 +24,22 @@ export interface AdmissionRules {
   /** Paths of external data files that are there, relative to the model file. */
   externalFiles: ReadonlySet<string>;
   opsetMax: number;
+  /** Bytes of external data files by path; absent: their lengths are not looked at. */
+  externalBytes?: ReadonlyMap<string, number>;
+  /** What its estimate may come to; absent: anything. */
+  memoryBytesMax?: number;
+}
+
+const bytesPerMiB = 1024 * 1024;
+/** What a model may take that says nothing: devices are small, and what is larger should say so. */
+const memoryMiBDefault = 512;
+
+/** What the manifest promises that the model needs, bytes. */
+export function promisedMemoryBytes(manifest: {
+  requires?: { memoryMiB?: number | undefined } | undefined;
+  limits?: { memoryMiB?: number | undefined } | undefined;
+}): number {
+  return (manifest.requires?.memoryMiB ?? manifest.limits?.memoryMiB ?? memoryMiBDefault) * bytesPerMiB;
 }
 
 export interface Admitted {
@@ -65,7 +81,7 @@ const packedTypes = new Map([
 /**
  * Judges a model file. Refusals: `model-not-onnx`, `model-invalid`, `model-int4-output`,
  * `model-output-not-tensor`, `model-type-unsupported`, `model-custom-operator`,
- * `model-external-data-missing`, `model-opset-too-new`.
+ * `model-external-data-missing`, `model-opset-too-new`, `model-memory-estimate`.
  */
 export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Admitted> {
   const read = readModel(bytes);
@@ -75,14 +91,8 @@ export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Adm
   if (!opset.ok) return opset;
   const operators = checkOperators(model);
   if (!operators.ok) return operators;
-  for (const { path } of model.externalData) {
-    if (!rules.externalFiles.has(path)) {
-      return refuse(
-        'model-external-data-missing',
-        `the tensors in ${JSON.stringify(path)} are not in the release`,
-      );
-    }
-  }
+  const external = checkExternalData(model, rules);
+  if (!external.ok) return external;
   const outputs = admitOutputs(model, rules.excludeOutputs);
   if (!outputs.ok) return outputs;
   const inputs = admitInputs(model);
@@ -92,7 +102,26 @@ export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Adm
     model.generatedBytes +
     signatureBytes(inputs.value) +
     signatureBytes(outputs.value);
+  if (rules.memoryBytesMax !== undefined && memoryBytesEstimate > rules.memoryBytesMax) {
+    const [needs, may] = [memoryBytesEstimate, rules.memoryBytesMax].map((bytes) =>
+      Math.ceil(bytes / bytesPerMiB),
+    );
+    return refuse('model-memory-estimate', `its tensors alone take ${needs} MiB; it may take ${may} MiB`);
+  }
   return ok({ inputs: inputs.value, outputs: outputs.value, opset: opset.value, memoryBytesEstimate });
+}
+
+function checkExternalData(model: OnnxModel, rules: AdmissionRules): Result<void> {
+  for (const { path, offset, length } of model.externalData) {
+    const named = JSON.stringify(path);
+    if (!rules.externalFiles.has(path))
+      return refuse('model-external-data-missing', `the tensors in ${named} are not in the release`);
+    const bytes = rules.externalBytes?.get(path);
+    const end = offset + (length ?? 0);
+    if (bytes !== undefined && end > bytes)
+      return refuse('model-external-data-missing', `${named} has ${bytes} bytes, a tensor ends at ${end}`);
+  }
+  return ok();
 }
 
 function checkOpsets(model: OnnxModel, opsetMax: number): Result<number> {

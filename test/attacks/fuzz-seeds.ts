@@ -36,6 +36,17 @@ const model = {
     latencyP95Ms: 2,
     memoryBytesPeak: 3,
   },
+  shadow: {
+    requests: 3,
+    compared: 2,
+    skipped: 1,
+    failed: 0,
+    agreement: 0.5,
+    firstFailure: 'x',
+    latencyP95Ms: 1,
+    activeLatencyP95Ms: null,
+    differences: [{ output: 'y', counts: [1, 1] }],
+  },
 };
 const refusal = { id: 1, code: 'metadata-rollback', detail: 'x', atMs: nowMs, attack: true };
 const telemetry = { epoch: 1, keyId: 'k1', publicKey: hex('a', 64) };
@@ -206,6 +217,8 @@ const seeds: Record<string, readonly unknown[]> = {
   assignmentSchema: [assignment],
   reasonSchema: [model.reason],
   probeEvidenceSchema: [model.probe],
+  shadowEvidenceSchema: [model.shadow],
+  shadowPolicySchema: [{ requests: 10, cpuPercent: 25, timeoutMs: 1_000, agreementMin: 0.9 }],
   reportedModelSchema: [model],
   reportedRefusalSchema: [refusal],
   heldVersionsSchema: [held],

@@ -97,7 +97,7 @@ test('rollouts over HTTP need the right to the release’s namespace', async (t)
   );
   const unknown = rolloutFile('digits', { release: 'acme/digits@9.0.0' });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: unknown }), 'release-unknown');
-  const many = rolloutFile('digits', { release, shadow: { requests: 10 } });
+  const many = rolloutFile('digits', { release, approvals: { required: 1 } });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: many }), 'rollout-unsupported');
 
   const started = await call(operator, 'POST', '/rollouts', { file });

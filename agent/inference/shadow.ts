@@ -89,7 +89,7 @@ export function startShadow({ clock, policy, candidate }: ShadowOptions): Shadow
       if (code === 'model-crashed' || code === 'infer-deadline') return end(ran);
       return fault(`${code}: ${detail}`);
     }
-    const found = agreementOf(live.outputs, ran.value.outputs, compare);
+    const found = agreementOf(live.outputs, ran.value.outputs, compare, live.inputs);
     if (found.score === null) return fault(found.fault ?? 'not comparable');
     compared += 1;
     sum += found.score;

@@ -1,9 +1,9 @@
 // Why: how far two releases agree on one input, by the comparison that the manifest names.
 // Trusts: tensors that were checked. Must never: call agreement what was not compared.
 
-import type { Compare } from '../wire/manifest.ts';
+import { type Compare, type Comparison, comparisonAliases } from '../wire/manifest.ts';
 import { halfToNumber, type Tensor } from '../wire/tensors.ts';
-import { decodeDetections, detectionAgreement } from './detections.ts';
+import { decodeDetections, detectionAgreement, imageSizeOf, inferDetections } from './detections.ts';
 import { createHistogram, type Histogram, observe } from './histogram.ts';
 
 /** Largest absolute difference of an output in one request: by decades, 1e-7 to 1e4, and 0. */
@@ -23,6 +23,9 @@ export interface Agreement {
 const defaultCompare: Compare = { by: 'relative', tolerance: 1e-2 };
 const tolerances = { exact: 0, absolute: 1e-3, relative: 1e-2, argmax: 0, 'top-k': 0, iou: 0.5 } as const;
 
+const comparisonOf = ({ by }: Compare): Comparison =>
+  by in comparisonAliases ? comparisonAliases[by as keyof typeof comparisonAliases] : (by as Comparison);
+
 const incomparable = (fault: string): Agreement => ({ score: null, fault });
 
 /** The numbers of a tensor as doubles; null for strings. 64-bit integers above 2^53 lose their last bits here. */
@@ -34,14 +37,14 @@ function numbersOf({ datatype, data }: Tensor): ArrayLike<number> | null {
   return data;
 }
 
-function near(a: number, b: number, by: Compare['by'], tolerance: number): boolean {
+function near(a: number, b: number, by: Comparison, tolerance: number): boolean {
   if (a === b || (Number.isNaN(a) && Number.isNaN(b))) return true;
   const bound = by === 'relative' ? tolerance * Math.max(1, Math.abs(a), Math.abs(b)) : tolerance;
   return Math.abs(a - b) <= bound;
 }
 
 /** Share of elements that agree. Integers, booleans and strings must be equal. */
-function elementwise(a: Tensor, b: Tensor, by: Compare['by'], tolerance: number): number {
+function elementwise(a: Tensor, b: Tensor, by: Comparison, tolerance: number): number {
   const count = a.data.length;
   if (count === 0) return 1;
   const floats = a.datatype === 'FP16' || a.datatype === 'FP32' || a.datatype === 'FP64';
@@ -82,14 +85,15 @@ function topAgreement(a: Tensor, b: Tensor, k: number): number | null {
 }
 
 function compareOne(a: Tensor, b: Tensor, compare: Compare): number | null {
-  const tolerance = compare.tolerance ?? tolerances[compare.by];
-  switch (compare.by) {
+  const by = comparisonOf(compare);
+  const tolerance = compare.tolerance ?? tolerances[by];
+  switch (by) {
     case 'argmax':
       return topAgreement(a, b, 1);
     case 'top-k':
       return topAgreement(a, b, compare.k ?? 5);
     default:
-      return elementwise(a, b, compare.by, tolerance);
+      return elementwise(a, b, by, tolerance);
   }
 }
 
@@ -103,16 +107,26 @@ export function comparedOutputs(compare: Compare | undefined, outputs: readonly 
 
 /**
  * Agreement of `candidate` with `active` over the outputs that both hold: elements for `exact`, `absolute` and
- * `relative`, rows for `argmax` and `top-k`, boxes for `iou`. The mean over outputs.
+ * `relative`, rows for `argmax` and `top-k`, boxes for `iou`. The mean over outputs. `inputs` tell the size of the image
+ * where the manifest does not say how boxes are laid out.
  */
 export function agreementOf(
   active: readonly Tensor[],
   candidate: readonly Tensor[],
   compare: Compare = defaultCompare,
+  inputs: readonly Tensor[] = [],
 ): Agreement {
   if (compare.by === 'iou') {
-    const { detections } = compare;
-    if (detections === undefined) return incomparable('compare.detections is missing');
+    const names = new Set(
+      comparedOutputs(
+        compare,
+        active.map(({ name }) => name),
+      ),
+    );
+    const looked = active.filter(({ name }) => names.has(name));
+    const detections = compare.detections ?? inferDetections(looked, imageSizeOf(inputs));
+    if (detections === null)
+      return incomparable('the outputs look like no detections; say compare.detections');
     const [left, right] = [decodeDetections(active, detections), decodeDetections(candidate, detections)];
     if (left === null || right === null)
       return incomparable('the outputs do not have the layout that compare.detections says');

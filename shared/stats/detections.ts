@@ -71,6 +71,48 @@ function gridOf(
   });
 }
 
+/** Strides of anchor-free heads, from the finest on. */
+const usualStrides = [8, 16, 32, 64];
+const defaults = { scoreMin: 0.3, suppressIou: 0.45 } as const;
+
+/** [height, width] of the image among the inputs; null where there is none. */
+export function imageSizeOf(inputs: readonly Tensor[]): [number, number] | null {
+  const image = inputs.find(({ shape }) => shape.length === 4);
+  if (image === undefined) return null;
+  const [, a = 0, b = 0, c = 0] = image.shape;
+  // Channels first where the second dimension is as small as channels are.
+  return a <= 4 ? [b, c] : [a, b];
+}
+
+/**
+ * The layout of a detector that does not say: boxes beside scores, or rows of box, objectness and classes, on a grid
+ * where there are as many rows as the image has cells. Null where the outputs look like neither.
+ */
+export function inferDetections(
+  outputs: readonly Tensor[],
+  imageSize: readonly [number, number] | null,
+): Detections | null {
+  const boxes = outputs.find(({ shape }) => shape.length >= 2 && shape.at(-1) === 4);
+  const rows = (tensor: Tensor): number => tensor.data.length / (tensor.shape.at(-1) ?? 1);
+  if (boxes !== undefined) {
+    const scores = outputs.find((one) => one !== boxes && one.shape.length >= 2 && rows(one) === rows(boxes));
+    if (scores === undefined) return null;
+    // Two columns are background and object.
+    const background = scores.shape.at(-1) === 2 ? 1 : 0;
+    return { boxes: boxes.name, scores: scores.name, background, format: 'xyxy', ...defaults };
+  }
+  const joined = outputs.find(({ shape }) => shape.length >= 2 && (shape.at(-1) ?? 0) >= 6);
+  if (joined === undefined) return null;
+  const plain: Detections = { boxes: joined.name, format: 'cxcywh', ...defaults };
+  if (imageSize === null) return plain;
+  for (let count = 1; count <= usualStrides.length; count++) {
+    const strides = usualStrides.slice(0, count);
+    if (gridOf(strides, imageSize).length === rows(joined))
+      return { ...plain, grid: { strides, imageSize: [imageSize[0], imageSize[1]] } };
+  }
+  return plain;
+}
+
 /** Boxes down to this part of the threshold may be the partner of one above it. */
 const partnerShare = 0.5;
 

@@ -45,6 +45,22 @@ export const manifestFileSchema = z.object({
 
 /** How two releases are compared on live inputs (shared/stats/agreement.ts). */
 export const comparisons = ['exact', 'absolute', 'relative', 'argmax', 'top-k', 'iou'] as const;
+export type Comparison = (typeof comparisons)[number];
+
+/** Other names in use for the same comparisons. */
+export const comparisonAliases = {
+  equal: 'exact',
+  abs: 'absolute',
+  atol: 'absolute',
+  rel: 'relative',
+  rtol: 'relative',
+  topk: 'top-k',
+  top_k: 'top-k',
+} as const satisfies Record<string, Comparison>;
+const comparisonNames = [
+  ...comparisons,
+  ...(Object.keys(comparisonAliases) as (keyof typeof comparisonAliases)[]),
+] as const;
 
 /** Where a detector's boxes stand in its outputs (shared/stats/detections.ts). */
 export const detectionsSchema = z.object({
@@ -68,23 +84,18 @@ export const detectionsSchema = z.object({
 });
 export type Detections = z.infer<typeof detectionsSchema>;
 
-export const compareSchema = z
-  .object({
-    /** Outputs to look at: one, several, or all where none is named. */
-    output: z.string().max(512).optional(),
-    outputs: z.array(z.string().max(512)).min(1).max(64).optional(),
-    by: z.enum(comparisons),
-    /** `absolute`, `relative`: the bound. `iou`: what may be missing of a full overlap. Others: not used. */
-    tolerance: z.number().nonnegative().optional(),
-    /** Of `top-k`; 5 where absent. */
-    k: z.number().int().positive().max(1_000).optional(),
-    /** Needed by `iou`. */
-    detections: detectionsSchema.optional(),
-  })
-  .refine((compare) => compare.by !== 'iou' || compare.detections !== undefined, {
-    message: 'needs detections: where the boxes stand',
-    path: ['detections'],
-  });
+export const compareSchema = z.object({
+  /** Outputs to look at: one, several, or all where none is named. */
+  output: z.string().max(512).optional(),
+  outputs: z.array(z.string().max(512)).min(1).max(64).optional(),
+  by: z.enum(comparisonNames),
+  /** `absolute`, `relative`: the bound. `iou`: what may be missing of a full overlap. Others: not used. */
+  tolerance: z.number().nonnegative().optional(),
+  /** Of `top-k`; 5 where absent. */
+  k: z.number().int().positive().max(1_000).optional(),
+  /** Of `iou`; absent: found out from the shapes of the outputs and of the image. */
+  detections: detectionsSchema.optional(),
+});
 export type Compare = z.infer<typeof compareSchema>;
 
 export const manifestSchema = z.object({

@@ -146,7 +146,7 @@ export const objects = {
     requires: { opset: 17, arch: ['x64'] },
     limits: { latencyP95Ms: 50 },
     inputs: [{ name: 'x', datatype: 'FP32', shape: [-1, 3] }],
-    compare: { output: 'y', by: 'cosine', tolerance: 0.1 },
+    compare: { output: 'y', by: 'argmax', tolerance: 0.1 },
     stream: { input: 'x', window: 2, hop: 1 },
   },
   rollout,

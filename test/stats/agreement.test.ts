@@ -11,9 +11,21 @@ import {
   differences,
   observeDifferences,
 } from '../../shared/stats/agreement.ts';
-import { type Detection, decodeDetections, detectionAgreement, iou } from '../../shared/stats/detections.ts';
+import {
+  type Detection,
+  decodeDetections,
+  detectionAgreement,
+  imageSizeOf,
+  inferDetections,
+  iou,
+} from '../../shared/stats/detections.ts';
 import type { Histogram } from '../../shared/stats/histogram.ts';
-import { type Compare, compareSchema, detectionsSchema } from '../../shared/wire/manifest.ts';
+import {
+  type Compare,
+  type Comparison,
+  compareSchema,
+  detectionsSchema,
+} from '../../shared/wire/manifest.ts';
 import { numberToHalf, type Tensor } from '../../shared/wire/tensors.ts';
 
 const floats = (shape: number[], data: number[], name = 'y'): Tensor => ({
@@ -74,7 +86,9 @@ test('what cannot be compared is no agreement', () => {
   assert.equal(score([], []), null);
   assert.equal(score([a], [a], { by: 'exact', output: 'other' }), null);
   assert.equal(score([floats([2], [Number.NaN, 1])], [floats([2], [Number.NaN, 2])]), 0.5);
-  assert.throws(() => compareSchema.parse({ by: 'iou' }));
+  assert.equal(score([a], [a], compareSchema.parse({ by: 'iou' })), null, 'no detections');
+  assert.throws(() => compareSchema.parse({ by: 'vibes' }));
+  assert.equal(score([a], [a], compareSchema.parse({ by: 'topk' })), 1);
 });
 
 test('the outputs that are looked at', () => {
@@ -166,6 +180,23 @@ test('boxes come out of scores beside boxes, of one row, and of a grid', () => {
   assert.equal(decodeDetections([floats([1, 5, 7], rows, 'z')], grid), null, 'no such output');
 });
 
+test('a layout that nobody said is found out from the shapes', () => {
+  const image = (shape: number[]): Tensor =>
+    floats(shape, Array(shape.reduce((a, b) => a * b, 1)).fill(0), 'image');
+  assert.deepEqual(imageSizeOf([image([1, 3, 16, 32])]), [16, 32]);
+  assert.deepEqual(imageSizeOf([image([1, 16, 32, 3])]), [16, 32]);
+  assert.equal(imageSizeOf([image([1, 3])]), null);
+  const rows = (count: number): Tensor => floats([1, count, 7], Array(count * 7).fill(0));
+  assert.deepEqual(inferDetections([rows(5)], [16, 16])?.grid, { strides: [8, 16], imageSize: [16, 16] });
+  assert.equal(inferDetections([rows(6)], [16, 16])?.grid, undefined);
+  const beside = inferDetections(
+    [floats([1, 2, 4], Array(8).fill(0), 'b'), floats([1, 2, 2], Array(4).fill(0), 's')],
+    null,
+  );
+  assert.deepEqual([beside?.boxes, beside?.scores, beside?.background], ['b', 's', 1]);
+  assert.equal(inferDetections([floats([3], [1, 2, 3])], null), null);
+});
+
 test('agreement lies between 0 and 1 and is 1 with itself', () => {
   const tensor = fc
     .tuple(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 6 }))
@@ -174,7 +205,7 @@ test('agreement lies between 0 and 1 and is 1 with itself', () => {
         .array(fc.float(), { minLength: rows * width, maxLength: rows * width })
         .map((data) => floats([rows, width], data)),
     );
-  const by = fc.constantFrom<Compare['by']>('exact', 'absolute', 'relative', 'argmax', 'top-k');
+  const by = fc.constantFrom<Comparison>('exact', 'absolute', 'relative', 'argmax', 'top-k');
   fc.assert(
     fc.property(tensor, tensor, by, (a, b, one) => {
       assert.equal(score([a], [a], { by: one }), 1);

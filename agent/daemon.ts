@@ -209,6 +209,8 @@ async function compose(
     queueMax: limits.inferQueueMax,
     onRequest: recording.request,
     onServing: () => streams?.reconcile(),
+    // Nothing serves before the updater has started.
+    onTrouble: (fact) => updater.troubled(fact),
   });
   undo.push(() => inference.close());
   streams = openSources({

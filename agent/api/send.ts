@@ -10,8 +10,10 @@ import type { Refusal } from '../../shared/kernel/result.ts';
 import type { Answer } from './answer.ts';
 import { chooseCoding, pack } from './coding.ts';
 
-/** Queues empty and children start again within seconds. */
-const retryAfterSeconds = '1';
+/** In whole seconds, as HTTP wants it; where nothing is known, queues empty and children start again within one. */
+function retryAfter({ retryAfterMs }: Refusal): string {
+  return String(Math.min(60, Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1_000))));
+}
 
 export function refusalAnswer(refusal: Refusal): Answer {
   const { http } = codes[refusal.code];
@@ -20,7 +22,7 @@ export function refusalAnswer(refusal: Refusal): Answer {
     body: Buffer.from(JSON.stringify({ error: refusal.detail }), 'utf8'),
     headers: {
       'x-lepton-code': refusal.code,
-      ...(http === 503 ? { 'retry-after': retryAfterSeconds } : {}),
+      ...(http === 503 ? { 'retry-after': retryAfter(refusal) } : {}),
       ...(refusal.code === 'body-encoding' ? { 'accept-encoding': 'gzip, deflate' } : {}),
     },
   };

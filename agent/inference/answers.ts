@@ -25,7 +25,12 @@ const rareReplySchema: z.ZodType<Exclude<ChildReply, { kind: 'ran' }>> = z.discr
     outputs: z.array(tensorSignatureSchema),
     opset: z.number(),
   }),
-  z.object({ kind: z.literal('loaded'), loadMs: z.number().nonnegative() }),
+  z.object({
+    kind: z.literal('loaded'),
+    loadMs: z.number().nonnegative(),
+    provider: z.string(),
+    skipped: z.array(z.object({ name: z.string(), reason: z.string() })),
+  }),
   z.object({ kind: z.literal('memory'), rssBytes: bytes, peakBytes: bytes }),
 ]);
 

@@ -188,7 +188,8 @@ async function load(request: ChildRequest & { kind: 'load' }): Promise<ChildRepl
     // The runtime has the files open or in memory; their names are no longer needed.
     if (folder !== null) rmSync(folder, { recursive: true, force: true });
   }
-  return { kind: 'loaded', loadMs: systemClock.mono() - start };
+  const { provider, skipped } = session;
+  return { kind: 'loaded', loadMs: systemClock.mono() - start, provider, skipped };
 }
 
 /** What the caller gave wrong, as far as the runtime's words tell. */

@@ -3,23 +3,22 @@
 // this process, or serve a release that was not activated.
 
 import { availableParallelism } from 'node:os';
-import { join, posix } from 'node:path';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, LoadableRelease, Log, Runtime } from '../../shared/kernel/ports.ts';
-import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
-import { promisedMemoryBytes } from '../../shared/onnx/admission.ts';
-import { type Manifest, manifestSchema, type TensorSignature } from '../../shared/wire/manifest.ts';
-import type { Tensor } from '../../shared/wire/tensors.ts';
-import type { ReleaseCounters } from './counters.ts';
-import type { ChildRequest } from './pipe.ts';
+import type { Manifest } from '../../shared/wire/manifest.ts';
+import { batchTerms } from './batching.ts';
+import { createHistories } from './history.ts';
+import { createMemoryJudge, memoryLimits, type RecycleTerms } from './memory-budget.ts';
+import { createMemoryWatch, deviceMemoryBytes } from './memory-watch.ts';
+import { type Admitted, admitRelease } from './opening.ts';
 import { probeRelease } from './probe.ts';
-import { type ModelProcess, startModelProcess } from './process.ts';
-import type { Recipe } from './recipe.ts';
+import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
 import { type Shadow, startShadow } from './shadow.ts';
-import { checkRequest, type ModelSignature, zeroInputs } from './signature.ts';
+import { checkRequest, type ModelSignature } from './signature.ts';
 import { createSlot, type Slot } from './slot.ts';
+import { createTurns, threadsOf } from './turns.ts';
 
 export interface InferenceHostOptions {
   clock: Clock;
@@ -34,56 +33,31 @@ export interface InferenceHostOptions {
   onRequest?: (fact: { as: string; releaseId: string; code: string | null; latencyMs: number }) => void;
   /** Another release serves, or a model no longer does. */
   onServing?: () => void;
-  /** Threads of one model where its manifest names none. Default: half of the cores, at least 1. */
+  /** Threads of one model where its manifest names none. Default: half of the cores, shared by the models. */
   threads?: number;
+  /** Threads of all models that run at once. Default: one for each core. */
+  threadsAtOnce?: number;
+  /** What all processes of the device may take. Default: its memory, or what its container has. */
+  deviceBytes?: number;
+  /** Between two looks at the children's memory. */
+  memoryLookMs?: number;
+  /** When a child that has grown is replaced. */
+  recycle?: Partial<RecycleTerms>;
+  /**
+   * The process of a release that serves died again after a short life (`infer-not-ready`), or keeps dying
+   * (`model-crash-loop`). Must not block.
+   */
+  onTrouble?: (fact: { as: string; manifestSha256: string; refusal: Refusal }) => void;
 }
 
-export interface ServedModel {
-  /** Name under which it is served. */
-  as: string;
-  releaseId: string;
-  version: string;
-  ready: boolean;
-  /** Why it is not ready. */
-  reason: Refusal | null;
-  pid: number | null;
-  inputs: TensorSignature[];
-  outputs: TensorSignature[];
-  /** What its manifest says about streams and sequences. */
-  recipe: Recipe;
-  counters: ReleaseCounters;
-  /** Requests that wait now. */
-  waiting: number;
-  /** How often its process was started again, by cause. */
-  restarts: { crashed: number; recycled: number; stuck: number; overMemory: number };
-  /** Resident memory of its process when last looked at, and what it may take; null: not known, no limit. */
-  memory: { rssBytes: number | null; limitBytes: number | null };
-  /** The execution provider that runs it. */
-  provider: string;
-}
-
-export interface InferCall {
-  inputs: Tensor[];
-  /** Names of the outputs wanted; absent: all. */
-  outputs?: string[] | undefined;
-  /** Shorter than the host's own deadline, from the client. */
-  deadlineMs?: number | undefined;
-  /** Aborted when the client went away: a request that still waits is dropped. Outlives the call: one for many. */
-  signal?: AbortSignal | undefined;
-}
-
-export interface InferAnswer {
-  releaseId: string;
-  version: string;
-  outputs: Tensor[];
-  runMs: number;
-}
+export type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
 
 export interface InferenceHost extends Runtime {
   /**
    * Runs a request against what serves `as`. Refusals: `infer-unknown-model` (also for a version that
    * does not serve), `infer-invalid`, `infer-not-ready`, `infer-queue-full`, `infer-deadline`,
-   * `infer-failed`, `infer-unsupported`, `model-crashed`.
+   * `infer-failed`, `infer-unsupported`, `model-crashed`, `model-memory-exceeded`, `model-crash-loop`,
+   * `interrupted` (the client went away).
    */
   infer(as: string, version: string | null, call: InferCall): Promise<Result<InferAnswer>>;
   /** What serves, sorted by name. */
@@ -96,21 +70,19 @@ export interface InferenceHost extends Runtime {
   close(): Promise<void>;
 }
 
-export interface RequestCounts {
-  answered: number;
-  /** Refused or failed, for whatever reason. */
-  failed: number;
-}
-
 interface Loaded {
   release: LoadableRelease;
   version: string;
   manifest: Manifest;
   signature: ModelSignature;
   slot: Slot;
+  limitBytes: number;
 }
 
 interface Entry {
+  as: string;
+  /** As soon as there is one. */
+  slot: Slot | null;
   /** Null while it loads. */
   loaded: Loaded | null;
   loading: Promise<Result<void>>;
@@ -119,9 +91,7 @@ interface Entry {
   shadow: Shadow | null;
 }
 
-/** Where manifests lie, named by digest (agent/update). */
-const manifestPath = (sha256: string): string => `blobs/${sha256}`;
-const workFolder = 'work';
+const unloaded = refuse('update-superseded', 'unloaded while it was loading');
 
 /** A fault of the disk under a load or probe is this release's refusal, not the agent's end. */
 async function asResult<T>(work: () => Promise<Result<T>>): Promise<Result<T>> {
@@ -138,125 +108,74 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
   const { clock, log, disk, stateFolder } = options;
   const deadlineMs = options.deadlineMs ?? limits.inferDeadlineMs;
   const queueMax = options.queueMax ?? limits.inferQueueMax;
-  const threadsDefault = options.threads ?? Math.max(1, Math.floor(availableParallelism() / 2));
+  const deviceBytes = options.deviceBytes ?? deviceMemoryBytes();
+  const recycle = { softBytes: null, requests: null, everyMs: limits.recycleEveryMs, ...options.recycle };
+  const turns = createTurns({
+    clock,
+    threads: options.threadsAtOnce ?? availableParallelism(),
+    turnMs: limits.inferTurnMs,
+  });
+  const watch = createMemoryWatch(clock, {
+    everyMs: options.memoryLookMs ?? limits.memoryLookMs,
+    askMs: deadlineMs,
+  });
   const entries = new Map<string, Entry>();
   const serving = new Map<string, Loaded>();
+  const histories = createHistories(clock);
+  /** Releases that no longer serve and answer those who came before. */
+  const draining = new Map<string, Promise<void>>();
   const requests: RequestCounts = { answered: 0, failed: 0 };
   const keyOf = (as: string, manifestSha256: string): string => `${as} ${manifestSha256}`;
 
-  const readManifest = async (release: LoadableRelease): Promise<Result<Manifest>> => {
-    const bytes = await disk.read(manifestPath(release.manifestSha256));
-    if (bytes === null) return refuse('model-load-failed', 'the manifest is gone from the disk');
-    let json: unknown;
-    try {
-      json = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    } catch (error) {
-      return refuse('manifest-malformed', error instanceof Error ? error.message : 'not JSON');
-    }
-    const parsed = manifestSchema.safeParse(json);
-    if (parsed.success) return ok(parsed.data);
-    const issue = parsed.error.issues[0];
-    return refuse(
-      'manifest-malformed',
-      `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}`,
-    );
+  const onTrouble = (release: LoadableRelease, refusal: Refusal): void => {
+    const { as, manifestSha256 } = release;
+    if (serving.get(as)?.release.manifestSha256 === manifestSha256)
+      options.onTrouble?.({ as, manifestSha256, refusal });
   };
 
-  /** Admission in a process of its own: a hostile file costs the serving child neither memory nor life. */
-  const admit = async (request: ChildRequest & { kind: 'admit' }): Promise<Result<ModelSignature>> => {
-    const admitter = startModelProcess(clock);
-    const admitted = await admitter.ask(request, [], limits.childStartMs);
-    admitter.kill();
-    if (!admitted.ok) return admitted;
-    const { inputs, outputs } = admitted.value.reply;
-    return ok({ inputs, outputs: outputs.filter(({ name }) => !request.excludeOutputs.includes(name)) });
-  };
-
-  /** Loads and warms up: the first client must not pay for what the runtime puts off. */
-  const openChild = async (
-    request: ChildRequest & { kind: 'load' },
-    signature: ModelSignature,
-    child: ModelProcess,
-  ): Promise<Result<ModelProcess>> => {
-    let outcome: Result<unknown> = await child.ask(request, [], limits.childStartMs);
-    const zeros = zeroInputs(signature);
-    if (outcome.ok && zeros !== null) {
-      const outputs = signature.outputs.map(({ name }) => name);
-      const warm = await child.ask({ kind: 'run', outputs }, zeros, limits.childStartMs);
-      // Zeros of size one are no legal input for every model; then it is warm enough without them.
-      const alive =
-        warm.ok || (warm.refusal.code !== 'model-crashed' && warm.refusal.code !== 'infer-deadline');
-      if (!alive) outcome = warm;
-    }
-    if (outcome.ok) return ok(child);
-    child.kill();
-    if (outcome.refusal.code === 'infer-deadline') {
-      return refuse('model-load-failed', `the model was not ready within ${limits.childStartMs} ms`);
-    }
-    return outcome;
-  };
-
-  const loadRelease = async (release: LoadableRelease, entry: Entry): Promise<Result<void>> => {
-    const manifest = await readManifest(release);
-    if (!manifest.ok) return manifest;
-    const model = release.files.find(({ role }) => role === 'model');
-    const version = parseReleaseId(release.releaseId)?.version;
-    if (model === undefined || version === undefined)
-      return refuse('model-load-failed', 'the release names no model');
-    const { excludeOutputs, session } = manifest.value;
-    const modelPath = join(stateFolder, model.diskPath);
-    const beside = release.files.filter(({ role }) => role === 'external-data');
-    // Both processes start at once; the one that serves gets the model only after it was admitted.
-    const first = startModelProcess(clock);
-    const admitted = await admit({
-      kind: 'admit',
-      modelPath,
-      excludeOutputs,
-      externalFiles: beside.map(({ path }) => posix.relative(posix.dirname(model.path), path)),
-      memoryBytesMax: promisedMemoryBytes(manifest.value),
-    });
-    if (!admitted.ok) {
-      first.kill();
-      return admitted;
-    }
-    const signature = admitted.value;
-    const request: ChildRequest & { kind: 'load' } = {
-      kind: 'load',
-      modelPath,
-      external:
-        beside.length === 0
-          ? null
-          : {
-              workFolder: join(stateFolder, workFolder),
-              modelPath: model.path,
-              files: [model, ...beside].map(({ path, diskPath }) => ({
-                path,
-                from: join(stateFolder, diskPath),
-              })),
-            },
-      threads: session.threads ?? threadsDefault,
-      providers: session.providers ?? ['cpu'],
-    };
-    let spare: ModelProcess | null = first;
-    const slot = createSlot({
+  const openSlot = (release: LoadableRelease, key: string, admitted: Admitted): Slot => {
+    const { manifest, signature } = admitted;
+    const { servingBytes, tryingBytes } = memoryLimits(manifest, deviceBytes);
+    const limitBytes = () =>
+      serving.get(release.as)?.release.manifestSha256 === release.manifestSha256 ? servingBytes : tryingBytes;
+    const names = () => new Set([...entries.values()].map((entry) => entry.as)).size;
+    const threads = (): number =>
+      threadsOf(manifest.session.threads ?? options.threads, availableParallelism(), names());
+    return createSlot({
       clock,
       log,
       names: { as: release.as, release: release.releaseId },
-      open: () => {
-        const child = spare ?? startModelProcess(clock);
-        spare = null;
-        return openChild(request, signature, child);
-      },
+      open: admitted.open({ threads, limitBytes, watch }),
+      ...histories.of(key),
+      memory: { watch, judge: createMemoryJudge(recycle), limitBytes },
+      turns,
+      threads,
+      batch: batchTerms(signature, manifest.session),
       deadlineMs,
       queueMax,
+      onTrouble: (refusal) => onTrouble(release, refusal),
     });
+  };
+
+  const loadRelease = async (release: LoadableRelease, entry: Entry): Promise<Result<void>> => {
+    const key = keyOf(release.as, release.manifestSha256);
+    const admitted = await admitRelease(release, { clock, log, disk, stateFolder });
+    if (!admitted.ok) return admitted;
+    if (entry.cancelled) {
+      admitted.value.abandon();
+      return unloaded;
+    }
+    const { version, manifest, signature } = admitted.value;
+    const slot = openSlot(release, key, admitted.value);
+    entry.slot = slot;
     const started = await slot.start();
-    if (!started.ok) return started;
+    if (!started.ok) return histories.loadFailed(key, started.refusal);
     if (entry.cancelled) {
       await slot.close();
-      return refuse('update-superseded', 'unloaded while it was loading');
+      return unloaded;
     }
-    entry.loaded = { release, version, manifest: manifest.value, signature, slot };
+    const limitBytes = memoryLimits(manifest, deviceBytes).servingBytes;
+    entry.loaded = { release, version, manifest, signature, slot, limitBytes };
     return ok();
   };
 
@@ -272,7 +191,14 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
         refusal: present.loaded?.slot.trouble() ?? { code: 'infer-not-ready', detail: 'not loaded' },
       };
     }
-    const entry: Entry = { loaded: null, loading: Promise.resolve(ok()), cancelled: false, shadow: null };
+    const entry: Entry = {
+      as: release.as,
+      slot: null,
+      loaded: null,
+      loading: Promise.resolve(ok()),
+      cancelled: false,
+      shadow: null,
+    };
     entries.set(key, entry);
     entry.loading = asResult(() => loadRelease(release, entry)).then((outcome) => {
       if (!outcome.ok && entries.get(key) === entry) entries.delete(key);
@@ -287,7 +213,15 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     entries.delete(key);
     entry.cancelled = true;
     entry.shadow?.cancel({ code: 'update-superseded', detail: 'the candidate was unloaded' });
-    await entry.loaded?.slot.close();
+    await entry.slot?.close();
+  };
+
+  const drain = async ({ release, slot }: Loaded): Promise<void> => {
+    const key = keyOf(release.as, release.manifestSha256);
+    const drained = slot.idle();
+    draining.set(key, drained);
+    await drained;
+    if (draining.get(key) === drained) draining.delete(key);
   };
 
   const inferNow: InferenceHost['infer'] = async (as, version, call) => {
@@ -297,8 +231,11 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       return refuse('infer-unknown-model', `${as} is served in version ${served.version}, not ${version}`);
     }
     const wanted = checkRequest(served.signature, call.inputs, call.outputs);
-    if (!wanted.ok) return wanted;
-    const ran = await served.slot.run(call.inputs, wanted.value, 'client');
+    if (!wanted.ok) {
+      served.slot.refused(wanted.refusal);
+      return wanted;
+    }
+    const ran = await served.slot.run(call.inputs, wanted.value, 'client', call);
     if (!ran.ok) return ran;
     const { outputs, runMs } = ran.value;
     for (const { shadow, loaded } of entries.values()) {
@@ -307,7 +244,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     return ok({ releaseId: served.release.releaseId, version: served.version, outputs, runMs });
   };
 
-  const describe = ({ release, version, manifest, signature, slot }: Loaded): ServedModel => ({
+  const describe = ({ release, version, manifest, signature, slot, limitBytes }: Loaded): ServedModel => ({
     as: release.as,
     releaseId: release.releaseId,
     version,
@@ -320,8 +257,8 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     counters: slot.counters,
     waiting: slot.waiting(),
     restarts: slot.restarts(),
-    memory: { rssBytes: null, limitBytes: null },
-    provider: 'cpu',
+    memory: { rssBytes: slot.rssBytes(), limitBytes },
+    provider: slot.provider() ?? 'none',
   });
 
   return {
@@ -368,7 +305,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       options.onServing?.();
       log.emit('info', 'inference.activated', { as, release: next.release.releaseId });
       // Requests that came before the switch get their answer from the release they were meant for.
-      await before?.slot.idle();
+      if (before !== undefined) await drain(before);
       return ok();
     },
 
@@ -377,13 +314,15 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       if (before === undefined) return;
       serving.delete(as);
       options.onServing?.();
-      await before.slot.idle();
+      await drain(before);
       if (serving.get(as) !== before) await forget(keyOf(as, before.release.manifestSha256));
     },
 
     unload: async (as, manifestSha256) => {
       if (serving.get(as)?.release.manifestSha256 === manifestSha256) return;
-      await forget(keyOf(as, manifestSha256));
+      const key = keyOf(as, manifestSha256);
+      await draining.get(key);
+      if (serving.get(as)?.release.manifestSha256 !== manifestSha256) await forget(key);
     },
 
     healthy: async (as) => {

@@ -52,7 +52,8 @@ export interface ChildMemory {
 export type ChildReply =
   | { kind: 'refused'; code: string; detail: string }
   | { kind: 'admitted'; inputs: TensorSignature[]; outputs: TensorSignature[]; opset: number }
-  | { kind: 'loaded'; loadMs: number }
+  /** `skipped`: providers that were asked for and cannot be had here. */
+  | { kind: 'loaded'; loadMs: number; provider: string; skipped: { name: string; reason: string }[] }
   | { kind: 'ran'; runMs: number }
   | ({ kind: 'memory' } & ChildMemory);
 

@@ -27,6 +27,8 @@ export interface ChildExit {
   /** `exit 134`, `SIGKILL`, …, with the last line it wrote to stderr. */
   reason: string;
   livedMs: number;
+  /** It was ended because it did not answer in time. */
+  timedOut: boolean;
 }
 
 type ReplyTo = { admit: 'admitted'; load: 'loaded'; run: 'ran'; memory: 'memory' };
@@ -216,6 +218,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
       gone = {
         reason: [reason, lastLine].filter((part) => part !== '').join(': '),
         livedMs: clock.mono() - startedAtMs,
+        timedOut,
       };
       const late = refuse('infer-deadline', 'the model did not answer in time; its process was ended');
       const [first, ...behind] = waiting.splice(0);

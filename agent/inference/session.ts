@@ -65,7 +65,48 @@ function fromOrt(name: string, value: OrtTensor): Tensor {
 }
 
 export interface OpenSession {
+  /** The first of its execution providers: what it cannot run of the graph, the CPU runs. */
+  provider: string;
+  skipped: { name: string; reason: string }[];
   run(inputs: TensorBytes[], outputs: string[]): Promise<{ outputs: Tensor[]; runMs: number }>;
+}
+
+const fallback = 'cpu';
+
+/** In order, what this build of the runtime has, with the CPU behind; what stands behind the CPU never runs. */
+export function chooseProviders(
+  asked: readonly string[],
+  offered: readonly string[],
+): { wanted: string[]; skipped: { name: string; reason: string }[] } {
+  const skipped: { name: string; reason: string }[] = [];
+  const wanted: string[] = [];
+  for (const name of new Set(asked)) {
+    if (name === fallback) break;
+    if (offered.includes(name)) wanted.push(name);
+    else skipped.push({ name, reason: 'this runtime does not have it' });
+  }
+  return { wanted: [...wanted, fallback], skipped };
+}
+
+/** A provider whose driver or hardware is missing shows it only here: the next one is tried, the CPU last. */
+async function createSession(
+  modelPath: string,
+  settings: Omit<InferenceSession.SessionOptions, 'executionProviders'>,
+  wanted: string[],
+  skipped: { name: string; reason: string }[],
+): Promise<{ session: InferenceSession; provider: string }> {
+  for (let executionProviders = wanted; ; ) {
+    const [provider = fallback, ...rest] = executionProviders;
+    try {
+      const session = await ort.InferenceSession.create(modelPath, { ...settings, executionProviders });
+      return { session, provider };
+    } catch (error) {
+      if (rest.length === 0) throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      skipped.push({ name: provider, reason: reason.replace(/\s+/g, ' ').slice(0, 300) });
+      executionProviders = rest;
+    }
+  }
 }
 
 /** Throws what ONNX Runtime throws. Blocks the process while it loads. */
@@ -73,16 +114,21 @@ export async function openSession(
   modelPath: string,
   options: { threads: number; providers: string[]; clock: Clock },
 ): Promise<OpenSession> {
-  const settings: InferenceSession.SessionOptions = {
-    executionProviders: options.providers,
+  const { wanted, skipped } = chooseProviders(
+    options.providers,
+    ort.listSupportedBackends().map(({ name }) => name),
+  );
+  const settings: Omit<InferenceSession.SessionOptions, 'executionProviders'> = {
     intraOpNumThreads: options.threads,
     interOpNumThreads: 1,
     executionMode: 'sequential',
     // 3 is error: warnings about the graph are the publisher's business, not the device's log.
     logSeverityLevel: 3,
   };
-  const session = await ort.InferenceSession.create(modelPath, settings);
+  const { session, provider } = await createSession(modelPath, settings, wanted, skipped);
   return {
+    provider,
+    skipped,
     run: async (inputs, outputs) => {
       const feeds: Record<string, OrtTensor> = {};
       for (const input of inputs) feeds[input.head.name] = toOrt(input);

@@ -1,27 +1,32 @@
-// Why: one loaded release: its child, the queue before it, its restarts and what they add up to.
-// Trusts: the release was verified and admitted (host.ts). Must never: let one request wait without a
-// deadline, blame a request for what another one did, or restart a child that was told to end.
+// Why: one loaded release: the queue before its process, its deadlines, what runs next, and what it adds up to.
+// Trusts: the release was verified and admitted (host.ts). Must never: let one request wait without a deadline, or
+// answer it twice.
 
-import type { Clock, Log, Timer } from '../../shared/kernel/ports.ts';
+import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { createCounters, type ReleaseCounters } from './counters.ts';
-import type { ChildMemory, ChildRequest } from './pipe.ts';
-import { type ChildExit, type ModelProcess, neverBegun } from './process.ts';
+import { createBatchTrial } from './batch-trial.ts';
+import { type BatchTerms, batchPart, planBatch } from './batching.ts';
+import type { CountersWriter, ReleaseCounters } from './counters.ts';
+import { type Executed, execute, type Ran, type Runnable } from './execution.ts';
+import { createKeeper, type KeeperOptions, type Restarts, type Seat, unloading } from './keeper.ts';
+import type { ChildMemory } from './pipe.ts';
+import { createPace, createQueue } from './queue.ts';
+import type { Player, Turns } from './turns.ts';
 
-/** Starts a child and brings it to the point where it answers. */
-export type OpenChild = () => Promise<Result<ModelProcess>>;
-
-export interface RunAnswer {
-  outputs: Tensor[];
-  /** Time inside the runtime, without queue and pipe. */
-  runMs: number;
-}
+export type RunAnswer = Ran;
 
 export interface SlotHealth {
   requests: number;
   errors: number;
   latencyP95Ms: number | null;
+}
+
+export interface RunLimits {
+  /** Shorter than the slot's own. Its end costs the request its answer, not the process its life. */
+  deadlineMs?: number | undefined;
+  /** Aborted: a request that waits is dropped, one that runs is finished and thrown away. */
+  signal?: AbortSignal | undefined;
 }
 
 export interface Slot {
@@ -30,9 +35,15 @@ export interface Slot {
   /**
    * Runs one request, in order of arrival. `client` requests are counted and, where the child dies
    * under them, tried once more; a `probe` is not. Refusals: `infer-not-ready`, `infer-queue-full`,
-   * `infer-deadline`, `infer-invalid`, `infer-failed`, `infer-unsupported`, `model-crashed`.
+   * `infer-deadline`, `infer-invalid`, `infer-failed`, `infer-unsupported`, `model-crashed`,
+   * `model-memory-exceeded`, `model-crash-loop`, `interrupted` (the client went away).
    */
-  run(inputs: Tensor[], outputs: string[], from: 'client' | 'probe'): Promise<Result<RunAnswer>>;
+  run(
+    inputs: Tensor[],
+    outputs: string[],
+    from: 'client' | 'probe',
+    terms?: RunLimits,
+  ): Promise<Result<RunAnswer>>;
   memory(): Promise<Result<ChildMemory>>;
   ready(): boolean;
   /** Why it is not ready. */
@@ -42,43 +53,44 @@ export interface Slot {
   /** Starts counting anew: from here on it answers clients. */
   beginService(): void;
   pid(): number | null;
+  /** Resident bytes of the process when last looked at. */
+  rssBytes(): number | null;
+  /** Of the process that is there, or was there last. */
+  provider(): string | null;
   counters: ReleaseCounters;
+  /** Counts a request that was refused before it came here. */
+  refused(refusal: Refusal): void;
   waiting(): number;
-  restarts(): { crashed: number; recycled: number; stuck: number; overMemory: number };
+  restarts(): Restarts;
   /** Resolves when nobody waits and nothing runs. */
   idle(): Promise<void>;
   /** Ends the child; whoever still waits is refused. Idempotent. */
   close(): Promise<void>;
 }
 
-export interface SlotOptions {
+export interface SlotOptions extends Omit<KeeperOptions, 'onReady' | 'onPause'> {
   clock: Clock;
-  log: Log;
-  /** Ids for the log. */
-  names: { as: string; release: string };
-  open: OpenChild;
+  counters: CountersWriter;
+  turns: Turns;
+  /** Threads that a run keeps busy. */
+  threads: () => number;
+  batch: BatchTerms | null;
   deadlineMs: number;
   queueMax: number;
 }
 
-interface Job {
-  request: ChildRequest & { kind: 'run' | 'memory' };
-  inputs: Tensor[];
+interface Job extends Runnable {
   from: 'client' | 'probe';
-  attempts: number;
   settled: boolean;
   arrivedAtMs: number;
   startedAtMs: number;
-  timer: Timer;
-  settle: (answer: Result<RunAnswer & { memory: ChildMemory | null }>) => void;
+  dueAtMs: number;
+  rows: number;
+  settle: (answer: Result<RunAnswer>) => void;
 }
 
 /** Runs remembered for the latency: enough for a 95th percentile, 4 KiB. */
 const latenciesKept = 512;
-/** Restart delays: at once after a first death, then doubled; forgotten after a minute of life. */
-const restartBaseMs = 500;
-const restartMaxMs = 30_000;
-const stableMs = 60_000;
 /**
  * Requests in a child's pipe, where its last run was fast: such a model would wait for the agent's wake-up longer
  * than it runs. Behind a slow one they wait here, where they can still be dropped. The pipe is filled again when half
@@ -86,6 +98,10 @@ const stableMs = 60_000;
  */
 const pipelinedMax = 8;
 const pipelinedRunMsMax = 1;
+/** Deaths that end a client's request: the first may be somebody else's doing. A probe's first one is evidence. */
+const clientDeaths = 2;
+/** What the caller did says nothing about the release, a full queue little. */
+const noErrors: ReadonlySet<string> = new Set(['infer-invalid', 'infer-queue-full', 'interrupted']);
 
 /** Nearest-rank percentile of what was measured, null where nothing was. */
 export function percentile(values: readonly number[], fraction: number): number | null {
@@ -94,232 +110,278 @@ export function percentile(values: readonly number[], fraction: number): number 
 }
 
 export function createSlot(options: SlotOptions): Slot {
-  const { clock, log, names } = options;
-  const queue: Job[] = [];
+  const { clock, log, names, counters, batch } = options;
+  const queue = createQueue<Job>(options.queueMax);
+  const pace = createPace();
   const idleWaiters: (() => void)[] = [];
   const latenciesMs: number[] = [];
-  let child: ModelProcess | null = null;
-  /** Requests in the child, the first of which it works on. */
-  let inChild = 0;
+  /** In a process, settled or not. */
+  const underWay = new Set<Job>();
+  let runs = 0;
   let lastRunMs = Number.POSITIVE_INFINITY;
-  /** Requests at the head of the queue that came back from a child that died. */
-  let returned = 0;
   let closed = false;
-  let deaths = 0;
-  let backoff: Timer | null = null;
-  let trouble: Refusal | null = { code: 'infer-not-ready', detail: 'the model is loading' };
   let requests = 0;
   let errors = 0;
-  const counters = createCounters();
-  const restarts = { crashed: 0, recycled: 0, stuck: 0, overMemory: 0 };
+  let ranInTurn = false;
+  let provider: string | null = null;
+  let batchTimer: Timer | null = null;
+  let deadline: { timer: Timer; dueAtMs: number } | null = null;
 
-  const settle = (job: Job, answer: Result<RunAnswer & { memory: ChildMemory | null }>): void => {
+  const trial = createBatchTrial(batch !== null, (reason) =>
+    log.emit('warn', 'inference.batching.off', { ...names, reason }),
+  );
+  const keeper = createKeeper({
+    ...options,
+    onReady: () => pump(),
+    onPause: (refusal) => refuseQueue(refusal),
+  });
+  const turn: Player = options.turns.join(options.threads, () => pump());
+
+  const count = (job: Job, answer: Result<RunAnswer>): void => {
+    requests++;
+    const totalMs = clock.mono() - job.arrivedAtMs;
+    if (answer.ok) {
+      const { runMs } = answer.value;
+      const queueMs = job.startedAtMs - job.arrivedAtMs;
+      const rest = Math.max(0, totalMs - queueMs - runMs);
+      // Both ways over the pipe together; halves until the child says which was which.
+      const parts = { queueMs, inputMs: rest / 2, runMs, outputMs: rest / 2, totalMs, rows: job.rows };
+      counters.answer(parts, clock.wall());
+      latenciesMs.push(runMs);
+      if (latenciesMs.length > latenciesKept) latenciesMs.shift();
+      return;
+    }
+    const { code } = answer.refusal;
+    if (code === 'interrupted') counters.cancel(totalMs);
+    else counters.fail(code, totalMs);
+    if (!noErrors.has(code)) errors++;
+  };
+
+  const settle = (job: Job, answer: Result<RunAnswer>): void => {
     if (job.settled) return;
     job.settled = true;
-    job.timer.cancel();
-    if (job.from === 'client' && job.request.kind === 'run') {
-      requests++;
-      // What the caller gave wrong says nothing about the release, a full queue little.
-      if (!answer.ok && answer.refusal.code !== 'infer-invalid' && answer.refusal.code !== 'infer-queue-full')
-        errors++;
-      const totalMs = clock.mono() - job.arrivedAtMs;
-      if (!answer.ok) counters.fail(answer.refusal.code, totalMs);
-      if (answer.ok) {
-        const { runMs } = answer.value;
-        const queueMs = job.startedAtMs - job.arrivedAtMs;
-        const rest = Math.max(0, totalMs - queueMs - runMs);
-        // Both ways over the pipe together; halves until the child says which was which.
-        const parts = { queueMs, inputMs: rest / 2, runMs, outputMs: rest / 2, totalMs, rows: 1 };
-        counters.answer(parts, clock.wall());
-        counters.execution(1, runMs);
-        latenciesMs.push(answer.value.runMs);
-        if (latenciesMs.length > latenciesKept) latenciesMs.shift();
-      }
-    }
+    if (job.from === 'client') count(job, answer);
     job.settle(answer);
   };
 
   const wakeIdle = (): void => {
-    if (inChild === 0 && queue.length === 0) for (const wake of idleWaiters.splice(0)) wake();
+    if (runs === 0 && queue.jobs.length === 0) for (const wake of idleWaiters.splice(0)) wake();
   };
 
-  const pump = (): void => {
-    const room = lastRunMs < pipelinedRunMsMax ? pipelinedMax : 1;
-    const low = inChild <= room / 2;
-    while (low && child !== null && inChild < room) {
-      const job = queue.shift();
-      if (job === undefined) break;
-      if (job.settled) continue;
-      inChild++;
-      void serve(job, child).then(() => {
-        inChild--;
-        pump();
-      });
-    }
-    wakeIdle();
+  /** One timer for all: it is moved only where a request is due before it, and looks again when it fires. */
+  const watchDeadlines = (dueAtMs: number): void => {
+    if (deadline !== null && deadline.dueAtMs <= dueAtMs) return;
+    deadline?.timer.cancel();
+    const timer = clock.timer(Math.max(0, dueAtMs - clock.mono()));
+    deadline = { timer, dueAtMs };
+    void timer.done.then(() => {
+      deadline = null;
+      const nowMs = clock.mono();
+      let nextMs = Number.POSITIVE_INFINITY;
+      for (const job of [...queue.jobs, ...underWay]) {
+        if (job.settled) continue;
+        if (job.dueAtMs > nowMs) nextMs = Math.min(nextMs, job.dueAtMs);
+        else
+          drop(job, refuse('infer-deadline', `no answer within ${Math.round(nowMs - job.arrivedAtMs)} ms`));
+      }
+      if (nextMs < Number.POSITIVE_INFINITY) watchDeadlines(nextMs);
+      wakeIdle();
+    });
   };
 
-  const serve = async (job: Job, by: ModelProcess): Promise<void> => {
-    job.attempts++;
-    job.startedAtMs = clock.mono();
-    const answer = await by.ask(job.request, job.inputs, options.deadlineMs);
-    if (answer.ok) {
-      const { reply, tensors, waitedMs } = answer.value;
-      job.startedAtMs += waitedMs;
-      const runMs = reply.kind === 'ran' ? reply.runMs : 0;
-      if (reply.kind === 'ran') lastRunMs = runMs;
-      const memory =
-        reply.kind === 'memory' ? { rssBytes: reply.rssBytes, peakBytes: reply.peakBytes } : null;
-      return settle(job, ok({ outputs: tensors, runMs, memory }));
-    }
-    const untouched = answer.refusal === neverBegun;
-    if (untouched) job.attempts--;
-    // Requests carry all their state, so that a death in mid-run may be somebody else's doing.
-    const again = untouched || (answer.refusal.code === 'model-crashed' && job.from === 'client');
-    if (again && job.attempts < 2 && !job.settled && !closed) {
-      if (child === by) child = null;
-      queue.splice(returned++, 0, job);
-      return;
-    }
+  /** Lets go of its tensors and its place where it waits; where it runs, of its answer. */
+  const drop = (job: Job, answer: Result<RunAnswer>): void => {
+    queue.remove(job);
     settle(job, answer);
   };
 
-  const adopt = (opened: ModelProcess): void => {
-    child = opened;
-    returned = 0;
-    trouble = null;
-    log.emit('info', 'inference.child.started', { ...names, pid: opened.pid });
-    void opened.exited.then((exit) => onExit(opened, exit));
-    pump();
-  };
-
-  const onExit = (gone: ModelProcess, exit: ChildExit): void => {
-    if (child === gone) child = null;
-    log.emit(closed ? 'info' : 'error', 'inference.child.exited', {
-      ...names,
-      pid: gone.pid,
-      reason: exit.reason,
-      livedMs: Math.round(exit.livedMs),
-    });
-    if (closed) return;
-    restarts.crashed += 1;
-    if (exit.livedMs > stableMs) deaths = 0;
-    void restart(exit.reason);
-  };
-
   const refuseQueue = (refusal: Refusal): void => {
-    for (const job of queue.splice(0)) settle(job, { ok: false, refusal });
+    for (const job of queue.clear()) settle(job, { ok: false, refusal });
+    endTurn();
     wakeIdle();
   };
 
-  const restart = async (reason: string): Promise<void> => {
-    for (let why = reason; !closed; ) {
-      const delayMs = deaths === 0 ? 0 : Math.min(restartMaxMs, restartBaseMs * 2 ** (deaths - 1));
-      deaths++;
-      if (delayMs > 0) {
-        // Nobody should wait for a child that keeps dying: refuse now, the caller may try again later.
-        trouble = {
-          code: 'infer-not-ready',
-          detail: `the model's process ended (${why}) and is started again`,
-        };
-        refuseQueue(trouble);
-        backoff = clock.timer(delayMs);
-        await backoff.done;
-        backoff = null;
-      } else {
-        trouble = { code: 'infer-not-ready', detail: 'the model is loading again' };
-      }
-      if (closed) return;
-      const opened = await options.open();
-      if (opened.ok && !closed) return adopt(opened.value);
-      if (opened.ok) return opened.value.kill();
-      why = opened.refusal.detail;
-      trouble = opened.refusal;
-      log.emit('error', 'inference.child.exited', { ...names, code: opened.refusal.code });
-    }
+  const endTurn = (): void => {
+    if (runs > 0) return;
+    ranInTurn = false;
+    turn.end();
   };
 
-  const submit = (request: Job['request'], inputs: Tensor[], from: Job['from']) =>
-    new Promise<Result<RunAnswer & { memory: ChildMemory | null }>>((resolve) => {
-      if (closed) return resolve(refuse('infer-not-ready', 'the model is being unloaded'));
-      if (child === null && backoff !== null && trouble !== null)
-        return resolve({ ok: false, refusal: trouble });
-      if (queue.length >= options.queueMax) {
-        return resolve(refuse('infer-queue-full', `${queue.length} requests wait for this model`));
+  /** Whether a run may begin now. While others wait, what is in the process is answered and the turn is over. */
+  const hasTurn = (): boolean => {
+    if (turn.holds() && ranInTurn && turn.wanted()) {
+      if (runs > 0) return false;
+      endTurn();
+    }
+    return turn.take();
+  };
+
+  const waitForMore = (untilMs: number): void => {
+    if (batchTimer !== null) return;
+    const timer = clock.timer(Math.max(0, untilMs - clock.mono()));
+    batchTimer = timer;
+    void timer.done.then(() => {
+      batchTimer = null;
+      pump();
+    });
+  };
+
+  const begin = (jobs: Job[], seat: Seat): void => {
+    const nowMs = clock.mono();
+    pace.begun(nowMs);
+    for (const job of jobs) {
+      queue.remove(job);
+      underWay.add(job);
+      job.startedAtMs = nowMs;
+    }
+    seat.inFlight++;
+    runs++;
+    ranInTurn = true;
+    void execute(jobs, seat, { deadlineMs: options.deadlineMs, trial }).then((done) =>
+      finish(jobs, seat, done),
+    );
+  };
+
+  const finish = (jobs: Job[], seat: Seat, done: Executed<Job>): void => {
+    seat.inFlight--;
+    runs--;
+    if (done.lost) keeper.lost(seat);
+    if (done.runMs !== null) {
+      lastRunMs = done.runMs;
+      seat.answered += jobs.length;
+      pace.answered(jobs.length, clock.mono());
+      if (jobs[0]?.from === 'client')
+        counters.execution(
+          jobs.reduce((rows, job) => rows + job.rows, 0),
+          done.runMs,
+        );
+    }
+    for (const job of jobs) {
+      underWay.delete(job);
+      job.startedAtMs += done.waitedMs;
+    }
+    for (const { job, answer } of done.outcomes) settle(job, answer);
+    queue.giveBack(done.again.filter(mayRunAgain));
+    keeper.settled(seat);
+    pump();
+  };
+
+  const mayRunAgain = (job: Job): boolean => {
+    // Nobody should wait for a process that keeps dying.
+    if (closed || keeper.pausing()) settle(job, { ok: false, refusal: keeper.trouble() ?? unloading });
+    return !job.settled;
+  };
+
+  const pump = (): void => {
+    const seat = keeper.seat();
+    const batching = trial.state() !== 'off';
+    // Behind a batch others wait here, where they make the next one larger.
+    const room = !batching && lastRunMs < pipelinedRunMsMax ? pipelinedMax : 1;
+    if (seat !== null && seat.inFlight <= room / 2) {
+      while (seat.inFlight < room) {
+        const plan = planBatch(queue.jobs, batching ? batch : null, clock.mono());
+        if (plan === null) break;
+        if ('waitUntilMs' in plan) {
+          waitForMore(plan.waitUntilMs);
+          break;
+        }
+        if (!hasTurn()) break;
+        begin(plan.run, seat);
       }
-      const timer = clock.timer(options.deadlineMs);
+    }
+    if (runs === 0 && (queue.jobs.length === 0 || turn.holds())) endTurn();
+    wakeIdle();
+  };
+
+  const submit: Slot['run'] = (inputs, outputs, from, terms = {}) =>
+    new Promise((resolve) => {
       const nowMs = clock.mono();
+      const deadlineMs = Math.min(options.deadlineMs, terms.deadlineMs ?? Number.POSITIVE_INFINITY);
+      const part = trial.state() === 'off' ? null : batchPart(inputs);
+      const { signal } = terms;
       const job: Job = {
-        request,
         inputs,
+        outputs,
         from,
-        attempts: 0,
+        part: part !== null && from === 'client' ? part : null,
+        rows: batch === null ? 1 : (part?.rows ?? 1),
+        deathsLeft: from === 'client' ? clientDeaths : 1,
+        trial: null,
         settled: false,
         arrivedAtMs: nowMs,
         startedAtMs: nowMs,
-        timer,
-        settle: resolve,
+        dueAtMs: nowMs + deadlineMs,
+        settle: (answer) => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve(answer);
+        },
       };
-      void timer.done.then(() => {
-        settle(job, refuse('infer-deadline', `no answer within ${options.deadlineMs} ms`));
-        // Still queued: let go of its tensors and its place. In the child: the child has its own deadline.
-        const at = queue.indexOf(job);
-        if (at >= 0) queue.splice(at, 1);
-        wakeIdle();
-      });
-      queue.push(job);
+      const onAbort = (): void => {
+        drop(job, refuse('interrupted', 'the client went away'));
+        pump();
+      };
+      const refusal = refusalNow(signal);
+      if (refusal !== null) return settle(job, { ok: false, refusal });
+      queue.add(job);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      watchDeadlines(job.dueAtMs);
       pump();
     });
 
+  const refusalNow = (signal: AbortSignal | undefined): Refusal | null => {
+    if (closed) return unloading;
+    if (signal?.aborted === true) return { code: 'interrupted', detail: 'the client went away' };
+    if (keeper.pausing()) return keeper.trouble();
+    if (queue.jobs.length < options.queueMax) return null;
+    const retryAfterMs = pace.waitMs(queue.jobs.length);
+    return {
+      code: 'infer-queue-full',
+      detail: `${queue.jobs.length} requests wait for this model`,
+      retryAfterMs,
+    };
+  };
+
   return {
-    start: async () => {
-      const opened = await options.open();
-      if (!opened.ok) {
-        closed = true;
-        trouble = opened.refusal;
-        return opened;
-      }
-      if (closed) {
-        opened.value.kill();
-        return refuse('update-superseded', 'unloaded while it was loading');
-      }
-      adopt(opened.value);
-      return ok();
-    },
-    run: (inputs, outputs, from) => submit({ kind: 'run', outputs }, inputs, from),
+    start: keeper.start,
+    run: submit,
     memory: async () => {
-      const answer = await submit({ kind: 'memory' }, [], 'probe');
-      if (!answer.ok) return answer;
-      return answer.value.memory === null
-        ? refuse('internal', 'no memory in the answer')
-        : ok(answer.value.memory);
+      const seat = keeper.seat();
+      if (seat === null) return { ok: false, refusal: keeper.trouble() ?? unloading };
+      const told = await seat.process.ask({ kind: 'memory' }, [], options.deadlineMs);
+      if (!told.ok) return told;
+      const { rssBytes, peakBytes } = told.value.reply;
+      return ok({ rssBytes, peakBytes });
     },
-    ready: () => child !== null && !closed,
-    trouble: () => (child !== null && !closed ? null : trouble),
+    ready: () => keeper.seat() !== null && !closed,
+    trouble: keeper.trouble,
     health: () => ({ requests, errors, latencyP95Ms: percentile(latenciesMs, 0.95) }),
     beginService: () => {
       requests = 0;
       errors = 0;
       latenciesMs.length = 0;
     },
-    pid: () => child?.pid ?? null,
+    pid: () => keeper.seat()?.process.pid ?? null,
+    rssBytes: () => keeper.seat()?.rssBytes ?? null,
+    provider: () => {
+      provider = keeper.seat()?.provider ?? provider;
+      return provider;
+    },
     counters,
-    waiting: () => queue.length,
-    restarts: () => ({ ...restarts }),
+    refused: ({ code }) => counters.fail(code, 0),
+    waiting: () => queue.jobs.length,
+    restarts: keeper.restarts,
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve);
         wakeIdle();
       }),
     close: async () => {
-      if (closed && child === null) return;
       closed = true;
-      trouble = { code: 'infer-not-ready', detail: 'the model is being unloaded' };
-      backoff?.cancel();
-      refuseQueue(trouble);
-      const ending = child;
-      ending?.kill();
-      await ending?.exited;
+      batchTimer?.cancel();
+      deadline?.timer.cancel();
+      refuseQueue(unloading);
+      await keeper.close();
+      turn.end();
     },
   };
 }

@@ -32,7 +32,7 @@ export interface MachineState {
   active: ReleaseRef | null;
   /** What is being tried: set from `offered` to `switching`, null otherwise. */
   candidate: ReleaseRef | null;
-  /** The last committed release. Never collected. */
+  /** The last committed release, or the one before it where that one could not be kept alive. Never collected. */
   lastGood: ReleaseRef | null;
   /** The one committed before `lastGood`; kept on disk so that going back needs no network. */
   previous: ReleaseRef | null;

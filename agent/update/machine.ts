@@ -46,7 +46,9 @@ export type MachineEvent =
   /** `servingTarget` answers requests; null: nothing serves, as wanted. */
   | { type: 'served'; manifestSha256: string | null }
   | { type: 'serve-failed'; manifestSha256: string; reason: Reason }
-  | { type: 'health'; answer: Result<Health> };
+  | { type: 'health'; answer: Result<Health> }
+  /** The release that serves cannot be kept alive. `fallback`: what both authorities still allow in its place. */
+  | { type: 'crash-looped'; manifestSha256: string; reason: Reason; fallback: string | null };
 
 /**
  * What the shell does after `next` is durable. Each is idempotent, because a reboot repeats it.
@@ -126,6 +128,24 @@ const fail = (state: MachineState, reason: Reason): Change => ({
         : { manifestSha256: state.target.manifestSha256, rolloutId: state.rolloutId, reason },
   },
 });
+/** Back to the release before the last good one: it was proven here, and unlike this one it can be kept alive. */
+const fallBack: Handler<'crash-looped'> = (state, event) => {
+  const { active, previous, target, rolloutId, rejected } = state;
+  if (active?.manifestSha256 !== event.manifestSha256) return null;
+  if (previous === null || previous.manifestSha256 !== event.fallback) return null;
+  const { reason } = event;
+  const ofTarget = target !== null && target.manifestSha256 === active.manifestSha256;
+  return {
+    to: 'rolling-back',
+    set: {
+      active: previous,
+      lastGood: previous,
+      previous: null,
+      reason,
+      rejected: ofTarget ? { manifestSha256: target.manifestSha256, rolloutId, reason } : rejected,
+    },
+  };
+};
 const failed: Handler<'failed'> = (state, event) => fail(state, event.reason);
 const missed: Handler<'deadline'> = (state, event, nowMs) => {
   if (state.deadlineAtMs === null || nowMs < state.deadlineAtMs) return null;
@@ -143,6 +163,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     effects: ['settle', 'collect'],
     on: {
       served: (state) => (state.target === null ? { effects: ['forget'] } : null),
+      'crash-looped': fallBack,
     },
   },
   offered: {
@@ -269,7 +290,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     updating: false,
     deadlineMs: never,
     effects: ['settle', 'collect'],
-    on: {},
+    on: { 'crash-looped': fallBack },
   },
   'rolling-back': {
     resume: 'rolling-back',

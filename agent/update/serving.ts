@@ -36,6 +36,8 @@ export interface ServingParts {
   entropy: Entropy;
   waits: Waits;
   changed: () => void;
+  /** What should serve dies again and again while it loads. */
+  onCrashLoop: (manifestSha256: string, reason: Reason) => void;
 }
 
 export function createServing(parts: ServingParts): Serving {
@@ -121,6 +123,7 @@ export function createServing(parts: ServingParts): Serving {
           failures += 1;
           parts.changed();
           if (digest !== null) dispatch({ type: 'serve-failed', manifestSha256: digest, reason: problem });
+          if (digest !== null && problem.code === 'model-crash-loop') parts.onCrashLoop(digest, problem);
           await waits.pause(backoffMs(failures, entropy));
           continue;
         }

@@ -5,7 +5,7 @@
 import { asFleetError, FleetError, invariant } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, Entropy, Fetcher, Log, Runtime, SqlTx, Store } from '../../shared/kernel/ports.ts';
-import type { Result } from '../../shared/kernel/result.ts';
+import type { Refusal, Result } from '../../shared/kernel/result.ts';
 import type { AssignedRelease, Assignment, Reason, ReportedModel } from '../../shared/wire/messages.ts';
 import { createActs } from './acts.ts';
 import { type BlobLimits, openBlobs } from './fetch.ts';
@@ -13,8 +13,9 @@ import { deleteMachine, readMachines, writeMachine } from './journal.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
 import { type Effect, type MachineEvent, type MachineState, newMachine, step } from './machine.ts';
+import { reasonOf } from './release.ts';
 import { createServing } from './serving.ts';
-import { backoffMs, createWaits } from './waits.ts';
+import { backoffMs, createWaits, faultsRefused } from './waits.ts';
 
 /** One step of a model's update, as telemetry tells it. */
 export interface Transition {
@@ -67,6 +68,11 @@ export interface Updater {
   models(): ReportedModel[];
   /** The network is back: waiting retries start at once. */
   retryNow(): void;
+  /**
+   * The process of a release that serves died again. While it soaks it is judged at once; where it keeps dying
+   * (`model-crash-loop`) the release before it takes over, if both authorities still name it.
+   */
+  troubled(fact: { as: string; manifestSha256: string; refusal: Refusal }): void;
   /** No effect begins after this; a transaction that is under way ends first. */
   stop(): Promise<void>;
 }
@@ -143,10 +149,28 @@ export function createUpdater(parts: UpdaterParts): Updater {
         entropy,
         waits,
         changed,
+        onCrashLoop: (manifestSha256, reason) => void crashLooped(lane, manifestSha256, reason),
       }),
     };
     lanes.set(state.as, lane);
     return lane;
+  }
+
+  async function crashLooped(lane: Lane, manifestSha256: string, reason: Reason): Promise<void> {
+    const { active, previous, phase, policy } = lane.state;
+    if (active?.manifestSha256 !== manifestSha256 || (phase !== 'committed' && phase !== 'idle')) return;
+    const fields = { model: lane.as, release: active.releaseId, ...reason };
+    if (previous === null) return log.emit('error', 'update.crash-loop', { ...fields, fallback: null });
+    // It was agreed on when it was installed; a publisher may have taken it back since.
+    const assigned = { as: lane.as, ...previous, rolloutId: null, policy };
+    const agreed = await faultsRefused(() => parts.trust.agree(assigned));
+    const fallback = agreed.ok ? previous.manifestSha256 : null;
+    log.emit('error', 'update.crash-loop', {
+      ...fields,
+      fallback: agreed.ok ? previous.releaseId : null,
+      ...(agreed.ok ? {} : { barredBy: agreed.refusal.code }),
+    });
+    await dispatch(lane.as, { type: 'crash-looped', manifestSha256, reason, fallback });
   }
 
   /** Events of all models are taken one after the other. */
@@ -273,6 +297,13 @@ export function createUpdater(parts: UpdaterParts): Updater {
         for (const [as, release] of wanted) await take(as, { type: 'assigned', release });
       });
       if (stopped) throw new FleetError('interrupted', 'the updater was stopped while it took an assignment');
+    },
+
+    troubled({ as, manifestSha256, refusal }) {
+      const lane = lanes.get(as);
+      if (lane === undefined || stopped) return;
+      if (lane.state.phase === 'soaking') lane.waits.wake();
+      if (refusal.code === 'model-crash-loop') void crashLooped(lane, manifestSha256, reasonOf(refusal));
     },
 
     retryNow() {

@@ -165,6 +165,7 @@ export const codes = {
   ),
   'profile-malformed': row(400, 'never', 'correct the reference profile, or make it with lepton profile', 2),
   'model-load-failed': row(500, 'backoff', 'the child could not load the model; see the detail'),
+  'model-crash-loop': row(503, 'backoff', 'the model’s process keeps dying; assign another release'),
   'model-crashed': row(500, 'backoff', 'the model killed its process; see the agent’s log'),
 
   // inference (OIP)

@@ -57,6 +57,22 @@ export const limits = {
   sequencesMax: 256,
   sequenceIdleMs: 600_000,
   childStartMs: 60_000,
+  /** A run beyond this no longer keeps other models from theirs; the system's scheduler shares the cores then. */
+  inferTurnMs: 1_000,
+  /** Between two looks at the resident memory of the children: a read of 20 µs for each. */
+  memoryLookMs: 1_000,
+  /** Of the device's memory, for one child whose manifest says nothing: the agent and a second child need the rest. */
+  childMemoryShare: 0.5,
+  /** Times `requires.memoryMiB`: publishers name what they measured at rest, runs take more. */
+  childMemoryRequiredFactor: 2,
+  /** A child is replaced when it has grown by this factor and by so many bytes since it was warm. */
+  recycleGrowth: 1.5,
+  recycleGrowthBytesMin: 64 * MiB,
+  /** Between two replacements of one model's child; a start costs a second of one core. */
+  recycleEveryMs: 10 * 60_000,
+  /** So many deaths of a release's process within the window are a crash loop. Two is what one bad input costs. */
+  crashLoopDeaths: 3,
+  crashLoopWindowMs: 5 * 60_000,
   /** An MQTT client must send CONNECT this fast. */
   brokerConnectMs: 10_000,
   /** Reconnect backoff of the agent: full jitter between zero and the doubled base, up to the maximum. */

@@ -7,6 +7,8 @@ export interface Refusal {
   code: ErrorCode;
   /** What was wrong, in words, without secrets or payloads. */
   detail: string;
+  /** Where it is known when a repetition may succeed. */
+  retryAfterMs?: number;
 }
 
 export type Result<T> = { ok: true; value: T } | { ok: false; refusal: Refusal };

@@ -175,9 +175,11 @@ if (wanted.length === 0)
 
 const out = join(projectFolder, 'bench-results.json');
 // With --only the rest stays as an earlier run left it: ratios are taken within a section, never across.
-const before: unknown =
-  values.only !== undefined && existsSync(out) ? JSON.parse(readFileSync(out, 'utf8')) : {};
-const results: Results = isResults(before) ? before : {};
+const before: unknown = existsSync(out) ? JSON.parse(readFileSync(out, 'utf8')) : {};
+const kept: Results = isResults(before) ? before : {};
+// `npm run soak` writes beside it.
+const { soak } = kept;
+const results: Results = values.only !== undefined ? kept : soak === undefined ? {} : { soak };
 results['machine'] = {
   cpu: cpus()[0]?.model ?? 'unknown',
   cores: cpus().length,

@@ -181,7 +181,7 @@ describe('inference host', { skip: dataMissing }, () => {
     const mnist = modelCase('mnist/digit4-opset8');
     await stage.serve('fragile', mnist.modelPath);
     const view = () => stage.host.models().find(({ as }) => as === 'fragile');
-    for (let death = 0; death < 2; death++) {
+    for (let death = 0; death < 3; death++) {
       await until('the child is there', () => view()?.ready === true);
       const pid = view()?.pid;
       assert.ok(pid);
@@ -190,9 +190,9 @@ describe('inference host', { skip: dataMissing }, () => {
     }
     assert.equal(view()?.ready, false);
     const refused = await stage.host.infer('fragile', null, { inputs: mnist.inputs });
-    assert.equal(refused.ok ? '' : refused.refusal.code, 'infer-not-ready');
+    assert.equal(refused.ok ? '' : refused.refusal.code, 'model-crash-loop');
     const healthy = await stage.host.healthy('fragile');
-    assert.equal(healthy.ok ? '' : healthy.refusal.code, 'infer-not-ready');
+    assert.equal(healthy.ok ? '' : healthy.refusal.code, 'model-crash-loop');
     await until('it came back', () => view()?.ready === true);
     assert.equal((await stage.host.infer('fragile', null, { inputs: mnist.inputs })).ok, true);
   });

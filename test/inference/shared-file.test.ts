@@ -23,13 +23,12 @@ import {
   startModelProcess,
 } from '../../agent/inference/process.ts';
 import { openSharedFile, windowBytes } from '../../agent/inference/shared-file.ts';
-import { createSlot } from '../../agent/inference/slot.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import { ok } from '../../shared/kernel/result.ts';
 import type { Tensor, TensorData } from '../../shared/wire/tensors.ts';
 import { type ModelSpec, modelFile } from '../onnx/models.ts';
 import { projectFolder } from '../support/data.ts';
+import { loneSlot } from './lone-slot.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'lepton-shared-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -263,15 +262,7 @@ describe('a child that cannot be trusted', () => {
   });
 
   test('one request that kills the model, among others in its pipe: the others are answered', async () => {
-    const log = { emit: () => undefined };
-    const slot = createSlot({
-      clock: systemClock,
-      log,
-      names: { as: 'm', release: 'm' },
-      open: async () => ok(start({ entry: falseChild })),
-      deadlineMs: patienceMs,
-      queueMax: 64,
-    });
+    const slot = loneSlot(() => start({ entry: falseChild }), { deadlineMs: patienceMs });
     after(() => slot.close());
     unwrap(await slot.start());
     // Its first run tells that the model is fast.

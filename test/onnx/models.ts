@@ -90,9 +90,9 @@ export function node(spec: NodeSpec): ProtobufWriter {
   for (const name of spec.outputs ?? ['y']) writer.string(2, name);
   writer.string(4, spec.opType);
   for (const inner of spec.graphs ?? [])
-    writer.message(5, new ProtobufWriter().string(1, 'body').message(6, inner));
+    writer.message(5, new ProtobufWriter().string(1, 'body').message(6, inner).int(20, 5));
   for (const constant of spec.tensors ?? [])
-    writer.message(5, new ProtobufWriter().string(1, 'value').message(5, tensor(constant)));
+    writer.message(5, new ProtobufWriter().string(1, 'value').message(5, tensor(constant)).int(20, 4));
   if (spec.domain !== undefined) writer.string(7, spec.domain);
   return writer;
 }

@@ -57,6 +57,12 @@ const served = (name: string | null): MachineEvent => ({
   type: 'served',
   manifestSha256: name === null ? null : digest(name),
 });
+const crashLooped = (name: string, fallback: string | null): MachineEvent => ({
+  type: 'crash-looped',
+  manifestSha256: digest(name),
+  reason: { code: 'model-crash-loop', detail: 'again' },
+  fallback: fallback === null ? null : digest(fallback),
+});
 const failed: MachineEvent = { type: 'failed', reason: { code: 'model-invalid', detail: 'no' } };
 
 function play(state: MachineState, events: MachineEvent[], nowMs = 0): MachineState {
@@ -238,6 +244,36 @@ describe('the way of an update', () => {
     assert.equal(back.active?.manifestSha256, digest('a'));
   });
 
+  test('a committed release that cannot be kept alive gives way to the one before it, once', () => {
+    const second = install(install(fresh(), 'a', 'r'), 'b', 's');
+    assert.deepEqual([idOf(second.lastGood), idOf(second.previous)], [digest('b'), digest('a')]);
+    for (const event of [crashLooped('a', 'a'), crashLooped('b', null), crashLooped('b', 'c')])
+      assert.equal(
+        step(second, event, 1).next,
+        second,
+        'another release, nothing allowed, or not the one before',
+      );
+    const back = step(second, crashLooped('b', 'a'), 1);
+    assert.deepEqual([back.next.phase, back.effects], ['rolling-back', ['settle']]);
+    const { active, lastGood, previous, reason } = step(back.next, served('a'), 2).next;
+    assert.deepEqual([idOf(active), idOf(lastGood), previous], [digest('a'), digest('a'), null]);
+    assert.equal(reason?.code, 'model-crash-loop');
+    const rest = step(back.next, served('a'), 2).next;
+    const again = step(rest, { type: 'assigned', release: assigned('b', 's') }, 3);
+    assert.equal(again.next.phase, 'idle', 'not tried again for the same rollout');
+    assert.equal(step(rest, { type: 'assigned', release: assigned('b', 't') }, 3).next.phase, 'offered');
+    assert.equal(step(rest, crashLooped('a', null), 4).next, rest, 'there is none before it');
+  });
+
+  test('a refused candidate stays refused when what serves in its stead gives way', () => {
+    const second = install(install(fresh(), 'a', 'r'), 'b', 's');
+    const refused = play(second, [{ type: 'assigned', release: assigned('c', 't') }, failed, served('b')]);
+    assert.deepEqual([refused.phase, idOf(refused.previous)], ['idle', digest('a')]);
+    const back = play(refused, [crashLooped('b', 'a'), served('a')]);
+    assert.deepEqual([back.phase, idOf(back.active)], ['idle', digest('a')]);
+    assert.equal(step(back, { type: 'assigned', release: assigned('c', 't') }, 5).next.phase, 'idle');
+  });
+
   test('a rotten file sends it back to fetching', () => {
     const verifying = play(fresh(), [
       { type: 'assigned', release: assigned('a') },
@@ -406,6 +442,7 @@ describe('time and reboots', () => {
     fc.option(name).map((n): MachineEvent => served(n)),
     name.map((n): MachineEvent => ({ type: 'serve-failed', manifestSha256: digest(n), reason })),
     fc.constantFrom<MachineEvent>(healthy, { type: 'health', answer: refuse('model-crashed', '') }),
+    fc.tuple(name, fc.option(name)).map(([n, f]): MachineEvent => crashLooped(n, f)),
   );
 
   /** The event that moves this state on: chance alone seldom gets as far as a soak. */

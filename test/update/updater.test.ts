@@ -186,6 +186,93 @@ test('a removed model is taken down, its files go, and the journal forgets it', 
   assert.equal(rig.runtime.children.size, 0);
 });
 
+const twice = async (more: Parameters<typeof createRig>[0] = {}) => {
+  const rig = await createRig(more);
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: 'alpha/good/1' })));
+  const [first, second] = [rig.catalogue.release('alpha/good/0'), rig.catalogue.release('alpha/good/1')];
+  const crashLoop = () =>
+    rig.updater.troubled({
+      as: 'alpha',
+      manifestSha256: second.manifestSha256,
+      refusal: { code: 'model-crash-loop', detail: 'exit 134' },
+    });
+  return { rig, first, second, crashLoop };
+};
+
+test('a release that keeps dying gives way to the one before it, also after a reboot, and is not tried again', async () => {
+  const { rig, first, second, crashLoop } = await twice();
+  assert.equal(rig.runtime.serving.get('alpha'), second.manifestSha256);
+  rig.updater.troubled({
+    as: 'alpha',
+    manifestSha256: second.manifestSha256,
+    refusal: { code: 'infer-not-ready', detail: 'died once more' },
+  });
+  await rig.settle();
+  assert.equal(rig.runtime.serving.get('alpha'), second.manifestSha256, 'not for a death or two');
+  crashLoop();
+  await rig.settle();
+  const check = () => {
+    const model = only(rig.updater.models());
+    assert.equal(rig.runtime.serving.get('alpha'), first.manifestSha256);
+    assert.deepEqual(
+      [model.state, model.active, model.lastGood, model.target, model.reason?.code],
+      ['idle', first.releaseId, first.releaseId, second.releaseId, 'model-crash-loop'],
+    );
+  };
+  check();
+  await rig.settle(rig.updater.assign(rig.assignment(3, { alpha: 'alpha/good/1' }, { rolloutId: '2' })));
+  check();
+  await rig.reboot();
+  check();
+  const refused = rig.events.filter(({ event }) => event === 'update.crash-loop');
+  assert.deepEqual(
+    refused.map(({ fields }) => fields['fallback']),
+    [first.releaseId],
+  );
+});
+
+test('a release that its publisher took back is not what a crash loop goes back to', async () => {
+  let barred = '';
+  const { rig, first, second, crashLoop } = await twice({
+    parts: {
+      trust: {
+        agree: async ({ releaseId }) =>
+          releaseId === barred ? refuse('release-withdrawn', 'taken back') : ok(),
+      },
+    },
+  });
+  barred = first.releaseId;
+  crashLoop();
+  await rig.settle();
+  assert.equal(rig.runtime.serving.get('alpha'), second.manifestSha256);
+  assert.equal(only(rig.updater.models()).state, 'committed');
+  const [event] = rig.events.filter((one) => one.event === 'update.crash-loop');
+  assert.deepEqual([event?.fields['fallback'], event?.fields['barredBy']], [null, 'release-withdrawn']);
+});
+
+test('after a reboot a release that dies while it loads gives way too', async () => {
+  let dying = '';
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: 'alpha/good/1' })));
+  dying = rig.catalogue.release('alpha/good/1').manifestSha256;
+  let loads = 0;
+  await rig.reboot({
+    runtime: (inner) => ({
+      ...inner,
+      load: async (release) => {
+        if (release.manifestSha256 !== dying) return inner.load(release);
+        loads += 1;
+        return refuse(loads < 3 ? 'model-crashed' : 'model-crash-loop', 'SIGSEGV');
+      },
+    }),
+  });
+  await rig.settle();
+  assert.equal(loads, 3);
+  assert.equal(rig.runtime.serving.get('alpha'), rig.catalogue.release('alpha/good/0').manifestSha256);
+});
+
 test('a failed release is not tried again for the same rollout, and is for another', async () => {
   let probes = 0;
   const rig = await createRig({

@@ -27,6 +27,12 @@ export interface PublisherFloors {
   counterFloors?: ReadonlyMap<string, number>;
 }
 
+/**
+ * A registry says without proof how many versions and counters a restore lost. More than this is no backup's age but an attempt
+ * to use the numbers up.
+ */
+export const restoreLostMax = 1_000;
+
 /** File names hold nine digits (`metadataNamePattern`): a later version could not be asked for. */
 const versionMax = 999_999_999;
 

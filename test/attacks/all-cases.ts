@@ -2,6 +2,8 @@
 // Trusts: nothing. Must never: hold two rows of one id.
 
 import type { AttackCase } from './attack-case.ts';
+import { ceremonyFollowAttacks } from './ceremony-follow.ts';
+import { ceremonyKeyAttacks } from './ceremony-keys.ts';
 import { assignmentAttacks } from './fleet-assignments.ts';
 import { authorityAttacks } from './fleet-authority.ts';
 import { regionAttacks } from './fleet-region.ts';
@@ -42,4 +44,12 @@ export const fleetCases: readonly AttackCase[] = [
 /** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
 export const publisherCases: readonly AttackCase[] = [...publisherSteps];
 
-export const allCases: readonly AttackCase[] = [...repositoryCases, ...fleetCases, ...publisherCases];
+/** What holders are asked to sign and the registry to install. */
+export const ceremonyCases: readonly AttackCase[] = [...ceremonyKeyAttacks, ...ceremonyFollowAttacks];
+
+export const allCases: readonly AttackCase[] = [
+  ...repositoryCases,
+  ...fleetCases,
+  ...publisherCases,
+  ...ceremonyCases,
+];

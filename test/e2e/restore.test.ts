@@ -38,6 +38,8 @@ import {
 
 const region = 'eu-west';
 const dayMs = 86_400_000;
+/** A device that comes back waits longer where a busy machine starts its registry slowly. */
+const patienceMs = 120_000;
 
 async function statusOf(agent: TestAgent): Promise<AgentStatus> {
   return agentStatusSchema.parse(await (await fetch(`${agent.http}/status`)).json());
@@ -101,18 +103,26 @@ test('a registry restored from an old backup is healed by its device and goes on
     );
     assert.ok(restored.version <= before.held.timestamp);
 
-    const healed = await until('the device goes on above what it held', async () => {
-      const status = await statusOf(agent);
-      const { held } = status;
-      const isAbove = held !== null && held.timestamp > (before.held?.timestamp ?? 0);
-      return isAbove && status.epoch > before.epoch ? status : null;
-    });
+    const healed = await until(
+      'the device goes on above what it held',
+      async () => {
+        const status = await statusOf(agent);
+        const { held } = status;
+        const isAbove = held !== null && held.timestamp > (before.held?.timestamp ?? 0);
+        return isAbove && status.epoch > before.epoch ? status : null;
+      },
+      patienceMs,
+    );
     assert.ok((healed.held?.snapshot ?? 0) > before.held.snapshot);
-    const seen = await until('the operator is told what happened', async () => {
-      const told = await codes(registry);
-      const expected = ['restore-suspected', 'restore-adopted', 'lost-in-restore'];
-      return expected.every((code) => told.includes(code)) ? told : null;
-    });
+    const seen = await until(
+      'the operator is told what happened',
+      async () => {
+        const told = await codes(registry);
+        const expected = ['restore-suspected', 'restore-adopted', 'lost-in-restore'];
+        return expected.every((code) => told.includes(code)) ? told : null;
+      },
+      patienceMs,
+    );
     assert.ok(!seen.includes('held-invalid'));
 
     const liar = await startTestAgent(place, claim, 'liar');

@@ -28,6 +28,8 @@ import { testRegion } from '../support/registry.ts';
 import { keyIn, startThief, stolenKeys, type Thief } from '../support/thief.ts';
 
 const dayMs = 86_400_000;
+/** A device that comes back waits longer where a busy machine starts its registry slowly. */
+const patienceMs = 120_000;
 const holders = ['alice', 'bob', 'carol'].map(holder);
 const targetsHolder = holder('targets');
 /** Models multiply: 2, 3 and 5 are the publisher's, 7 is signed by the publisher in the control, 666 is the thief's. */
@@ -108,19 +110,25 @@ test('all online keys and the whole disk are stolen: no device runs what no publ
 
     // The honest registry is back, and the device believes numbers that it cannot reach.
     await registry.restart();
-    await until('the honest assignment is refused', () =>
-      logged(agent, 'assignment.refused').some((line) => line['code'] === 'assignment-replayed'),
+    await until(
+      'the honest assignment is refused',
+      () => logged(agent, 'assignment.refused').some((line) => line['code'] === 'assignment-replayed'),
+      patienceMs,
     );
-    await until('what the device refused of the thief is reported', async () => {
-      const codes = new Set((await fleetEvents(registry, agent.id)).map((event) => event.code));
-      return [
-        'target-digest-mismatch',
-        'target-unknown',
-        'blob-digest-mismatch',
-        'metadata-signature-invalid',
-        'assignment-signature-invalid',
-      ].every((code) => codes.has(code));
-    });
+    await until(
+      'what the device refused of the thief is reported',
+      async () => {
+        const codes = new Set((await fleetEvents(registry, agent.id)).map((event) => event.code));
+        return [
+          'target-digest-mismatch',
+          'target-unknown',
+          'blob-digest-mismatch',
+          'metadata-signature-invalid',
+          'assignment-signature-invalid',
+        ].every((code) => codes.has(code));
+      },
+      patienceMs,
+    );
     // It gives back what its publisher signed, at the thief's, and the honest registry never saw.
     await until('the honest registry knows of the release whose bytes it lacks', async () =>
       (await fleetEvents(registry)).some(
@@ -141,14 +149,17 @@ test('all online keys and the whole disk are stolen: no device runs what no publ
     // The thief comes back, and not even genuine releases move for him.
     await registry.daemon.stop();
     const again = await startThief(place, 'loot');
-    await until('the device is at the thief’s', () => isConnected(again, agent));
+    await until('the device is at the thief’s', () => isConnected(again, agent), patienceMs);
     const before = logged(agent, 'assignment.refused').length;
     const release = await again.known('acme/tiny@1.0.0');
     await again.assign(agent.id, [release], { epoch: Number.MAX_SAFE_INTEGER });
-    await until('his word counts for nothing', () =>
-      logged(agent, 'assignment.refused')
-        .slice(before)
-        .some((line) => line['code'] === 'assignment-signature-invalid'),
+    await until(
+      'his word counts for nothing',
+      () =>
+        logged(agent, 'assignment.refused')
+          .slice(before)
+          .some((line) => line['code'] === 'assignment-signature-invalid'),
+      patienceMs,
     );
     assert.deepEqual(await answer(agent), [5, 10]);
     const accepted = logged(agent, 'assignment.accepted').flatMap((line) => line['releases']);
@@ -166,17 +177,20 @@ async function isConnected(thief: Thief, agent: TestAgent): Promise<boolean> {
 /** Everything that the thief signs for bytes of his own. He could serve all of them. */
 async function attack({ thief, agent }: { thief: Thief; agent: TestAgent }): Promise<void> {
   const { keys } = thief;
-  await until('the device is at the thief’s', () => isConnected(thief, agent));
+  await until('the device is at the thief’s', () => isConnected(thief, agent), patienceMs);
   const expiresAtMs = Date.now() + 90 * dayMs;
   const good = await thief.known('acme/tiny@1.0.0');
 
   async function refused(what: string, event: string, code: string, act: () => Promise<void>): Promise<void> {
     const before = logged(agent, event).length;
     await act();
-    await until(`${what}: ${code}`, () =>
-      logged(agent, event)
-        .slice(before)
-        .some((line) => line['code'] === code),
+    await until(
+      `${what}: ${code}`,
+      () =>
+        logged(agent, event)
+          .slice(before)
+          .some((line) => line['code'] === code),
+      patienceMs,
     );
     assert.deepEqual(await answer(agent), [2, 4], what);
   }
@@ -286,7 +300,7 @@ async function attack({ thief, agent }: { thief: Thief; agent: TestAgent }): Pro
 /** The same code with the publisher's own key for the one signature that counts: the release runs. */
 async function controlled(scene: { thief: Thief; control: TestAgent; publisher: Signer }): Promise<void> {
   const { thief, control, publisher } = scene;
-  await until('the control is at the thief’s', () => isConnected(thief, control));
+  await until('the control is at the thief’s', () => isConnected(thief, control), patienceMs);
   const release = await thief.make('acme/tiny@2.0.0', tinyModel(7), 5, publisher);
   const { version, metadata } = release;
   await thief.stock(control.id, release);

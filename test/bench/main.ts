@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 import { benchInference } from './inference.ts';
+import { benchMetadata } from './metadata.ts';
 import { benchTelemetry } from './telemetry.ts';
 
 const mib = 1024 * 1024;
@@ -110,7 +111,28 @@ if (dataMissing !== false) {
   process.stderr.write(`lepton: not-found: ${dataMissing}\n`);
   process.exit(1);
 }
+const only = process.argv.find((argument) => argument.startsWith('--only='))?.slice('--only='.length);
+const benches: Record<string, () => Promise<object>> = {
+  processes: benchProcesses,
+  inference: benchInference,
+  telemetry: benchTelemetry,
+  metadata: benchMetadata,
+};
+if (only !== undefined && benches[only] === undefined) {
+  process.stderr.write(`lepton: config-invalid: --only is one of ${Object.keys(benches).join(', ')}\n`);
+  process.exit(2);
+}
+const out = join(projectFolder, 'bench-results.json');
+/** With `--only` the other sections stay as they were measured. */
+const before = only === undefined ? {} : (JSON.parse(readFileSync(out, 'utf8')) as Record<string, unknown>);
+const measured: Record<string, object> = {};
+for (const [name, bench] of Object.entries(benches)) {
+  if (only !== undefined && name !== only) continue;
+  process.stderr.write(`bench: ${name}\n`);
+  measured[name] = await bench();
+}
 const results = {
+  ...before,
   machine: {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
@@ -118,11 +140,8 @@ const results = {
     memoryGiB: totalmem() / mib / 1024,
     node: process.version,
   },
-  processes: await benchProcesses(),
-  inference: await benchInference(),
-  telemetry: await benchTelemetry(),
+  ...measured,
 };
-const out = join(projectFolder, 'bench-results.json');
 const rounded = JSON.stringify(
   results,
   (_, value: unknown) => (typeof value === 'number' ? Number(value.toPrecision(4)) : value),

@@ -48,7 +48,7 @@ function checkedFiles() {
     // attacks.js refuses nothing: it says which refusals wake an operator.
     ...walk(join(dist, 'shared', 'trust'))
       .filter((path) => !path.endsWith('attacks.js'))
-      .map((path) => ({ path, zod: path.endsWith('metadata.js') })),
+      .map((path) => ({ path, zod: /\b(metadata|format)\.js$/.test(path) })),
     ...['ed25519', 'points', 'dsse', 'canonical-json'].map((name) => ({
       path: join(dist, 'shared', 'crypto', `${name}.js`),
       throws: true,

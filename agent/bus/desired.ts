@@ -104,7 +104,11 @@ export function followDesired(parts: DesiredParts): Desired {
     const message = parseMessage(signedMessageSchema, payload);
     if (!message.ok) return refused(payload, message.refusal, sha256Hex(payload));
     const { envelope } = message.value;
+    const dueMs = refreshAtMs;
+    refreshAtMs = Number.POSITIVE_INFINITY;
     const considered = await authority.consider(envelope);
+    // A fresh assignment came with a refresh. Not with one of what rang since: that may be newer than what was fetched.
+    if (!considered.ok || !considered.value.fresh) refreshAtMs = Math.min(refreshAtMs, dueMs);
     // The head around it is new each time a registry sends it again; the envelope is what was refused.
     if (!considered.ok) return refused(payload, considered.refusal, sha256Hex(encodeMessage(envelope)));
     const { assignment, fresh } = considered.value;
@@ -112,7 +116,6 @@ export function followDesired(parts: DesiredParts): Desired {
     retryAtMs = Number.POSITIVE_INFINITY;
     backoff.reset();
     if (fresh) {
-      refreshAtMs = Number.POSITIVE_INFINITY;
       log.emit('info', 'assignment.accepted', {
         epoch: assignment.epoch,
         releases: assignment.releases.map((release) => release.releaseId),

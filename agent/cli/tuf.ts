@@ -4,7 +4,7 @@
 
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { diskFault } from '../../shared/host/disk.ts';
+import { diskFault } from '../../shared/host/disk-fault.ts';
 import { codes } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';

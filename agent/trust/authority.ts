@@ -89,7 +89,7 @@ const olderThanHeld: ReadonlySet<ErrorCode> = new Set(['assignment-replayed', 'a
 
 function sameBytes(a: Uint8Array | null, b: Uint8Array | null): boolean {
   if (a === null || b === null) return a === b;
-  return a.length === b.length && Buffer.compare(a, b) === 0;
+  return Buffer.compare(a, b) === 0;
 }
 
 function namespacesOf(assignment: Assignment | null): string[] {
@@ -211,6 +211,17 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
     return ok({ changed, refused: Object.values(next.refused ?? {}) });
   }
 
+  async function refreshAll(
+    source: MetadataSource,
+    namespaces: string[],
+  ): Promise<Result<{ changed: boolean; refused: Refusal[] }>> {
+    const walked = await refreshRegionRoot(source);
+    if (!walked.ok) return walked;
+    const files = await refreshFiles(source, namespaces);
+    if (!files.ok) return files;
+    return ok({ ...files.value, changed: files.value.changed || walked.value });
+  }
+
   function check(envelope: Envelope): ReturnType<typeof checkAssignment> {
     const current =
       record.assignment === null || !bound
@@ -298,12 +309,9 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
         // A root that unbinds the assignment does not change which publishers matter to what runs.
         const namespaces = namespacesOf(inForce);
         const source = sources.open(heldFiles(), namespaces);
-        const walked = await refreshRegionRoot(source);
-        const files = walked.ok ? await refreshFiles(source, namespaces) : walked;
+        const refreshed = await refreshAll(source, namespaces);
         giveBackBehind(source);
-        if (!walked.ok) return walked;
-        if (!files.ok) return files;
-        return ok({ ...files.value, changed: files.value.changed || walked.value });
+        return refreshed;
       }),
     agree: async (assigned) => {
       const agreed = checkAgreement(record.catalogue, assigned);

@@ -2,10 +2,11 @@
 // broker of another maker knows it.
 // Trusts: the registry's answers, validated. Must never: leave a file that looks whole and is not.
 
-import { mkdir, open, rename } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
+import { makeFolders } from '../../shared/host/folders.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { type AuthorityView, authoritySchema, brokerFilesSchema } from '../../shared/wire/http.ts';
 import { connect } from './client.ts';
@@ -90,9 +91,7 @@ export function addAuthorityCommands(program: Command): void {
     .requiredOption('--out <folder>', 'where to write them; made where it is missing')
     .action(async (flags: GlobalFlags & { out: string }) => {
       const files = await connect(flags).get('/api/v1/broker/files', brokerFilesSchema);
-      await mkdir(flags.out, { recursive: true }).catch((cause: unknown) => {
-        throw new FleetError('disk-io', `cannot make ${flags.out}: ${String(cause)}`, { cause });
-      });
+      makeFolders(flags.out);
       const written = {
         acl: files.acl,
         'revoked.crl.pem': files.revoked,

@@ -1,9 +1,10 @@
 // Why: people verify what the registry says about releases as devices do: from a pinned root, by TUF.
 // Trusts: the root pinned at the first contact (or given by --root). Must never: show or sign what did not verify.
 
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { sha256Hex, sha256Stream } from '../../shared/crypto/digests.ts';
+import { makeFolders } from '../../shared/host/folders.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseFile, type ReleaseName } from '../../shared/kernel/releases.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
@@ -23,7 +24,7 @@ function rootFile(baseUrl: string): string {
 }
 
 function writePinned(path: string, bytes: Uint8Array): void {
-  mkdirSync(join(path, '..'), { recursive: true, mode: 0o700 });
+  makeFolders(dirname(path), 0o700);
   writeFileSync(`${path}.new`, bytes, { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }

@@ -1,13 +1,14 @@
 // Why: `lepton models`: what publishers push and sign, and how anybody checks it.
 // Trusts: the verified catalogue (catalogue.ts). Must never: sign a file that was not verified or made here.
 
-import { createReadStream, createWriteStream, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { createReadStream, createWriteStream, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
+import { makeFolders } from '../../shared/host/folders.ts';
 import { progress } from '../../shared/host/terminal.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
@@ -242,7 +243,7 @@ function addReading(models: Command): void {
       try {
         for (const file of manifest.files) {
           const path = join(flags.out, file.path);
-          mkdirSync(dirname(path), { recursive: true });
+          makeFolders(dirname(path));
           await pipeline(
             verifiedChunks(client, file),
             async function* (chunks: AsyncIterable<Uint8Array>) {

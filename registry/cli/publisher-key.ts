@@ -2,10 +2,11 @@
 // Trusts: the file system's permissions. Must never: send or print the private key.
 
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
+import { makeFolders } from '../../shared/host/folders.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { namePattern } from '../../shared/kernel/releases.ts';
 import { openPrivateKey } from './key-files.ts';
@@ -49,7 +50,7 @@ export function publisherKey(namespace: string, file: string | undefined, create
       });
     }
     const seed = new Uint8Array(randomBytes(32));
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(path), 0o700);
     // `wx`: another push at the same moment must not lose its key.
     writeFileSync(path, pkcs8PemFromSeed(seed), { mode: 0o600, flag: 'wx' });
     return found(signerFromSeed(seed, 'tweetnacl'), true);

@@ -11,6 +11,7 @@ import {
   type PublisherStep,
   type PublisherTargets,
   readPublisherTargets,
+  restoreLostMax,
 } from '../../shared/trust/tuf/publisher.ts';
 import { type ReviewedStep, reviewStep } from '../../shared/trust/tuf/publisher-review.ts';
 import { addSignature, parseSnapshotFile } from '../../shared/trust/tuf/repository.ts';
@@ -30,11 +31,6 @@ import { type PublisherKey, publisherKey } from './publisher-key.ts';
 const yearMs = 365 * 86_400_000;
 /** Another publisher may push between our read and our write; then the next version is made again. */
 const attemptsMax = 4;
-/**
- * A registry says without proof how many versions and counters a restore lost. More than this in a day is no
- * backup's age but an attempt to use the numbers up.
- */
-const lostMax = 1_000;
 
 /** What a namespace's next version is made from. */
 export interface PublisherGround {
@@ -113,7 +109,7 @@ export async function publisherGround(
   const bytes = await verifiedCurrent(client, namespace);
   const current = bytes === null ? null : unwrap(readPublisherTargets(bytes));
   const { versionFloor } = publisher;
-  if (versionFloor - (current?.version ?? 0) > lostMax) {
+  if (versionFloor - (current?.version ?? 0) > restoreLostMax) {
     throw new FleetError(
       'metadata-version-invalid',
       `the registry wants version ${versionFloor + 1} of ${namespace} after ${current?.version ?? 0}`,
@@ -125,7 +121,7 @@ export async function publisherGround(
     let highest = 0;
     for (const [path, { counter }] of current?.targets ?? [])
       if (path.startsWith(`${namespace}/${model}/`)) highest = Math.max(highest, counter ?? 0);
-    if (floor - highest > lostMax) {
+    if (floor - highest > restoreLostMax) {
       throw new FleetError(
         'conflict',
         `the registry wants counters of ${namespace}/${model} above ${floor}`,

@@ -47,7 +47,10 @@ interface InstallParts {
 /** The documents in force, verified. Fault `state-corrupt`. */
 export function standingIn({ db, qb, files }: Pick<InstallParts, 'db' | 'qb' | 'files'>): Standing {
   const publishers = new Map<string, Uint8Array>();
-  for (const { namespace } of db.all(qb.selectFrom('publishers').select('namespace').orderBy('namespace'))) {
+  const versionFloors = new Map<string, number>();
+  const named = qb.selectFrom('publishers').select(['namespace', 'version_floor']).orderBy('namespace');
+  for (const { namespace, version_floor: versionFloor } of db.all(named)) {
+    versionFloors.set(namespace, versionFloor);
     const current = files.current(db, namespaceRole(namespace));
     if (current !== null) publishers.set(namespace, new Uint8Array(current.bytes));
   }
@@ -57,6 +60,7 @@ export function standingIn({ db, qb, files }: Pick<InstallParts, 'db' | 'qb' | '
     regionRoot: new Uint8Array(files.expect(db, 'region/root').bytes),
     targets: new Uint8Array(files.expect(db, 'targets').bytes),
     publishers,
+    versionFloors,
   });
   if (standing.ok) {
     const holders = new Map(rows.map((row) => [row.key_id, row.holder]));
@@ -237,16 +241,12 @@ function write({ db, qb, files, nowMs }: InstallParts, next: NextDocuments, foll
       );
     }
   }
-  for (const requirement of followed.requirements) {
-    const { document, metadata } = requirement;
-    if (!document.startsWith('publisher:')) continue;
-    const namespace = document.slice('publisher:'.length);
-    const { version, expiresAtMs, bytes } = metadata;
+  for (const [namespace, { version, expiresAtMs, bytes }] of followed.publishers) {
     const file = `${version}.${namespace}.json`;
     files.save(db, { role: namespaceRole(namespace), file, version, expiresAtMs, bytes, nowMs });
     // Whatever waited for signatures was made for the version that this one replaces.
     db.run(qb.deleteFrom('publisher_steps').where('namespace', '=', namespace));
-    documents.push(`${document} ${version}`);
+    documents.push(`publisher:${namespace} ${version}`);
   }
   // In the same commit: from here on they are either named by a root or nobody's.
   db.run(qb.deleteFrom('pending_keys'));

@@ -138,6 +138,7 @@ export function createKeyDesk(parts: {
             keys: role.keys.map(toHex),
             threshold: role.threshold,
             metadata: metadata === undefined ? null : toBase64(metadata),
+            versionFloor: standing.versionFloors.get(namespace) ?? 0,
           };
         }),
         online: onlineKeysOf((role) => keyring.signer(role).publicKey),

@@ -2,37 +2,15 @@
 // Trusts: the operating system to keep what it has synced. Must never: leave its root folder, nor make
 // a file that other users can read.
 
-import { mkdirSync } from 'node:fs';
-import {
-  type FileHandle,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  stat,
-  truncate,
-  unlink,
-} from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, rename, stat, truncate, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { FleetError, invariant } from '../kernel/errors.ts';
+import { invariant } from '../kernel/errors.ts';
 import type { Disk } from '../kernel/ports.ts';
+import { diskFault, errnoOf } from './disk-fault.ts';
+import { makeFolders } from './folders.ts';
 
 const fileMode = 0o600;
 const folderMode = 0o700;
-
-function errnoOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
-}
-
-/** A file system error as a fault: `disk-full` where space or quota ran out, else `disk-io`. */
-export function diskFault(error: unknown, doing: string): FleetError {
-  if (error instanceof FleetError) return error;
-  const errno = errnoOf(error);
-  const code = errno === 'ENOSPC' || errno === 'EDQUOT' ? 'disk-full' : 'disk-io';
-  return new FleetError(code, `${doing}: ${errno ?? String(error)}`, { cause: error });
-}
 
 async function guarded<T>(doing: string, work: () => Promise<T>): Promise<T> {
   try {
@@ -69,13 +47,8 @@ async function syncFolder(path: string): Promise<void> {
 }
 
 /** Makes a folder and those above it. The name of each new one is durable when this resolves. */
-async function makeFolder(root: string, path: string): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode: folderMode });
-  if (first === undefined) return;
-  for (let folder = path; folder.length >= first.length; folder = dirname(folder)) {
-    await syncFolder(dirname(folder));
-    if (folder === root) return;
-  }
+async function makeFolder(path: string): Promise<void> {
+  for (const folder of makeFolders(path, folderMode).reverse()) await syncFolder(dirname(folder));
 }
 
 /**
@@ -84,11 +57,7 @@ async function makeFolder(root: string, path: string): Promise<void> {
  */
 export function openDisk(root: string): Disk {
   const base = resolve(root);
-  try {
-    mkdirSync(base, { recursive: true, mode: folderMode });
-  } catch (error) {
-    throw diskFault(error, `open ${base}`);
-  }
+  makeFolders(base, folderMode);
   const at = (path: string): string => {
     const legal =
       path === '.' || path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
@@ -122,7 +91,7 @@ export function openDisk(root: string): Disk {
 
     create: (path) =>
       guarded(`create ${path}`, async () => {
-        await makeFolder(base, dirname(at(path)));
+        await makeFolder(dirname(at(path)));
         await using(at(path), 'w', async () => undefined);
       }),
 
@@ -135,7 +104,7 @@ export function openDisk(root: string): Disk {
 
     rename: (from, to) =>
       guarded(`rename ${from} to ${to}`, async () => {
-        await makeFolder(base, dirname(at(to)));
+        await makeFolder(dirname(at(to)));
         await rename(at(from), at(to));
       }),
 

@@ -2,11 +2,12 @@
 // that kill -9 leaves nothing to clean up. Trusts: file locks of a local file system.
 // Must never: decide by a pid file or by the lock file's existence.
 
-import { chmodSync, closeSync, mkdirSync, openSync } from 'node:fs';
+import { chmodSync, closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { FleetError } from '../kernel/errors.ts';
-import { diskFault } from './disk.ts';
+import { diskFault } from './disk-fault.ts';
+import { makeFolders } from './folders.ts';
 
 export interface FolderLock {
   release(): Promise<void>;
@@ -19,7 +20,7 @@ export interface FolderLock {
 export async function lockFolder(path: string): Promise<FolderLock> {
   const file = join(path, 'lock.sqlite');
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(path, 0o700);
     chmodSync(path, 0o700);
     closeSync(openSync(file, 'a', 0o600));
   } catch (error) {

@@ -3,12 +3,13 @@
 // transactions into each other.
 
 import { createHash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { FleetError, invariant } from '../kernel/errors.ts';
 import type { SqlTx, SqlValue, Store } from '../kernel/ports.ts';
-import { diskFault } from './disk.ts';
+import { diskFault } from './disk-fault.ts';
+import { makeFolders } from './folders.ts';
 
 /** One step of the schema. Applied once, in the order of the list, and never edited afterwards. */
 export interface Migration {
@@ -176,7 +177,7 @@ export async function openStore(path: string, options: StoreOptions): Promise<Sq
   const readonly = options.readOnly === true;
   if (path !== ':memory:' && !readonly) {
     try {
-      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      makeFolders(dirname(path), 0o700);
       // SQLite gives its -wal and -shm files the mode of the database file.
       closeSync(openSync(path, 'a', 0o600));
     } catch (error) {

@@ -12,6 +12,8 @@ import { nameSchema, parseMessage } from './messages.ts';
 const document = z.base64();
 const publicKey = z.string().regex(/^[0-9a-f]{64}$/);
 const timeMs = z.number().int().nonnegative();
+/** Versions up to this one were given out and lost in a restore: the next one is above it. */
+const versionFloor = z.number().int().nonnegative();
 
 /** Roles whose keys the registry holds, by the names they have in the catalogue's and the region's root. */
 export const onlineRoles = ['snapshot', 'timestamp', 'director', 'time', 'ack', 'command'] as const;
@@ -45,6 +47,7 @@ export const keyPlanSchema = z.strictObject({
       threshold: z.number().int().positive(),
       /** Exact bytes of its targets metadata in force, null before its first push. */
       metadata: document.nullable(),
+      versionFloor: versionFloor.default(0),
     }),
   ),
   online: onlineKeysSchema,
@@ -69,6 +72,7 @@ export const keyBundleSchema = z.strictObject({
     targets: document,
     /** Of the namespaces that get a new document. */
     publishers: byNamespace,
+    versionFloors: z.record(nameSchema, versionFloor).default({}),
   }),
   /** Null: the one in force stays. */
   next: z.strictObject({

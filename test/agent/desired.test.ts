@@ -41,6 +41,8 @@ interface Scene {
   considered: string[];
   /** What the authority answers next to a message of this name. */
   verdicts: Map<string, Result<{ assignment: Assignment; fresh: boolean }> | Error>;
+  /** Happens in the middle of a judgement. */
+  meanwhile: () => void;
   refreshed: number;
   refresh: Result<{ changed: boolean; refused: Refusal[] }>;
   recorded: Refusal[];
@@ -58,6 +60,7 @@ function follow(inForce: Assignment | null = null): Scene {
     clock,
     considered: [],
     verdicts: new Map(),
+    meanwhile: () => undefined,
     refreshed: 0,
     refresh: ok({ changed: false, refused: [] }),
     recorded: [],
@@ -88,6 +91,7 @@ function follow(inForce: Assignment | null = null): Scene {
     holdsTimestamp: (bytes) => bytes.length === 0,
     consider: async (envelope) => {
       parts.considered.push(envelope.payloadType);
+      parts.meanwhile();
       const verdict = parts.verdicts.get(envelope.payloadType) ?? refuse('assignment-replayed', 'unknown');
       if (verdict instanceof Error) throw verdict;
       return verdict;
@@ -217,6 +221,28 @@ test('a doorbell with the timestamp that is held rings for nothing; others are o
   for (let index = 0; index < 50; index += 1) scene.desired.doorbell(Uint8Array.of(index));
   await scene.pass(5_000);
   assert.equal(scene.refreshed, 1);
+  await scene.desired.stop();
+});
+
+test('an assignment that came with a refresh answers the doorbells before it, not those since', async () => {
+  const scene = follow();
+  scene.verdicts.set('good', ok({ assignment: assignment(3), fresh: true }));
+  scene.desired.doorbell(Uint8Array.of(1));
+  scene.desired.receive(message('good'));
+  await scene.pass(5_000);
+  assert.deepEqual([scene.handedOver, scene.refreshed], [[3], 0]);
+  scene.verdicts.set('next', ok({ assignment: assignment(4), fresh: true }));
+  scene.meanwhile = () => scene.desired.doorbell(Uint8Array.of(2));
+  scene.desired.receive(message('next'));
+  await scene.pass(5_000);
+  assert.deepEqual([scene.handedOver, scene.refreshed], [[3, 4], 1]);
+  // One that brought nothing answers none.
+  scene.verdicts.set('next', ok({ assignment: assignment(4), fresh: false }));
+  scene.meanwhile = () => undefined;
+  scene.desired.doorbell(Uint8Array.of(3));
+  scene.desired.receive(message('next'));
+  await scene.pass(5_000);
+  assert.equal(scene.refreshed, 2);
   await scene.desired.stop();
 });
 

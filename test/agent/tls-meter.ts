@@ -1,13 +1,14 @@
-// Why: counts what a device and its broker say to each other, without what TLS adds.
+// Why: counts what two programs say to each other, with and without what TLS adds.
 // Trusts: TLS 1.3's record format (RFC 8446 §5.1). Must never: read what is said.
 
 import { connect, createServer, type Socket } from 'node:net';
-import type { TestContext } from 'node:test';
 
 export interface TlsMeter {
   port: number;
   /** Bytes inside the records so far, each way; handshakes included. */
   bytes(): { up: number; down: number };
+  /** Bytes on the sockets, both ways. */
+  wireBytes(): number;
 }
 
 /** Type and length of a record, its inner content type and its tag. */
@@ -33,7 +34,11 @@ function counter(): { add(chunk: Uint8Array): void; total(): number } {
 }
 
 /** A port that leads to `target`. */
-export async function tlsMeter(t: TestContext, target: number): Promise<TlsMeter> {
+export async function tlsMeter(
+  t: { after(end: () => Promise<void>): void },
+  target: number,
+): Promise<TlsMeter> {
+  let wire = 0;
   const counters: { up: ReturnType<typeof counter>; down: ReturnType<typeof counter> }[] = [];
   const sockets = new Set<Socket>();
   const server = createServer((from) => {
@@ -50,10 +55,12 @@ export async function tlsMeter(t: TestContext, target: number): Promise<TlsMeter
       });
     }
     from.on('data', (chunk) => {
+      wire += chunk.length;
       both.up.add(chunk);
       to.write(chunk);
     });
     to.on('data', (chunk) => {
+      wire += chunk.length;
       both.down.add(chunk);
       from.write(chunk);
     });
@@ -66,5 +73,9 @@ export async function tlsMeter(t: TestContext, target: number): Promise<TlsMeter
   const address = server.address();
   if (address === null || typeof address !== 'object') throw new Error('no port');
   const sum = (way: 'up' | 'down'): number => counters.reduce((all, one) => all + one[way].total(), 0);
-  return { port: address.port, bytes: () => ({ up: sum('up'), down: sum('down') }) };
+  return {
+    port: address.port,
+    bytes: () => ({ up: sum('up'), down: sum('down') }),
+    wireBytes: () => wire,
+  };
 }

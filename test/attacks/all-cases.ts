@@ -2,6 +2,8 @@
 // Trusts: nothing. Must never: hold two rows of one id.
 
 import type { AttackCase } from './attack-case.ts';
+import { ceremonyFollowAttacks } from './ceremony-follow.ts';
+import { ceremonyKeyAttacks } from './ceremony-keys.ts';
 import { assignmentAttacks } from './fleet-assignments.ts';
 import { authorityAttacks } from './fleet-authority.ts';
 import { regionAttacks } from './fleet-region.ts';
@@ -9,14 +11,17 @@ import { reportAttacks } from './fleet-reports.ts';
 import { telemetryAttacks } from './fleet-telemetry.ts';
 import { wireAttacks } from './fleet-wire.ts';
 import { publisherSteps } from './publisher-steps.ts';
+import { publisherTools } from './publisher-tools.ts';
 import { cryptoAttacks } from './repository-crypto.ts';
 import { delegationAttacks } from './repository-delegations.ts';
 import { formatAttacks } from './repository-format.ts';
 import { freshnessAttacks } from './repository-freshness.ts';
+import { refreshAttacks } from './repository-refresh.ts';
 import { rootAttacks } from './repository-roots.ts';
 import { storeAttacks } from './repository-store.ts';
 import { storedAttacks } from './repository-stored.ts';
 import { transportAttacks } from './repository-transport.ts';
+import { walkAttacks } from './repository-walk.ts';
 
 export const repositoryCases: readonly AttackCase[] = [
   ...rootAttacks,
@@ -27,6 +32,8 @@ export const repositoryCases: readonly AttackCase[] = [
   ...transportAttacks,
   ...storeAttacks,
   ...storedAttacks,
+  ...refreshAttacks,
+  ...walkAttacks,
 ];
 
 /** Over the wire, and on the deciding functions alone. */
@@ -40,6 +47,14 @@ export const fleetCases: readonly AttackCase[] = [
 ];
 
 /** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
-export const publisherCases: readonly AttackCase[] = [...publisherSteps];
+export const publisherCases: readonly AttackCase[] = [...publisherSteps, ...publisherTools];
 
-export const allCases: readonly AttackCase[] = [...repositoryCases, ...fleetCases, ...publisherCases];
+/** What holders are asked to sign and the registry to install. */
+export const ceremonyCases: readonly AttackCase[] = [...ceremonyKeyAttacks, ...ceremonyFollowAttacks];
+
+export const allCases: readonly AttackCase[] = [
+  ...repositoryCases,
+  ...fleetCases,
+  ...publisherCases,
+  ...ceremonyCases,
+];

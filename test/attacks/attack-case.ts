@@ -14,14 +14,14 @@ import type { WireLab } from './wire-bench.ts';
 export interface AttackCase {
   /** Stable, unique over all groups; never reused. */
   id: string;
-  group: 'repository' | 'fleet' | 'upload';
+  group: 'repository' | 'fleet' | 'upload' | 'ceremony';
   /** One line: who holds what and tries what. */
   attack: string;
   /** The refusal it must meet. */
   code: ErrorCode;
   /** `wire`: shown through the broker, over TLS, by the whole agent; `direct`: by the deciding function alone. */
   where: 'wire' | 'direct';
-  /** Who refuses it: the device where absent, the registry for uploads. */
+  /** Who refuses it: the device where absent, the registry for uploads and ceremonies. */
   by?: 'device' | 'registry' | 'broker';
   /** Passes only after that branch was merged; the integrator removes the mark. */
   needs?: 'tuf';

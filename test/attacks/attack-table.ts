@@ -13,6 +13,7 @@ const groups: [AttackCase['group'], string, NonNullable<AttackCase['by']>][] = [
   ['repository', 'On the catalogue’s repository', 'device'],
   ['fleet', 'On the fleet', 'device'],
   ['upload', 'On uploads', 'registry'],
+  ['ceremony', 'On key ceremonies', 'registry'],
 ];
 
 interface MutationSummary {

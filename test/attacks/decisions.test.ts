@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isErrorCode } from '../../shared/kernel/codes.ts';
 import { projectFolder } from '../support/data.ts';
-import { allCases, fleetCases, publisherCases } from './all-cases.ts';
+import { allCases, ceremonyCases, fleetCases, publisherCases } from './all-cases.ts';
 import { withAttackTable } from './attack-table.ts';
 import { directBench } from './direct-bench.ts';
 import { runGroup } from './run-group.ts';
@@ -15,6 +15,7 @@ import { runGroup } from './run-group.ts';
 const direct = (one: { where: string }): boolean => one.where === 'direct';
 runGroup('attacks on the fleet, by the deciding functions', fleetCases.filter(direct), () => directBench);
 runGroup('attacks by uploads, by the deciding functions', publisherCases.filter(direct), () => directBench);
+runGroup('attacks on key ceremonies, by the deciding functions', ceremonyCases, () => directBench);
 
 test('rows: ids are unique, codes exist, each attack is one line', () => {
   const ids = allCases.map((one) => one.id);

@@ -62,6 +62,8 @@ export const directBench: Bench = {
 
 export interface DirectLab extends Lab {
   authority(): Authority;
+  /** From now on this release serves, or none. */
+  serving(path: string | null): void;
 }
 
 export async function openDirectLab(): Promise<DirectLab> {
@@ -71,6 +73,7 @@ export async function openDirectLab(): Promise<DirectLab> {
   let tricks: Readonly<Record<string, Trick>> = {};
   let wallMs: number | null = null;
   let epoch = 0;
+  let running: string | null = null;
   const clock: Clock = { ...systemClock, wall: () => wallMs ?? nowMs };
 
   const fetcher: Fetcher = {
@@ -105,6 +108,7 @@ export async function openDirectLab(): Promise<DirectLab> {
         log,
       }),
       giveBack: () => undefined,
+      runs: (assigned) => assigned.manifestSha256 === running,
       clock,
       log,
     });
@@ -113,6 +117,9 @@ export async function openDirectLab(): Promise<DirectLab> {
   const lab: DirectLab = {
     honest,
     authority: () => authority,
+    serving: (path) => {
+      running = path === null ? null : served.assignmentOf(path).manifestSha256;
+    },
     serve: (repository, with_ = {}) => {
       served = repository;
       tricks = with_;

@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
-import type { Result } from '../../shared/kernel/result.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { AttackCase } from './attack-case.ts';
 
 export function codeOf(result: Result<unknown>): string {
@@ -35,6 +36,16 @@ export function directRow(
       return codeOf(await forged);
     },
   };
+}
+
+/** What a maker or a tool says, which throws where a judge refuses. */
+export function resultOf<T>(work: () => T): Result<T> {
+  try {
+    return ok(work());
+  } catch (error) {
+    if (error instanceof FleetError) return refuse(error.code, error.message);
+    throw error;
+  }
 }
 
 /** The bytes of a JSON text in which something stands that a strict reader refuses. */

@@ -77,6 +77,22 @@ export const authorityAttacks: AttackCase[] = [
     },
   }),
   onAuthority({
+    id: 'install-withdrawn',
+    attack:
+      'a release that its publisher took back is assigned anew; whoever runs it already goes on running it',
+    code: 'release-withdrawn',
+    work: async (lab) => {
+      const { counter } = lab.honest.assignmentOf('acme/detector/1.0.0');
+      lab.honest.publish('acme', {
+        change: (signed) => (signed['x-lepton'] = { withdrawn: { detector: [counter] } }),
+      });
+      lab.serving('acme/detector/1.0.0');
+      assert.equal(await lab.update('acme/detector/1.0.0'), 'accepted', 'where it runs');
+      lab.serving(null);
+      return lab.update('acme/detector/1.0.0');
+    },
+  }),
+  onAuthority({
     id: 'replay-after-restart',
     attack: 'a timestamp that only was signed anew is forgotten by a restart, and an older one is replayed',
     code: 'metadata-rollback',

@@ -23,6 +23,7 @@ import {
   packRecords,
   paddedBytes,
   recordLine,
+  rowBytes,
   sealRow,
   signAnswer,
   signStatement,
@@ -270,6 +271,13 @@ const bodies: AttackCase[] = [
   opened('row-long', 'a row longer than its body', unreadable, () => {
     const long = new Uint8Array(rowsBody);
     new DataView(long.buffer).setUint32(0, 1 << 30);
+    return open(statement(), long);
+  }),
+  opened('row-last-long', 'a last row that says it is longer than it is', unreadable, () => {
+    const boxes = lines.map((line, index) => sealRow(batchKey, index, line));
+    const lastAt = rowsBody.length - rowBytes(boxes.at(-1)?.length ?? 0);
+    const long = new Uint8Array(rowsBody);
+    new DataView(long.buffer).setUint32(lastAt, rowsBody.length);
     return open(statement(), long);
   }),
   opened('rows-moved', 'rows in another order', unreadable, () => {

@@ -26,7 +26,7 @@ const first = 'acme/detector/1.0.0';
 const second = 'acme/detector/1.1.0';
 
 /** A namespace with a release, a floor and a withdrawal, and the file that should follow. */
-function scene(edit: Edit = {}): { current: Uint8Array; next: Uint8Array } {
+export function scene(edit: Edit = {}): { current: Uint8Array; next: Uint8Array } {
   const repository = new HostileRepository();
   repository.publish('acme', {
     alone: true,
@@ -147,6 +147,18 @@ export const publisherSteps: AttackCase[] = [
     change((signed) => {
       inside(signed, 'targets', second, 'custom')['counter'] = 0;
     }),
+  ),
+  step(
+    'below-floor',
+    'a new release below the floor that comes with it: nobody could be given it',
+    'release-below-floor',
+    own({ floors: { detector: 6 }, withdrawn: { detector: [1] } }),
+  ),
+  step(
+    'withdrawn-nothing',
+    'a withdrawal of a counter that no release has, which would take back what is signed later',
+    'target-unknown',
+    own({ floors: { detector: 1 }, withdrawn: { detector: [1, 77] } }),
   ),
   step('stranger', 'a publisher’s file signed by somebody else', 'metadata-signature-invalid', {
     signers: [signerNamed('mallory')],

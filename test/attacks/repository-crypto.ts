@@ -2,9 +2,13 @@
 // Trusts: the equations of RFC 8032, computed here with numbers. Must never: use the code it attacks to attack.
 
 import { createHash, generateKeyPairSync, sign as nodeSign } from 'node:crypto';
+import { canonicalJson } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
-import { type Signer, tufKeyObject } from '../../shared/crypto/ed25519.ts';
+import { type Signer, tufKeyObject, verify } from '../../shared/crypto/ed25519.ts';
+import { isCanonicalScalar } from '../../shared/crypto/points.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type AttackCase, onRepository } from './attack-case.ts';
+import { directRow, resultOf } from './direct-rows.ts';
 import {
   canonical,
   encode,
@@ -127,6 +131,17 @@ function timestampSignature(
   });
 }
 
+const judged = (isGood: boolean): Result<void> =>
+  isGood ? ok() : refuse('metadata-signature-invalid', 'not strict');
+const bytesOf = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
+
+/** Refused by the house's own rule, whatever the version of OpenSSL below it does. */
+const scalars: [string, string, string][] = [
+  ['order-added', 'a scalar with the group’s order added', littleEndian(5n + order)],
+  ['long', 'a scalar of 33 bytes', `${littleEndian(5n)}00`],
+  ['short', 'a scalar of 31 bytes', littleEndian(5n).slice(0, 62)],
+];
+
 export const cryptoAttacks: AttackCase[] = [
   weakKey('neutral', 'a timestamp key of order 1, for which anybody can sign', littleEndian(1n)),
   weakKey('neutral-sign', 'the same key with its sign bit set', littleEndian(1n | (1n << 255n))),
@@ -175,5 +190,33 @@ export const cryptoAttacks: AttackCase[] = [
       evil.publish('acme');
     },
     { heals: followRoots },
+  ),
+  ...scalars.map(([id, attack, hex]) =>
+    directRow('repository', `scalar-${id}`, attack, 'metadata-signature-invalid', () => ({
+      honest: judged(isCanonicalScalar(bytesOf(littleEndian(5n)))),
+      forged: judged(isCanonicalScalar(bytesOf(hex))),
+    })),
+  ),
+  directRow(
+    'repository',
+    'verify-key-short',
+    'a key of 31 bytes, handed to the verifier by another way than metadata',
+    'metadata-signature-invalid',
+    () => {
+      const { publicKey, sign } = signerNamed('timestamp');
+      const message = encode('message');
+      const check = (key: Uint8Array) => judged(verify(key, message, sign(message)));
+      return { honest: check(publicKey), forged: check(publicKey.subarray(0, 31)) };
+    },
+  ),
+  directRow(
+    'repository',
+    'canonical-half-pair',
+    'half a surrogate pair, whose bytes would be those of another text',
+    'input-invalid',
+    () => ({
+      honest: resultOf(() => canonicalJson('\ufffd')),
+      forged: resultOf(() => canonicalJson('\ud800')),
+    }),
   ),
 ];

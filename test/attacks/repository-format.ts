@@ -312,6 +312,18 @@ const limitsOfLists: AttackCase[] = [
   root('root-kind', 'a root of a kind that there is not', {
     change: (signed) => (signed['x-lepton'] = { kind: 'galaxy' }),
   }),
+  root('root-holder-id-empty', 'a root with a key holder for an empty key id', {
+    change: (signed) => (signed['x-lepton'] = { holders: { '': 'somebody' } }),
+  }),
+  root('root-holder-id-long', 'a root with a key holder for a key id of 300 characters', {
+    change: (signed) => (signed['x-lepton'] = { holders: { ['k'.repeat(300)]: 'somebody' } }),
+  }),
+  targets('delegation-wrong-key-id', 'a publisher’s key under an id that is not its digest', {
+    change: (signed) => {
+      const keys = inside(signed, 'delegations', 'keys');
+      keys[hex64] = Object.values(keys)[0];
+    },
+  }),
   root('root-holder-long', 'a root with a key holder of 200 characters', {
     change: (signed) => (signed['x-lepton'] = { holders: { somebody: 'h'.repeat(200) } }),
   }),

@@ -14,7 +14,8 @@ import { encode, HostileRepository, inside, signerNamed } from './hostile-reposi
 const detector = { namespace: 'acme', name: 'detector', version: '1.0.0' };
 const mallory = [signerNamed('mallory')];
 
-function stateOf(repository: HostileRepository): TrustState {
+/** What a device holds of this repository; without the numbers, which a refresh adds. */
+export function stateOf(repository: HostileRepository): TrustState {
   return {
     root: repository.bytes('root'),
     timestamp: repository.bytes('timestamp'),

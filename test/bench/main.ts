@@ -14,6 +14,7 @@ import { benchChildAtRest, benchModel } from './inference.ts';
 import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
+import { benchMetadata } from './metadata.ts';
 import { benchTelemetry } from './telemetry.ts';
 
 const mib = 1024 * 1024;
@@ -140,6 +141,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.throughput': benchThroughput,
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
+  metadata: benchMetadata,
 };
 
 type Results = { [name: string]: unknown };

@@ -2,9 +2,12 @@
 // Trusts: a real registry. Must never: accept a stack trace where a line is promised.
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { codes, type ErrorCode } from '../../shared/kernel/codes.ts';
+import { tinyModel } from '../agent/tiny-model.ts';
+import { pushModel } from '../support/fleet.ts';
 import {
   run,
   startTestRegistry,
@@ -26,7 +29,9 @@ describe('bad input to lepton', () => {
   /** Runs it in text and with --json; both must name the code, once and with a remedy. */
   async function refused(args: string[], code: ErrorCode, exit: 1 | 2, words?: RegExp): Promise<void> {
     const env = { ...place.env, LEPTON_REGISTRY: registry.http, LEPTON_TOKEN: registry.token };
-    const text = await run('lepton', args, { env });
+    // Nothing here takes long; what hangs is ended and has no exit code.
+    const timeoutMs = 60_000;
+    const text = await run('lepton', args, { env, timeoutMs });
     assert.equal(text.code, exit, `${args.join(' ')}\n${text.stdout}\n${text.stderr}`);
     assert.equal(text.stdout, '');
     const lines = text.stderr.trim().split('\n');
@@ -34,7 +39,7 @@ describe('bad input to lepton', () => {
     assert.match(text.stderr, new RegExp(`^lepton: ${code}: .{10,}`));
     if (words) assert.match(text.stderr, words);
 
-    const json = await run('lepton', [...args, '--json'], { env });
+    const json = await run('lepton', [...args, '--json'], { env, timeoutMs });
     assert.equal(json.code, exit);
     const { error } = JSON.parse(json.stdout) as { error: { code: string; message: string; hint: string } };
     assert.equal(error.code, code);
@@ -149,6 +154,48 @@ describe('bad input to lepton', () => {
     await refused(['frobnicate'], 'config-invalid', 2);
     await refused(['claims', 'create', '--ttl', 'soon', '--out', place.path('c.json')], 'config-invalid', 2);
     await refused(['rollout', 'start'], 'config-invalid', 2);
+  });
+
+  // Under /proc nothing can be made: Node's own recursive mkdir never came back from there.
+  const nowhere = existsSync('/proc') ? '/proc/nowhere' : null;
+  const hint = /where this user may make one/;
+
+  test('folders that cannot be made', async () => {
+    const model = place.path('model.onnx');
+    writeFileSync(model, tinyModel(2));
+    await pushModel(registry, model, 'acme/tiny@1.0.0');
+    const root = place.path('root.json');
+    const served = await fetch(`${registry.http}/api/v1/metadata/1.root.json`, {
+      headers: { authorization: `Bearer ${registry.token}` },
+    });
+    writeFileSync(root, await served.text());
+    const pull = ['models', 'pull', 'acme/tiny@1.0.0', '--out'];
+    for (const folder of [...(nowhere === null ? [] : [nowhere]), join(model, 'x')]) {
+      await refused(['broker', 'files', '--out', folder], 'disk-io', 1, hint);
+      await refused([...pull, folder], 'disk-io', 1, hint);
+      const listen = ['--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0'];
+      for (const [program, args] of [
+        ['lepton', ['serve', '--data', folder, '--region', 'eu-west', ...listen]],
+        ['agent', ['run', '--state', folder, '--http', '127.0.0.1:0']],
+        ['agent', ['tuf', 'init', root, '--metadata-dir', folder]],
+      ] as const) {
+        const done = await run(program, [...args], { env: place.env, timeoutMs: 60_000 });
+        assert.equal(done.code, 1, `${args.join(' ')}\n${done.stderr}`);
+        assert.match(done.stderr, /^lepton: disk-io: /m);
+        assert.match(done.stderr, hint);
+      }
+    }
+  });
+
+  test('files that cannot be written', async () => {
+    const file = nowhere ?? place.path('absent', 'x');
+    for (const [args, code, exit] of [
+      [['keys', 'plan'], 'input-invalid', 2],
+      [['claims', 'create'], 'input-invalid', 2],
+      [['telemetry', 'export'], 'disk-io', 1],
+    ] as const) {
+      await refused([...args, '--out', file], code, exit);
+    }
   });
 
   test('help is no error', async () => {

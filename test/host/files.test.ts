@@ -4,13 +4,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { systemClock } from '../../shared/host/clock.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
+import { makeFolders } from '../../shared/host/folders.ts';
 import { lockFolder } from '../../shared/host/lock.ts';
 import { openLog } from '../../shared/host/log.ts';
 import { openStore, openStoreFromSnapshot, readMigrations } from '../../shared/host/sqlite.ts';
@@ -21,6 +22,16 @@ after(() => rmSync(root, { recursive: true, force: true }));
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8);
+
+test('folders: each missing one is made, once; what cannot be made is a fault and not tried for ever', () => {
+  const at = (...parts: string[]): string => join(root, 'folders', ...parts);
+  assert.deepEqual(makeFolders(at('a', 'b'), 0o700), [at(), at('a'), at('a', 'b')]);
+  for (const path of [at(), at('a'), at('a', 'b')]) assert.equal(modeOf(path), '700');
+  assert.deepEqual(makeFolders(at('a', 'b')), []);
+  writeFileSync(at('file'), '');
+  const impossible = [at('file'), at('file', 'x'), ...(existsSync('/proc') ? ['/proc/nowhere/x'] : [])];
+  for (const path of impossible) assert.throws(() => makeFolders(path), isFleetError('disk-io'));
+});
 
 test('disk: files grow, shrink, move and vanish; absent ones are null', async () => {
   const disk = openDisk(join(root, 'disk'));

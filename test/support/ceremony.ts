@@ -35,7 +35,7 @@ export const standingOf = (plan: KeyPlan): Standing => unwrap(readStanding(planD
 export function bundleFrom(
   plan: KeyPlan,
   changes: readonly Change[],
-  options: { nowMs: number; renew?: boolean; leaveUnsigned?: string[] },
+  options: { nowMs: number; renew?: boolean; leaveUnsigned?: string[]; renewPublishers?: string[] },
 ): KeyBundle {
   const standing = standingOf(plan);
   const changed = unwrap(applyChanges(standing, changes));
@@ -43,7 +43,7 @@ export function bundleFrom(
     nextDocuments(standing, changed, {
       nowMs: options.nowMs,
       renew: options.renew ?? false,
-      renewPublishers: new Set(),
+      renewPublishers: new Set(options.renewPublishers ?? []),
       leaveUnsigned: new Set(options.leaveUnsigned ?? []),
     }),
   );

@@ -49,16 +49,17 @@ export interface Finished {
   stderr: string;
 }
 
-/** Runs a program to its end. */
+/** Runs a program to its end; after `timeoutMs` it is killed and its code is null. */
 export function run(
   program: keyof typeof programs,
   args: string[],
-  options: { env?: Record<string, string>; input?: string } = {},
+  options: { env?: Record<string, string>; input?: string; timeoutMs?: number } = {},
 ): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [programs[program], ...args], {
       env: { ...process.env, ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
+      ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
     });
     running.add(child);
     let stdout = '';

@@ -9,12 +9,13 @@ import { type LeptonRunner, leptonRunner, type Workplace } from './processes.ts'
 
 export const testRegion = 'eu-west';
 
-/** Starts it on free ports; ended with the place. */
+/** Starts it on free ports, or on those that its folder names; ended with the place. */
 export async function openTestRegistry(
   place: Workplace,
+  folder = 'registry',
 ): Promise<{ registry: Registry; lepton: LeptonRunner }> {
   const registry = await startRegistry({
-    dataFolder: place.path('registry'),
+    dataFolder: place.path(folder),
     region: testRegion,
     http: { host: '127.0.0.1', port: 0 },
     mqtt: { host: '127.0.0.1', port: 0 },

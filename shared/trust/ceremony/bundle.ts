@@ -33,6 +33,7 @@ export function planDocuments(plan: KeyPlan): StandingDocuments {
         metadata === null ? [] : [[namespace, fromBase64(metadata)] as const],
       ),
     ),
+    versionFloors: new Map(plan.publishers.map(({ namespace, versionFloor }) => [namespace, versionFloor])),
   };
 }
 
@@ -46,6 +47,7 @@ export function bundleOf(parts: {
   const signedAgain = [...next.publishers.keys()].map(
     (namespace) => [namespace, standing.publishers.get(namespace) ?? new Uint8Array()] as const,
   );
+  const floors = [...standing.versionFloors].filter(([namespace]) => next.publishers.has(namespace));
   return {
     schemaVersion: 1,
     kind: 'lepton-key-bundle',
@@ -56,6 +58,7 @@ export function bundleOf(parts: {
       regionRoot: toBase64(standing.regionRoot.bytes),
       targets: toBase64(standing.targets.bytes),
       publishers: recordOf(new Map(signedAgain)),
+      versionFloors: Object.fromEntries(floors),
     },
     next: writeNext(next),
     leftUnsigned: [...next.leftUnsigned].sort(),
@@ -79,12 +82,13 @@ function writeNext(next: NextDocuments): KeyBundle['next'] {
 
 /** What the bundle says is in force. The registry compares it with what is. */
 export function bundleDocuments(bundle: KeyBundle): StandingDocuments {
-  const { root, regionRoot, targets, publishers } = bundle.current;
+  const { root, regionRoot, targets, publishers, versionFloors } = bundle.current;
   return {
     root: fromBase64(root),
     regionRoot: fromBase64(regionRoot),
     targets: fromBase64(targets),
     publishers: mapOf(publishers),
+    versionFloors: new Map(Object.entries(versionFloors)),
   };
 }
 

@@ -94,7 +94,15 @@ export function nextDocuments(
       continue;
     }
     const expiresAtMs = nowMs + offlineLives.publisherMs;
-    const next = nextPublisherTargets({ namespace, current, add: [], expiresAtMs, signers: [] });
+    const versionFloor = standing.versionFloors.get(namespace) ?? 0;
+    const next = nextPublisherTargets({
+      namespace,
+      current,
+      add: [],
+      versionFloor,
+      expiresAtMs,
+      signers: [],
+    });
     if (!next.ok) return next;
     publishers.set(namespace, next.value);
   }

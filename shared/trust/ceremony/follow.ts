@@ -5,6 +5,7 @@
 
 import { sha256Hex } from '../../crypto/digests.ts';
 import { type Signer, tufKeyId } from '../../crypto/ed25519.ts';
+import { unwrap } from '../../kernel/errors.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
 import { regionRoles, updateRegionRoot } from '../region.ts';
 import { housePolicy } from '../tuf/house-policy.ts';
@@ -16,8 +17,13 @@ import {
   type RootMetadata,
   type TargetsMetadata,
 } from '../tuf/metadata.ts';
-import { checkDelegations, delegationOf, isNamespace } from '../tuf/namespaces.ts';
-import { checkPublisherStep, nextPublisherTargets } from '../tuf/publisher.ts';
+import { checkDelegations, delegationOf } from '../tuf/namespaces.ts';
+import {
+  checkPublisherStep,
+  nextPublisherTargets,
+  readPublisherTargets,
+  restoreLostMax,
+} from '../tuf/publisher.ts';
 import { addSignature, countValidSignatures, parseRootFile } from '../tuf/repository.ts';
 import { validSigners } from '../tuf/signatures.ts';
 import { followRoot } from '../tuf/trusted-set.ts';
@@ -38,6 +44,8 @@ export interface Followed {
   root: RootMetadata;
   regionRoot: RootMetadata;
   targets: TargetsMetadata;
+  /** Publishers' metadata that is signed again. */
+  publishers: ReadonlyMap<string, TargetsMetadata>;
   roles: Roles;
   requirements: readonly Requirement[];
 }
@@ -88,9 +96,15 @@ export function followDocuments(standing: Standing, next: NextDocuments): Result
       'the targets in force are not signed by the keys that the next root names',
     );
   const publishers = demandPublishers(standing, next, { targets: targets.value, roles }, demand);
-  return publishers.ok
-    ? ok({ root: root.value, regionRoot: regionRoot.value, targets: targets.value, roles, requirements })
-    : publishers;
+  if (!publishers.ok) return publishers;
+  return ok({
+    root: root.value,
+    regionRoot: regionRoot.value,
+    targets: targets.value,
+    publishers: publishers.value,
+    roles,
+    requirements,
+  });
 }
 
 function nextRootOf(standing: Standing, bytes: Uint8Array): Result<RootMetadata> {
@@ -132,7 +146,8 @@ function demandPublishers(
   next: NextDocuments,
   { targets, roles }: { targets: TargetsMetadata; roles: Roles },
   demand: (document: DocumentName, metadata: MetadataHead, before: null, own: RoleKeys) => void,
-): Result<void> {
+): Result<Map<string, TargetsMetadata>> {
+  const signedAgain = new Map<string, TargetsMetadata>();
   for (const [namespace, current] of standing.publishers) {
     const role = delegationOf(targets, namespace);
     if (role === null) return refuse('metadata-rollback', `the next targets have no namespace ${namespace}`);
@@ -151,31 +166,43 @@ function demandPublishers(
         `${namespace}: what it published is signed by ${signed} of the ${role.threshold} keys it would need`,
       );
     }
-    const again = sameContent(namespace, current, bytes);
+    const again = sameContent(namespace, current, bytes, standing.versionFloors.get(namespace) ?? 0);
     if (!again.ok) return again;
+    signedAgain.set(namespace, again.value);
     demand(`publisher:${namespace}`, again.value, null, role);
   }
   for (const namespace of next.publishers.keys()) {
-    if (!isNamespace(namespace) || !standing.publishers.has(namespace))
+    if (!standing.publishers.has(namespace))
       return refuse('metadata-malformed', `${namespace} has published nothing that could be signed again`);
   }
-  return ok();
+  return ok(signedAgain);
 }
 
 /** Whoever signs it again signs the same releases, floors and withdrawals; only version and date are new. */
-function sameContent(namespace: string, current: Uint8Array, next: Uint8Array): Result<TargetsMetadata> {
-  const step = checkPublisherStep({ namespace, current, next });
+function sameContent(
+  namespace: string,
+  currentBytes: Uint8Array,
+  next: Uint8Array,
+  versionFloor: number,
+): Result<TargetsMetadata> {
+  const inForce = readPublisherTargets(currentBytes);
+  if (!inForce.ok) return inForce;
+  const current = inForce.value;
+  if (versionFloor - current.version > restoreLostMax)
+    return refuse(
+      'metadata-version-invalid',
+      `${namespace}: version ${versionFloor + 1} after ${current.version} is more than a restore can have lost`,
+    );
+  const step = checkPublisherStep({ namespace, current, next, versionFloor });
   if (!step.ok) return step;
-  const parsed = parseTargets(next);
-  if (!parsed.ok) return parsed;
-  const { expiresAtMs } = step.value;
-  const expected = nextPublisherTargets({ namespace, current, add: [], expiresAtMs, signers: [] });
-  if (!expected.ok) return expected;
-  const made = parseTargets(expected.value);
-  if (!made.ok) return made;
-  if (sha256Hex(made.value.signedBytes) !== sha256Hex(parsed.value.signedBytes))
+  const { next: read, expiresAtMs } = step.value;
+  // What follows from the same file with nothing added is a part of what was just found good.
+  const made = unwrap(
+    nextPublisherTargets({ namespace, current, add: [], versionFloor, expiresAtMs, signers: [] }),
+  );
+  if (sha256Hex(unwrap(parseTargets(made)).signedBytes) !== sha256Hex(read.signedBytes))
     return refuse('metadata-malformed', `${namespace}: it says something else than what is in force`);
-  return parsed;
+  return ok(read);
 }
 
 /** The requirement's keys that have not signed, and how many of them must. */

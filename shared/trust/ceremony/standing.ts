@@ -3,16 +3,15 @@
 // whoever compares their digests with the registry's. Must never: take a document for in force that is not signed.
 
 import { checkPublicKey, tufKeyId } from '../../crypto/ed25519.ts';
+import { unwrap } from '../../kernel/errors.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
 import { holderSchema } from '../../wire/key-file.ts';
 import { onlineRoles } from '../../wire/key-plan.ts';
 import { parseRegionRoot, regionRoles } from '../region.ts';
-import { housePolicy } from '../tuf/house-policy.ts';
 import { parseRoot, parseTargets, type RootMetadata, type TargetsMetadata } from '../tuf/metadata.ts';
 import { checkDelegations } from '../tuf/namespaces.ts';
 import { catalogueRoles, parseRootFile, type RoleSpec } from '../tuf/repository.ts';
 import { checkThreshold } from '../tuf/signatures.ts';
-import { trustRoot } from '../tuf/trusted-set.ts';
 
 /** Every role whose keys can be changed; the region's own root has a name of its own here. */
 export type RoleName =
@@ -29,6 +28,8 @@ export interface StandingDocuments {
   targets: Uint8Array;
   /** Metadata of namespaces that have any. */
   publishers: ReadonlyMap<string, Uint8Array>;
+  /** By namespace; absent: none. */
+  versionFloors?: ReadonlyMap<string, number>;
 }
 
 export interface Standing {
@@ -37,6 +38,8 @@ export interface Standing {
   regionRoot: RootMetadata;
   targets: TargetsMetadata;
   publishers: ReadonlyMap<string, Uint8Array>;
+  /** Versions of a namespace's metadata that a restore lost: devices may hold them, so the next is above. */
+  versionFloors: ReadonlyMap<string, number>;
   roles: Roles;
   /** Key id to holder, as both roots say. */
   holders: ReadonlyMap<string, string>;
@@ -71,15 +74,14 @@ export function rolesOf(root: RootMetadata, regionRoot: RootMetadata, targets: T
  * Reads what is in force. Refusals: `metadata-malformed`, `metadata-too-large`, `metadata-signature-invalid`.
  */
 export function readStanding(documents: StandingDocuments): Result<Standing> {
-  const trusted = trustRoot(housePolicy, documents.root);
-  if (!trusted.ok) return trusted;
-  // Once more for what the house writes into it: the holders.
   const root = parseRootFile(documents.root);
   if (!root.ok) return root;
+  const rooted = checkThreshold(root.value, root.value.roles.get('root'), 'root');
+  if (!rooted.ok) return rooted;
   const region = parseRegionRoot(documents.regionRoot);
   if (!region.ok) return region;
-  const regionRoot = parseRoot(documents.regionRoot, regionRoles);
-  if (!regionRoot.ok) return regionRoot;
+  // Once more for what the house writes into it: the holders.
+  const regionRoot = unwrap(parseRoot(documents.regionRoot, regionRoles));
   const targets = parseTargets(documents.targets);
   if (!targets.ok) return targets;
   const signed = checkThreshold(targets.value, root.value.roles.get('targets'), 'targets');
@@ -89,11 +91,12 @@ export function readStanding(documents: StandingDocuments): Result<Standing> {
   return ok({
     region: region.value.region,
     root: root.value,
-    regionRoot: regionRoot.value,
+    regionRoot,
     targets: targets.value,
     publishers: documents.publishers,
-    roles: rolesOf(root.value, regionRoot.value, targets.value),
-    holders: printable([...root.value.holders, ...regionRoot.value.holders]),
+    versionFloors: documents.versionFloors ?? new Map(),
+    roles: rolesOf(root.value, regionRoot, targets.value),
+    holders: printable([...root.value.holders, ...regionRoot.holders]),
   });
 }
 

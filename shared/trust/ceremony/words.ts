@@ -5,11 +5,10 @@ import { sha256Hex } from '../../crypto/digests.ts';
 import { tufKeyId } from '../../crypto/ed25519.ts';
 import { formatTufDate } from '../tuf/dates.ts';
 import type { MetadataHead } from '../tuf/metadata.ts';
-import { parseTargets } from '../tuf/metadata.ts';
-import type { RoleSpec } from '../tuf/repository.ts';
+import { catalogueRoles, type RoleSpec } from '../tuf/repository.ts';
 import type { NextDocuments } from './documents.ts';
 import { type Followed, nameKey } from './follow.ts';
-import { publisherRole, type RoleName, type Standing } from './standing.ts';
+import type { RoleName, Standing } from './standing.ts';
 
 type Holders = ReadonlyMap<string, string>;
 
@@ -28,25 +27,31 @@ export function changeWords(
     `  root ${standing.root.version}, SHA-256 ${sha256Hex(standing.root.bytes)}`,
     `  region root ${standing.regionRoot.version}, SHA-256 ${sha256Hex(standing.regionRoot.bytes)}`,
   ];
-  const roles = (...names: RoleName[]): string[] =>
-    names.flatMap((name) => roleWords(name, standing.roles.get(name), followed.roles.get(name), holders));
+  const roles = (isIn: (name: RoleName) => boolean): string[] =>
+    [...followed.roles].flatMap(([name, role]) =>
+      isIn(name) ? roleWords(name, standing.roles.get(name), role, holders) : [],
+    );
   const document = (heading: string, metadata: MetadataHead, changes: string[], same = 'keys'): void => {
     lines.push(`${heading} ${metadata.version}, ${until(metadata)}:`);
     lines.push(...(changes.length === 0 ? [`  the same ${same}, a new date`] : changes));
   };
-  if (next.root !== null) document('root', followed.root, roles('root', 'targets', 'snapshot', 'timestamp'));
-  if (next.regionRoot !== null) {
-    document('region root', followed.regionRoot, roles('region-root', 'director', 'time', 'ack', 'command'));
-  }
-  if (next.targets !== null) {
-    const names = followed.targets.delegations.map(({ name }) => publisherRole(name));
-    document('targets', followed.targets, roles(...names), 'publishers');
-  }
-  for (const [namespace, bytes] of next.publishers) {
-    const parsed = parseTargets(bytes);
-    if (!parsed.ok) continue; // follow.ts refused it
-    lines.push(`what ${namespace} has published, version ${parsed.value.version}, ${until(parsed.value)}:`);
-    lines.push(`  the same ${parsed.value.targets.size} release(s), signed again`);
+  if (next.root !== null) document('root', followed.root, roles(isOneOf(catalogueRoles)));
+  if (next.regionRoot !== null)
+    document(
+      'region root',
+      followed.regionRoot,
+      roles(isOneOf(['region-root', 'director', 'time', 'ack', 'command'])),
+    );
+  if (next.targets !== null)
+    document(
+      'targets',
+      followed.targets,
+      roles((name) => name.startsWith('publisher:')),
+      'publishers',
+    );
+  for (const [namespace, metadata] of followed.publishers) {
+    lines.push(`what ${namespace} has published, version ${metadata.version}, ${until(metadata)}:`);
+    lines.push(`  the same ${metadata.targets.size} release(s), signed again`);
   }
   for (const namespace of next.leftUnsigned) {
     lines.push(
@@ -56,13 +61,17 @@ export function changeWords(
   return lines;
 }
 
+const isOneOf =
+  (names: readonly RoleName[]) =>
+  (name: RoleName): boolean =>
+    names.includes(name);
+
 function roleWords(
   name: RoleName,
   before: RoleSpec | undefined,
-  after: RoleSpec | undefined,
+  after: RoleSpec,
   holders: Holders,
 ): string[] {
-  if (after === undefined) return [];
   const idsBefore = (before?.keys ?? []).map(tufKeyId);
   const idsAfter = after.keys.map(tufKeyId);
   const leaving = idsBefore.filter((keyId) => !idsAfter.includes(keyId));

@@ -40,11 +40,10 @@ export function parseTufDate(text: string): number | null {
   const match = pattern.exec(text);
   if (!match) return null;
   const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = match.slice(1).map(Number);
-  if (month < 1 || month > 12 || hour > 23 || minute > 59 || second > 59) return null;
-  const days = daysFromDate(year, month, day);
-  const same = dateFromDays(days);
-  if (same.year !== year || same.month !== month || same.day !== day) return null;
-  return days * dayMs + ((hour * 60 + minute) * 60 + second) * 1_000;
+  const ms = daysFromDate(year, month, day) * dayMs + ((hour * 60 + minute) * 60 + second) * 1_000;
+  // What is no date or no time of day spills over into another, which is spelled in another way.
+  if (formatTufDate(ms) !== text) return null;
+  return ms;
 }
 
 /** The TUF date of a Unix time in milliseconds, cut to whole seconds. For years 0000 to 9999. */

@@ -96,8 +96,9 @@ export interface ListedTargets extends MetadataHead {
 /** Names of TUF's own roles: a delegated role of that name would share its file and could stand for it. */
 export const topLevelRoles: ReadonlySet<string> = new Set(['root', 'timestamp', 'snapshot', 'targets']);
 
-const counterSchema = z.number().int().nonnegative();
-const versionNumber = z.number().int().positive();
+// Whole numbers without a word of the schemas: the reader of the text takes no others (`integersOnly`).
+const counterSchema = z.number().nonnegative();
+const versionNumber = z.number().positive();
 const keyIdSchema = z.string().min(1).max(256);
 const specVersion = z.string().regex(/^1\.\d{1,4}(\.\d{1,4})?$/, 'not TUF 1.x');
 const expires = z.string().transform((text, context) => {
@@ -133,7 +134,7 @@ const keySchema = z.object({
 const unique = (values: string[]): boolean => new Set(values).size === values.length;
 const roleSchema = z.object({
   keyids: z.array(keyIdSchema).max(limits.keysPerRoleMax).refine(unique, 'a key id is listed twice'),
-  threshold: z.number().int().positive(),
+  threshold: z.number().positive(),
 });
 
 const rootSchema = z.object({

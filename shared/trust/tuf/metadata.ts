@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import type { JsonValue } from '../../crypto/canonical-json.ts';
 import { sha256Hex } from '../../crypto/digests.ts';
+import { invariant } from '../../kernel/errors.ts';
 import { namePattern } from '../../kernel/releases.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
 import { describeIssues } from '../../wire/messages.ts';
@@ -41,9 +42,10 @@ export const houseFormat: FormatRules = {
   consistentSnapshots: 'required',
   digests: new Map([['sha256', sha256Hex]]),
   readKey(key) {
+    const hex = key.public ?? '';
     if (key.keyType !== 'ed25519' || key.scheme !== 'ed25519') return null;
-    if (key.public === null || !/^[0-9a-f]{64}$/.test(key.public)) return null;
-    return { publicKey: new Uint8Array(Buffer.from(key.public, 'hex')) };
+    if (!/^[0-9a-f]{64}$/.test(hex)) return null;
+    return { publicKey: new Uint8Array(Buffer.from(hex, 'hex')) };
   },
 };
 
@@ -75,7 +77,8 @@ export interface TargetsMetadata extends MetadataHead {
   withdrawn: ReadonlyMap<string, ReadonlySet<number>>;
 }
 
-const counterSchema = z.number().int().nonnegative();
+// A whole number: the reader of the text takes no others (`integersOnly`).
+const counterSchema = z.number().nonnegative();
 const rootWords = z
   .object({
     kind: z.literal('region').optional(),
@@ -141,7 +144,7 @@ function targetEntry(listed: ListedTarget): Result<TargetEntry> {
   const custom = customSchema.safeParse(listed.custom ?? {});
   if (!custom.success) return refuse('metadata-malformed', describeIssues(custom.error));
   // houseFormat counts SHA-256 alone, so each listing that was read has it.
-  if (listed.sha256 === null) return refuse('metadata-malformed', 'a target without SHA-256');
+  invariant(listed.sha256 !== null, 'a target without SHA-256 was read');
   return ok({
     bytes: listed.bytes,
     sha256: listed.sha256,

@@ -26,18 +26,15 @@ export function namespaceFile(namespace: string): string {
 
 /**
  * Whether top-level targets keep to that use: no targets of its own, and each delegation terminating, bound
- * to exactly its namespace. Then one role at most can answer for a path, so that the order of the search
- * (TUF 1.0.34 §5.6.7) decides nothing. Refusal: `metadata-malformed`.
+ * to exactly its namespace. The reader refuses a name listed twice. Then one role at most can answer for a path,
+ * so that the order of the search (TUF 1.0.34 §5.6.7) decides nothing. Refusal: `metadata-malformed`.
  */
 export function checkDelegations(targets: TargetsMetadata): Result<void> {
   if (targets.targets.size > 0)
     return refuse('metadata-malformed', 'targets: the top-level role names a release');
-  const seen = new Set<string>();
   for (const role of targets.delegations) {
     const what = `targets: delegation ${role.name}`;
     if (!isNamespace(role.name)) return refuse('metadata-malformed', `${what}: not a namespace`);
-    if (seen.has(role.name)) return refuse('metadata-malformed', `${what}: listed twice`);
-    seen.add(role.name);
     if (!role.terminating) return refuse('metadata-malformed', `${what}: not terminating`);
     if (role.paths?.length !== 1 || role.paths[0] !== namespacePattern(role.name)) {
       return refuse('metadata-malformed', `${what}: not bound to exactly its namespace`);

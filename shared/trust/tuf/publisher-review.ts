@@ -2,6 +2,7 @@
 // Trusts: the verified current file that the step was checked against. Must never: leave a change unsaid.
 
 import { sha256Hex } from '../../crypto/digests.ts';
+import { unwrap } from '../../kernel/errors.ts';
 import { formatReleaseId } from '../../kernel/releases.ts';
 import { ok, type Result, refuse } from '../../kernel/result.ts';
 import {
@@ -69,9 +70,8 @@ export function reviewStep(namespace: string, step: PublisherStep): Result<Revie
     withdrawn: next.withdrawn,
     signers: [],
   });
-  const read = readPublisherTargets(understood);
-  if (!read.ok) return read;
-  if (Buffer.compare(read.value.signedBytes, next.signedBytes) !== 0)
+  const { signedBytes } = unwrap(readPublisherTargets(understood));
+  if (Buffer.compare(signedBytes, next.signedBytes) !== 0)
     return refuse('metadata-malformed', `${namespace}: the file says more than this program understands`);
   return ok({ stepId: stepIdOf(next), does: stepInWords(namespace, step) });
 }

@@ -27,6 +27,12 @@ export interface PublisherFloors {
   counterFloors?: ReadonlyMap<string, number>;
 }
 
+/**
+ * A registry says without proof how many versions and counters a restore lost. More than this is no backup's age but an attempt
+ * to use the numbers up.
+ */
+export const restoreLostMax = 1_000;
+
 /** File names hold nine digits (`metadataNamePattern`): a later version could not be asked for. */
 const versionMax = 999_999_999;
 
@@ -92,12 +98,16 @@ export function highestCounter(
 ): Result<number> {
   const read = readCurrent(current);
   if (!read.ok) return read;
+  return ok(highestIn(read.value, model));
+}
+
+function highestIn(current: PublisherTargets | null, model: { namespace: string; name: string }): number {
   const prefix = `${model.namespace}/${model.name}/`;
   let highest = 0;
-  for (const [path, entry] of read.value?.targets ?? []) {
+  for (const [path, entry] of current?.targets ?? []) {
     if (path.startsWith(prefix)) highest = Math.max(highest, entry.counter ?? 0);
   }
-  return ok(highest);
+  return highest;
 }
 
 /**
@@ -111,9 +121,7 @@ export function nextCounter(
 ): Result<number> {
   const read = readCurrent(current);
   if (!read.ok) return read;
-  const highest = highestCounter(read.value, model);
-  if (!highest.ok) return highest;
-  const given = Math.max(highest.value, counterFloors.get(model.name) ?? 0);
+  const given = Math.max(highestIn(read.value, model), counterFloors.get(model.name) ?? 0);
   return ok(Math.max(given + 1, read.value?.floors.get(model.name) ?? 0));
 }
 
@@ -159,10 +167,9 @@ export function checkPublisherStep(
   const read = readCurrent(parts.current);
   if (!read.ok) return read;
   const current = read.value;
-  const parsed = readCurrent(parts.next);
+  const parsed = readFile(parts.next);
   if (!parsed.ok) return parsed;
   const next = parsed.value;
-  if (next === null) return refuse('metadata-malformed', 'there is no next file');
   const version = versionAfter(current, parts.versionFloor);
   if (next.version !== version) {
     return refuse('metadata-version-invalid', `version ${next.version} where ${version} must follow`);
@@ -172,9 +179,11 @@ export function checkPublisherStep(
     return refuse('metadata-malformed', 'a publisher does not delegate further');
   const kept = checkKept(current, next);
   if (!kept.ok) return kept;
-  const added = checkAdded(parts.namespace, current, next, parts.counterFloors ?? new Map());
+  const releases = readReleases(parts.namespace, next);
+  if (!releases.ok) return releases;
+  const added = checkAdded(releases.value, current, next, parts.counterFloors ?? new Map());
   if (!added.ok) return added;
-  const withdrawn = newlyWithdrawn(current, next);
+  const withdrawn = newlyWithdrawn(releases.value, current, next);
   if (!withdrawn.ok) return withdrawn;
   const raised = raisedFloors(current, next);
   return ok({
@@ -213,8 +222,12 @@ export function checkPublisherMetadata(
   return step;
 }
 
-function readCurrent(file: Uint8Array | PublisherTargets | null): Result<PublisherTargets | null> {
+function readFile(file: Uint8Array | PublisherTargets): Result<PublisherTargets> {
   return file instanceof Uint8Array ? parseTargets(file) : ok(file);
+}
+
+function readCurrent(file: Uint8Array | PublisherTargets | null): Result<PublisherTargets | null> {
+  return file === null ? ok(null) : readFile(file);
 }
 
 function checkKept(current: TargetsMetadata | null, next: TargetsMetadata): Result<void> {
@@ -246,15 +259,10 @@ function isSameEntry(a: TargetEntry, b: TargetEntry): boolean {
   );
 }
 
-function checkAdded(
-  namespace: string,
-  current: TargetsMetadata | null,
-  next: TargetsMetadata,
-  counterFloors: ReadonlyMap<string, number>,
-): Result<NewRelease[]> {
-  const added: NewRelease[] = [];
+/** Every target as a release of the namespace, with a counter that no other release of its model has. */
+function readReleases(namespace: string, next: TargetsMetadata): Result<NewRelease[]> {
+  const releases: NewRelease[] = [];
   const counters = new Map<string, Set<number>>();
-  const highestBefore = new Map<string, number>();
   for (const [path, entry] of next.targets) {
     const release = releaseOf(path);
     if (release?.namespace !== namespace)
@@ -264,10 +272,25 @@ function checkAdded(
     const taken = counters.get(release.name) ?? new Set<number>();
     if (taken.has(counter)) return refuse('conflict', `${path}: counter ${counter} is taken`);
     counters.set(release.name, taken.add(counter));
-    if (current?.targets.has(path)) {
-      highestBefore.set(release.name, Math.max(counter, highestBefore.get(release.name) ?? 0));
+    releases.push({ release, entry: { ...entry, counter } });
+  }
+  return ok(releases);
+}
+
+function checkAdded(
+  releases: readonly NewRelease[],
+  current: TargetsMetadata | null,
+  next: TargetsMetadata,
+  counterFloors: ReadonlyMap<string, number>,
+): Result<NewRelease[]> {
+  const added: NewRelease[] = [];
+  const highestBefore = new Map<string, number>();
+  for (const one of releases) {
+    const { release, entry } = one;
+    if (current?.targets.has(targetPath(release))) {
+      highestBefore.set(release.name, Math.max(entry.counter, highestBefore.get(release.name) ?? 0));
     } else {
-      added.push({ release, entry: { ...entry, counter } });
+      added.push(one);
     }
   }
   for (const { release, entry } of added) {
@@ -299,19 +322,20 @@ function raisedFloors(current: TargetsMetadata | null, next: TargetsMetadata): R
 }
 
 /** A counter that no release has would take back, unseen, what somebody signs later. */
-function newlyWithdrawn(current: TargetsMetadata | null, next: TargetsMetadata): Result<WithdrawnRelease[]> {
+function newlyWithdrawn(
+  releases: readonly NewRelease[],
+  current: TargetsMetadata | null,
+  next: TargetsMetadata,
+): Result<WithdrawnRelease[]> {
   const wanted = new Map<string, Set<number>>();
   for (const [model, counters] of next.withdrawn) {
     const before = current?.withdrawn.get(model);
     const fresh = [...counters].filter((counter) => before?.has(counter) !== true);
     if (fresh.length > 0) wanted.set(model, new Set(fresh));
   }
-  if (wanted.size === 0) return ok([]);
   const found: WithdrawnRelease[] = [];
-  for (const [path, { counter }] of next.targets) {
-    const release = releaseOf(path);
-    if (release === null || counter === null || !wanted.get(release.name)?.delete(counter)) continue;
-    found.push({ release, counter });
+  for (const { release, entry } of releases) {
+    if (wanted.get(release.name)?.delete(entry.counter)) found.push({ release, counter: entry.counter });
   }
   for (const [model, counters] of wanted) {
     const [counter] = counters;

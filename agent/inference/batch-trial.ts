@@ -5,11 +5,13 @@
 
 import { compareGolden } from '../../shared/wire/golden.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { sameInputs } from './batching.ts';
+import { allSame } from './batching.ts';
 
 export interface BatchTrial {
-  /** `trying`: a batch's answers are only compared; `proven`: they are given; `off`: no batches. */
-  state(): 'trying' | 'proven' | 'off';
+  /** Whether requests are joined at all. */
+  on(): boolean;
+  /** Whether the answers of this batch are given; else they are only compared. */
+  trusts(requests: readonly (readonly Tensor[])[]): boolean;
   /** The answer of a lone run beside the same request's part of a batch. */
   compare(alone: readonly Tensor[], inBatch: readonly Tensor[]): void;
   /** A batch of these requests was compared. */
@@ -17,32 +19,34 @@ export interface BatchTrial {
   refuse(reason: string): void;
 }
 
-/** Batches of differing requests that must agree. */
+/** Batches that must agree before others like them are believed. */
 const trialsWanted = 2;
 /** Sums in another order differ in the last digits; a scale taken from other rows differs in the first. */
 const tolerance = { rtol: 1e-3, atol: 1e-5 };
 
 export function createBatchTrial(batched: boolean, onOff: (reason: string) => void): BatchTrial {
-  let state: 'trying' | 'proven' | 'off' = batched ? 'trying' : 'off';
-  let agreed = 0;
+  let on = batched;
+  /** Batches that agreed: of requests that differ, and of equal ones, which say nothing about those. */
+  const agreed = { differing: 0, equal: 0 };
   const refuse = (reason: string): void => {
-    if (state === 'off') return;
-    state = 'off';
+    if (!on) return;
+    on = false;
     onOff(reason);
   };
   return {
-    state: () => state,
+    on: () => on,
+    trusts: (requests) => {
+      if (!on) return false;
+      if (agreed.differing >= trialsWanted) return true;
+      return agreed.equal >= trialsWanted && allSame(requests);
+    },
     refuse,
     compare: (alone, inBatch) => {
       const { firstFailure } = compareGolden(alone, inBatch, tolerance.rtol, tolerance.atol);
       if (firstFailure !== null) refuse(`a request's answer depends on those it ran with: ${firstFailure}`);
     },
     tried: (requests) => {
-      const [first, ...others] = requests;
-      // Equal rows have equal scales: they prove nothing.
-      if (first === undefined || others.every((other) => sameInputs(first, other))) return;
-      agreed += 1;
-      if (state === 'trying' && agreed >= trialsWanted) state = 'proven';
+      agreed[allSame(requests) ? 'equal' : 'differing'] += 1;
     },
   };
 }

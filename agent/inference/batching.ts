@@ -4,6 +4,7 @@
 
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import { allocateData, elementCount, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
+import { rawBytes } from './pipe.ts';
 import type { ModelSignature } from './signature.ts';
 
 export interface BatchTerms {
@@ -113,11 +114,19 @@ export function cutOutputs(outputs: readonly Tensor[], rows: readonly number[]):
   });
 }
 
-/** Whether two requests of one kind carry the same numbers: their answers prove nothing about each other. */
-export function sameInputs(a: readonly Tensor[], b: readonly Tensor[]): boolean {
-  return a.every((tensor) => {
-    const other = b.find(({ name }) => name === tensor.name);
-    if (other === undefined || other.data.length !== tensor.data.length) return false;
-    return tensor.data.every((value: unknown, index: number) => Object.is(value, other.data[index]));
-  });
+function sameData(a: TensorData, b: TensorData): boolean {
+  if (Array.isArray(a) || Array.isArray(b))
+    return a.length === b.length && a.every((text, at) => text === b[at]);
+  return a.byteLength === b.byteLength && Buffer.compare(rawBytes(a), rawBytes(b)) === 0;
+}
+
+/** Whether requests of one kind carry the same: their answers prove nothing about each other. */
+export function allSame(requests: readonly (readonly Tensor[])[]): boolean {
+  const [first, ...others] = requests;
+  return others.every((other) =>
+    first?.every((tensor) => {
+      const beside = other.find(({ name }) => name === tensor.name);
+      return beside !== undefined && sameData(tensor.data, beside.data);
+    }),
+  );
 }

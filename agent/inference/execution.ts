@@ -80,7 +80,7 @@ function answered<Job extends Runnable>(
     jobs.map(({ part }) => part?.rows ?? 0),
   );
   if (cut === null) trial.refuse('an output does not have a row for each row of the inputs');
-  if (cut !== null && trial.state() === 'proven') {
+  if (cut !== null && trial.trusts(jobs.map(({ inputs }) => inputs))) {
     return {
       outcomes: jobs.map((job, index) => {
         const own = cut[index] ?? [];

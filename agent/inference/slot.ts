@@ -274,7 +274,7 @@ export function createSlot(options: SlotOptions): Slot {
 
   const pump = (): void => {
     const seat = keeper.seat();
-    const batching = trial.state() !== 'off';
+    const batching = trial.on();
     // Behind a batch others wait here, where they make the next one larger.
     const room = !batching && lastRunMs < pipelinedRunMsMax ? pipelinedMax : 1;
     if (seat !== null && seat.inFlight <= room / 2) {
@@ -297,7 +297,7 @@ export function createSlot(options: SlotOptions): Slot {
     new Promise((resolve) => {
       const nowMs = clock.mono();
       const deadlineMs = Math.min(options.deadlineMs, terms.deadlineMs ?? Number.POSITIVE_INFINITY);
-      const part = trial.state() === 'off' ? null : batchPart(inputs);
+      const part = !trial.on() ? null : batchPart(inputs);
       const { signal } = terms;
       const job: Job = {
         inputs,

@@ -60,6 +60,23 @@ describe('dynamic batching', () => {
     assert.deepEqual(off(stage), []);
   });
 
+  test('equal requests are believed among themselves, and prove nothing about those that differ', async () => {
+    const stage = stageFor();
+    await stage.serve('rows', rowByRow(), together(4));
+    const runsOf = async (requests: Tensor[][]): Promise<number> => {
+      const before = stage.host.model('rows')?.counters.executions ?? 0;
+      for (const answer of await Promise.all(
+        requests.map((inputs) => stage.host.infer('rows', null, { inputs, outputs: ['z'] })),
+      ))
+        unwrap(answer);
+      return (stage.host.model('rows')?.counters.executions ?? 0) - before;
+    };
+    const equal = Array.from({ length: 4 }, () => row(1, 3));
+    assert.deepEqual([await runsOf(equal), await runsOf(equal), await runsOf(equal)], [5, 5, 1]);
+    const differing = [row(1, 3), row(1, 3), row(1, 3), row(1, 4)];
+    assert.deepEqual([await runsOf(differing), await runsOf(differing), await runsOf(differing)], [5, 5, 1]);
+  });
+
   test('a lone request does not wait longer than the manifest says, nor one of another shape', async () => {
     const stage = stageFor();
     await stage.serve('rows', rowByRow(), { session: { maxBatch: 64, maxDelayMs: 1 } });

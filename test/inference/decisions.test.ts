@@ -233,21 +233,25 @@ describe('batches', () => {
     assert.equal(cutOutputs([floats('y', [], 1)], [1]), null);
   });
 
-  test('batches are proven by differing requests that agree, twice; one that disagrees ends them', () => {
+  test('a batch is believed after two like it agreed; equal requests prove nothing about differing ones', () => {
     const reasons: string[] = [];
     const trial = createBatchTrial(true, (reason) => reasons.push(reason));
     const [a, b] = [[floats('y', [1], 1)], [floats('y', [1], 2)]];
-    for (let times = 0; times < 3; times++) trial.tried([a, a]);
-    assert.equal(trial.state(), 'trying', 'equal requests prove nothing');
+    const believed = () => [trial.trusts([a, a]), trial.trusts([a, b])];
+    trial.tried([a, a]);
+    assert.deepEqual(believed(), [false, false]);
+    trial.tried([b, b]);
+    assert.deepEqual(believed(), [true, false]);
     trial.tried([a, b]);
     trial.compare(a, [floats('y', [1], 1.0000001), floats('more', [1], 7)]);
+    assert.deepEqual(believed(), [true, false]);
     trial.tried([a, b]);
-    assert.equal(trial.state(), 'proven');
+    assert.deepEqual(believed(), [true, true]);
     trial.compare(a, b);
     trial.refuse('again');
-    assert.equal(trial.state(), 'off');
+    assert.deepEqual([trial.on(), ...believed()], [false, false, false]);
     assert.equal(reasons.length, 1);
-    assert.equal(createBatchTrial(false, () => undefined).state(), 'off');
+    assert.equal(createBatchTrial(false, () => undefined).on(), false);
   });
 });
 

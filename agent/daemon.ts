@@ -5,6 +5,7 @@
 import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
 import { openDisk } from '../shared/host/disk.ts';
+import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import { isErrorCode } from '../shared/kernel/codes.ts';
@@ -200,6 +201,8 @@ async function compose(
   telemetry = recording;
   undo.push(() => recording.stop());
   recording.event('agent-started', null, { ...info });
+  const idle = collectWhenIdle(clock);
+  undo.push(async () => idle.stop());
   const inference = (options.inference ?? createInferenceHost)({
     clock,
     log,
@@ -207,7 +210,10 @@ async function compose(
     stateFolder,
     deadlineMs: limits.inferDeadlineMs,
     queueMax: limits.inferQueueMax,
-    onRequest: recording.request,
+    onRequest: (fact) => {
+      recording.request(fact);
+      idle.worked();
+    },
     onServing: () => streams?.reconcile(),
     // Nothing serves before the updater has started.
     onTrouble: (fact) => updater.troubled(fact),

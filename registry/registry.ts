@@ -2,14 +2,14 @@
 // Trusts: its data folder, which it holds locked. Must never: serve before what it serves is durable.
 
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
 import { openDisk } from '../shared/host/disk.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { openStore } from '../shared/host/sqlite.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { Clock, Disk, Entropy, Log, ModelTrial } from '../shared/kernel/ports.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
@@ -45,6 +45,8 @@ export interface RegistryOptions {
   advertiseMqtt?: string;
   /** PEM. Without it HTTP is plain, and only on loopback. */
   httpTls?: { cert: string; key: string };
+  /** What the process of one model may take. */
+  modelMemoryBytesMax?: number;
   version: string;
   clock: Clock;
   entropy: Entropy;
@@ -155,7 +157,11 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
   }
 }
 
-async function openCore(options: RegistryOptions, closers: (() => Promise<void>)[]): Promise<RegistryCore> {
+async function openCore(
+  options: RegistryOptions,
+  modelTrial: ModelTrial,
+  closers: (() => Promise<void>)[],
+): Promise<RegistryCore> {
   const { clock, entropy, log, region, version } = options;
   const folder = options.dataFolder;
   const store = await openRegistryStore(join(folder, 'registry.sqlite'));
@@ -197,10 +203,12 @@ async function openCore(options: RegistryOptions, closers: (() => Promise<void>)
   });
   const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
   const repository = await openRepository({ store, keyring, region, clock, log });
-  const canTry = hasRuntime();
-  if (!canTry) log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
-  const trial = createTrial(createModelTrial(clock), (sha256) => join(folder, 'blobs', sha256));
-  const releases = createReleases({ store, repository, blobs, clock, log, ...(canTry ? { trial } : {}) });
+  if (!hasRuntime())
+    log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
+  const { modelMemoryBytesMax } = options;
+  const trial = createTrial(modelTrial, (sha256) => join(resolve(folder), 'blobs', sha256));
+  const admission = { trial, modelMemoryBytesMax };
+  const releases = createReleases({ store, repository, blobs, admission, clock, log });
   const access = createAccess({ store, clock, entropy });
   // A file of its own: its backups are kept for days, those of the registry for years.
   const keyStore = await openStore(join(folder, 'telemetry-keys.sqlite'), {
@@ -246,7 +254,8 @@ async function start(
   closers.push(() => lock.release());
   log.emit('info', 'registry.starting', { region, version: options.version });
 
-  const core = await openCore(options, closers);
+  const modelTrial = createModelTrial(clock, { workFolder: join(resolve(options.dataFolder), 'work') });
+  const core = await openCore(options, modelTrial, closers);
   const token = await adminToken(openDisk(options.dataFolder), core.access.ensureAdmin);
   const settings = createSettings(core.store);
 
@@ -326,6 +335,7 @@ async function start(
       stopped ??= (async () => {
         ready = false;
         log.emit('info', 'registry.stopping', { region });
+        modelTrial.stop();
         // Requests under way end first, while everything they use still works.
         await http.close();
         await closeAll();

@@ -5,21 +5,13 @@
 // It reads a frame, works, writes a frame, blocking throughout: ONNX Runtime blocks the process anyway,
 // and blocking reads need no event loop between socket and runtime. End of file means the agent is gone.
 
-import {
-  copyFileSync,
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeSync,
-  writevSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { readFileSync, readSync, writeSync, writevSync } from 'node:fs';
 import { systemClock } from '../../shared/host/clock.ts';
 import { nextTurn } from '../../shared/host/event-loop.ts';
+import { withLinks } from '../../shared/host/linked-folder.ts';
+import { residentMemory } from '../../shared/host/model-child.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { loadFailureCode, oneLine } from '../../shared/onnx/runtime-words.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import {
   type ChildMemory,
@@ -93,66 +85,15 @@ function writePieces(frame: Uint8Array[]): void {
 }
 
 function refused(code: ErrorCode, error: unknown): ChildReply {
-  const text = error instanceof Error ? error.message : String(error);
-  const line = text.replace(/\s+/g, ' ').trim();
-  return { kind: 'refused', code, detail: line.length > 600 ? `${line.slice(0, 600)}…` : line };
+  return { kind: 'refused', code, detail: oneLine(error) };
 }
 
 function memory(): ChildMemory {
-  if (process.platform !== 'linux') {
-    const rssBytes = process.memoryUsage.rss();
-    return { rssBytes, peakBytes: Math.max(rssBytes, process.resourceUsage().maxRSS * 1024) };
-  }
-  // Not resourceUsage: after fork and exec its maximum on Linux may still be the parent's.
-  const status = readFileSync('/proc/self/status', 'utf8');
-  const field = (name: string): number =>
-    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1]) * 1024;
-  return { rssBytes: field('VmRSS'), peakBytes: field('VmHWM') };
-}
-
-/** External data must stand beside its model under the path the model names: a folder of hard links. */
-function linkFiles(folder: string, files: { from: string; path: string }[]): void {
-  for (const { from, path } of files) {
-    const to = join(folder, path);
-    mkdirSync(dirname(to), { recursive: true, mode: 0o700 });
-    try {
-      linkSync(from, to);
-    } catch (error) {
-      const errno = error instanceof Error && 'code' in error ? error.code : undefined;
-      // File systems without hard links, or a work folder on another one.
-      if (errno !== 'EXDEV' && errno !== 'EPERM' && errno !== 'ENOTSUP' && errno !== 'EMLINK') throw error;
-      copyFileSync(from, to);
-    }
-  }
-}
-
-/** Removes what children left behind that died while they loaded. */
-function sweep(workFolder: string): void {
-  mkdirSync(workFolder, { recursive: true, mode: 0o700 });
-  for (const name of readdirSync(workFolder)) {
-    const pid = Number(name);
-    if (Number.isSafeInteger(pid) && pid !== process.pid && isAlive(pid)) continue;
-    rmSync(join(workFolder, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // ESRCH is the answer "no"; EPERM means that it lives under another user.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
-}
-
-/** What ONNX Runtime says of a graph it does not take, apart from what this device could not do. */
-function loadRefusal(error: unknown): ChildReply {
-  const text = error instanceof Error ? error.message : String(error);
-  const ofDevice =
-    /bad_alloc|Failed to allocate|out of memory|ENOENT|EACCES|ENOSPC|doesn't exist|No such file/i;
-  const notBuiltIn = /backend not found|execution provider|Invalid argument: sessionOptions/i;
-  return refused(ofDevice.test(text) || notBuiltIn.test(text) ? 'model-load-failed' : 'model-invalid', error);
+  // Not resourceUsage where there is /proc: after fork and exec its maximum on Linux may still be the parent's.
+  const seen = residentMemory('self');
+  if (seen !== null) return seen;
+  const rssBytes = process.memoryUsage.rss();
+  return { rssBytes, peakBytes: Math.max(rssBytes, process.resourceUsage().maxRSS * 1024) };
 }
 
 async function admit(request: ChildRequest & { kind: 'admit' }): Promise<ChildReply> {
@@ -160,9 +101,9 @@ async function admit(request: ChildRequest & { kind: 'admit' }): Promise<ChildRe
   const { admitModel, opsetMaxDefault } = await import('../../shared/onnx/admission.ts');
   const admitted = admitModel(readFileSync(request.modelPath), {
     excludeOutputs: request.excludeOutputs,
-    externalFiles: new Set(request.externalFiles),
+    externalFiles: new Map(request.externalFiles.map(({ path, bytes }) => [path, bytes])),
     opsetMax: opsetMaxDefault,
-    memoryBytesMax: request.memoryBytesMax,
+    memoryBounds: request.memoryBounds,
   });
   if (!admitted.ok) return { kind: 'refused', ...admitted.refusal };
   const { inputs, outputs, opset } = admitted.value;
@@ -171,22 +112,14 @@ async function admit(request: ChildRequest & { kind: 'admit' }): Promise<ChildRe
 
 async function load(request: ChildRequest & { kind: 'load' }): Promise<ChildReply> {
   const { openSession } = await import('./session.ts');
-  const { external, threads, providers } = request;
+  const { external, threads, providers, modelPath } = request;
   const start = systemClock.mono();
-  const folder = external === null ? null : join(external.workFolder, String(process.pid));
   try {
-    let path = request.modelPath;
-    if (external !== null && folder !== null) {
-      sweep(external.workFolder);
-      linkFiles(folder, external.files);
-      path = join(folder, external.modelPath);
-    }
-    session = await openSession(path, { threads, providers, clock: systemClock });
+    session = await withLinks(modelPath, external, (path) =>
+      openSession(path, { threads, providers, clock: systemClock }),
+    );
   } catch (error) {
-    return loadRefusal(error);
-  } finally {
-    // The runtime has the files open or in memory; their names are no longer needed.
-    if (folder !== null) rmSync(folder, { recursive: true, force: true });
+    return refused(loadFailureCode(oneLine(error)), error);
   }
   const { provider, skipped } = session;
   return { kind: 'loaded', loadMs: systemClock.mono() - start, provider, skipped };

@@ -119,6 +119,11 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     everyMs: options.memoryLookMs ?? limits.memoryLookMs,
     askMs: deadlineMs,
   });
+  /** Of those that load: that is when a model takes what it takes, and it takes it at once. */
+  const loadWatch = createMemoryWatch(clock, {
+    everyMs: Math.min(options.memoryLookMs ?? limits.loadLookMs, limits.loadLookMs),
+    askMs: deadlineMs,
+  });
   const entries = new Map<string, Entry>();
   const serving = new Map<string, Loaded>();
   const histories = createHistories(clock);
@@ -145,7 +150,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       clock,
       log,
       names: { as: release.as, release: release.releaseId },
-      open: admitted.open({ threads, limitBytes, watch }),
+      open: admitted.open({ threads, limitBytes, watch: loadWatch }),
       ...histories.of(key),
       memory: { watch, judge: createMemoryJudge(recycle), limitBytes },
       turns,

@@ -1,8 +1,8 @@
 // Why: the resident memory of every child, looked at by one timer. Trusts: /proc where there is one; elsewhere the
 // child is asked. Must never: hold up the event loop, or keep looking at a process that is gone.
 
-import { readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
+import { residentMemory } from '../../shared/host/model-child.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import type { ModelProcess } from './process.ts';
 
@@ -13,15 +13,7 @@ export interface MemoryWatch {
 
 /** Null where the process is gone, or there is no /proc. One read of a file that is not on a disk: 20 µs. */
 export function residentBytes(pid: number): number | null {
-  try {
-    // Not statm, which counts in pages whose size is the kernel's own affair.
-    const match = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-    return match === null ? null : Number(match[1]) * 1024;
-  } catch (error) {
-    const errno = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (errno === 'ENOENT' || errno === 'ESRCH') return null;
-    throw error;
-  }
+  return residentMemory(pid)?.rssBytes ?? null;
 }
 
 /** What the processes of this device may take together: a container may have less than the machine. */

@@ -7,13 +7,14 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, LoadableRelease, Log } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
-import { promisedMemoryBytes } from '../../shared/onnx/admission.ts';
+import { promisedMemory } from '../../shared/onnx/memory-bounds.ts';
+import { zeroInputs } from '../../shared/onnx/zeros.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { type OpenChild, overMemory } from './keeper.ts';
 import type { MemoryWatch } from './memory-watch.ts';
 import type { ChildRequest } from './pipe.ts';
 import { type ModelProcess, startModelProcess } from './process.ts';
-import { type ModelSignature, zeroInputs } from './signature.ts';
+import type { ModelSignature } from './signature.ts';
 
 type LoadRequest = ChildRequest & { kind: 'load' };
 
@@ -115,8 +116,11 @@ export async function admitRelease(release: LoadableRelease, parts: OpeningParts
     kind: 'admit',
     modelPath,
     excludeOutputs,
-    externalFiles: beside.map(({ path }) => posix.relative(posix.dirname(model.path), path)),
-    memoryBytesMax: promisedMemoryBytes(manifest.value),
+    externalFiles: beside.map(({ path, bytes }) => ({
+      path: posix.relative(posix.dirname(model.path), path),
+      bytes,
+    })),
+    memoryBounds: release.proven === true ? [] : [promisedMemory(manifest.value)],
   });
   if (!admitted.ok) {
     abandon();

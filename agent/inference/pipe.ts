@@ -7,7 +7,9 @@
 // with spaces to 8) · each tensor's bytes in the header's order, padded to 8. Strings stand in the header.
 // A large tensor may stand in the file that both ends have open (shared-file.ts): then its head says where.
 
+import type { LinkedModel } from '../../shared/host/linked-folder.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import type { MemoryBound } from '../../shared/onnx/memory-bounds.ts';
 import type { Datatype, TensorSignature } from '../../shared/wire/manifest.ts';
 import type { Tensor, TensorData } from '../../shared/wire/tensors.ts';
 
@@ -15,28 +17,20 @@ export const prefixBytes = 8;
 /** One frame. Twice the largest HTTP body as numbers would still fit; a child cannot make us take more. */
 export const frameBytesMax = 512 * 1024 * 1024;
 
-export interface LinkedFile {
-  /** Absolute path of the verified file. */
-  from: string;
-  /** Path inside the release. */
-  path: string;
-}
-
 export type ChildRequest =
   | {
       kind: 'admit';
       modelPath: string;
       excludeOutputs: string[];
       /** External data files, relative to the model's folder. */
-      externalFiles: string[];
-      /** What the manifest promises that the model needs. */
-      memoryBytesMax: number;
+      externalFiles: { path: string; bytes: number }[];
+      memoryBounds: MemoryBound[];
     }
   | {
       kind: 'load';
       modelPath: string;
       /** With external data: where its folder may be made, and the files that stand in it. */
-      external: { workFolder: string; modelPath: string; files: LinkedFile[] } | null;
+      external: LinkedModel | null;
       threads: number;
       providers: string[];
     }

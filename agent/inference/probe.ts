@@ -5,10 +5,11 @@
 import { posix } from 'node:path';
 import type { Clock, Disk, LoadableRelease, ProbeEvidence } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { zeroInputs, zeroTensor } from '../../shared/onnx/zeros.ts';
 import { compareGolden, type GoldenCase, parseGolden } from '../../shared/wire/golden.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { checkRequest, type ModelSignature, zeroInputs, zeroTensor } from './signature.ts';
+import { checkRequest, type ModelSignature } from './signature.ts';
 import { percentile, type Slot } from './slot.ts';
 
 export interface ProbeOptions {

@@ -8,6 +8,7 @@ import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { atEndOfTurn } from '../../shared/host/event-loop.ts';
+import { endWithUs, modelChildEnvironment } from '../../shared/host/model-child.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -68,35 +69,6 @@ export type Told<Reply> = ChildAnswer<Reply> & { waitedMs: number };
 const childFlags = ['--no-opt', '--no-maglev', '--no-expose-wasm', '--expose-gc', '--max-semi-space-size=1'];
 const stderrKeptBytes = 2_048;
 
-/** Nothing of the agent's environment but where libraries are found: it may hold a token. */
-function childEnvironment(): NodeJS.ProcessEnv {
-  const environment: NodeJS.ProcessEnv = {
-    MALLOC_ARENA_MAX: '2',
-    UV_THREADPOOL_SIZE: '1',
-    // Since 1.29 ONNX Runtime reports models by name and digest to its maker and keeps a database for that under the
-    // user's home, unless this is set before it starts. A device reports to its registry only. 3 MB less besides.
-    ORT_DISABLE_TELEMETRY: '1',
-  };
-  for (const name of ['LD_LIBRARY_PATH', 'DYLD_LIBRARY_PATH', 'SystemRoot']) {
-    const value = process.env[name];
-    if (value !== undefined) environment[name] = value;
-  }
-  return environment;
-}
-
-/** A child that is stuck in a model does not see that its pipe ended: an orderly exit ends it. */
-const living = new Set<ChildProcess>();
-let exitHooked = false;
-
-function endWithUs(child: ChildProcess): void {
-  living.add(child);
-  if (exitHooked) return;
-  exitHooked = true;
-  process.once('exit', () => {
-    for (const one of living) one.kill('SIGKILL');
-  });
-}
-
 interface Waiting {
   id: number;
   area: Area | null;
@@ -118,7 +90,7 @@ function spawnChild(entry: string, shared: SharedFile | null): ChildProcess {
   try {
     return spawn(process.execPath, [...childFlags, entry], {
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', shared?.descriptor ?? 'ignore'],
-      env: childEnvironment(),
+      env: modelChildEnvironment(),
       // A Ctrl-C in the terminal must not end the child before the agent has drained it.
       detached: true,
       windowsHide: true,
@@ -211,7 +183,6 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   const exited = new Promise<ChildExit>((resolve) => {
     const end = (reason: string): void => {
       if (gone !== null) return;
-      living.delete(child);
       watch?.timer.cancel();
       shared?.close();
       const lastLine = stderrTail.trim().split('\n').at(-1) ?? '';

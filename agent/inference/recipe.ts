@@ -2,9 +2,10 @@
 // state, context, constants. Trusts: a manifest and a signature that belong together. Must never: invent an input.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { zeroTensor } from '../../shared/onnx/zeros.ts';
 import type { Manifest, TensorSignature } from '../../shared/wire/manifest.ts';
 import { allocateData, checkTensor, numberToHalf, type Tensor } from '../../shared/wire/tensors.ts';
-import { type ModelSignature, zeroTensor } from './signature.ts';
+import type { ModelSignature } from './signature.ts';
 import { copyInto, emptyLike, type Numbers } from './windows.ts';
 
 /** What a manifest says about steps. */

@@ -4,7 +4,7 @@
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { TensorSignature } from '../../shared/wire/manifest.ts';
-import { allocateData, elementCount, type Tensor } from '../../shared/wire/tensors.ts';
+import type { Tensor } from '../../shared/wire/tensors.ts';
 
 /** What a loaded release takes and gives. Excluded outputs are not listed. */
 export interface ModelSignature {
@@ -67,22 +67,4 @@ export function checkRequest(
     wanted.add(name);
   }
   return ok([...wanted]);
-}
-
-/** Elements of one warm-up input; larger ones are not worth their memory. */
-const zerosMax = 16 * 1024 * 1024;
-
-/** Zeros (empty strings) of an input, each free dimension 1; null where that would be too large. */
-export function zeroTensor({ name, datatype, shape }: TensorSignature): Tensor | null {
-  const fixed = shape.map((size) => (size < 0 ? 1 : size));
-  const count = elementCount(fixed);
-  if (count > zerosMax) return null;
-  const data = datatype === 'BYTES' ? Array<string>(count).fill('') : allocateData(datatype, count);
-  return { name, datatype, shape: fixed, data };
-}
-
-/** Zeros for every input, or null where one would be too large. */
-export function zeroInputs(signature: ModelSignature): Tensor[] | null {
-  const zeros = signature.inputs.flatMap((input) => zeroTensor(input) ?? []);
-  return zeros.length === signature.inputs.length ? zeros : null;
 }

@@ -76,7 +76,7 @@ export function createServing(parts: ServingParts): Serving {
     if (!current()) return refuse('update-superseded', 'something else is to serve');
     await willLoad(target.manifestSha256);
     if (!current()) return refuse('update-superseded', 'something else is to serve');
-    const load = await runtime.load(opened.value.loadable);
+    const load = await runtime.load({ ...opened.value.loadable, proven: true });
     if (!load.ok) return load;
     // No await between this look at the journal and the call.
     if (!current()) return refuse('update-superseded', 'something else is to serve');

@@ -5,12 +5,8 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { ModelTrial } from '../../shared/kernel/ports.ts';
 import type { FileRole, ReleaseFile } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import {
-  type Admitted,
-  admitModel,
-  opsetMaxDefault,
-  promisedMemoryBytes,
-} from '../../shared/onnx/admission.ts';
+import { type Admitted, admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
+import { type MemoryBound, promisedMemory, smallestBound } from '../../shared/onnx/memory-bounds.ts';
 import { goldenDataFiles, parseGolden } from '../../shared/wire/golden.ts';
 import type { Manifest, TensorSignature } from '../../shared/wire/manifest.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
@@ -44,7 +40,13 @@ async function readWhole(blobs: Blobs, file: ReleaseFile, bytesMax: number): Pro
 const spelled = (tensors: readonly TensorSignature[]): string =>
   tensors.map((tensor) => `${tensor.name}:${tensor.datatype}`).join(', ');
 
-async function checkModel(manifest: Manifest, blobs: Blobs, trial: Trial | null): Promise<Result<void>> {
+/** What was found out about a model beyond its bytes. */
+export interface Tried {
+  /** Why it was only read; null where it was loaded and run once. */
+  untried: string | null;
+}
+
+async function checkModel(manifest: Manifest, blobs: Blobs, terms: AdmissionTerms): Promise<Result<Tried>> {
   const [model] = ofRole(manifest, 'model');
   if (model === undefined) return refuse('manifest-malformed', 'no file is the model');
   const bytes = await readWhole(blobs, model, Math.min(modelBytesMax, limits.blobBytesMax));
@@ -54,10 +56,9 @@ async function checkModel(manifest: Manifest, blobs: Blobs, trial: Trial | null)
   const external = ofRole(manifest, 'external-data').filter((file) => file.path.startsWith(folder));
   const admitted = admitModel(bytes.value, {
     excludeOutputs: manifest.excludeOutputs,
-    externalFiles: new Set(external.map((file) => file.path.slice(folder.length))),
-    externalBytes: new Map(external.map((file) => [file.path.slice(folder.length), file.bytes])),
+    externalFiles: new Map(external.map((file) => [file.path.slice(folder.length), file.bytes])),
     opsetMax: opsetMaxDefault,
-    memoryBytesMax: promisedMemoryBytes(manifest),
+    memoryBounds: [promisedMemory(manifest), operatorsBound(terms)],
   });
   if (!admitted.ok) return admitted;
   const signatures = [
@@ -69,47 +70,67 @@ async function checkModel(manifest: Manifest, blobs: Blobs, trial: Trial | null)
       return refuse('manifest-malformed', `${what}: ${spelled(said)}; the model has ${spelled(is)}`);
     }
   }
-  return trial === null ? ok() : trial(manifest, [model, ...external], admitted.value);
+  if (terms.trial === undefined) return ok({ untried: 'this registry only reads models' });
+  return terms.trial(manifest, [model, ...external], admitted.value, operatorsBound(terms));
 }
 
-/** Loads and runs the model once, elsewhere. */
+/** Loads and runs the model once, elsewhere. Refusals: those of `ModelTrial`. */
 export type Trial = (
   manifest: Manifest,
   files: readonly ReleaseFile[],
   model: Pick<Admitted, 'inputs' | 'outputs'>,
-) => Promise<Result<void>>;
+  bound: MemoryBound,
+) => Promise<Result<Tried>>;
+
+export interface AdmissionTerms {
+  /** Absent: models are only read. */
+  trial?: Trial | undefined;
+  /** What one model may take, whatever its manifest promises. */
+  modelMemoryBytesMax?: number | undefined;
+}
+
+function operatorsBound(terms: AdmissionTerms): MemoryBound {
+  const bytes = terms.modelMemoryBytesMax ?? limits.modelMemoryBytesMax;
+  return { bytes, from: '--model-memory-max of the registry' };
+}
 
 /** Beyond what the manifest promises twice: the process itself, and what the runtime needs to load. */
 const trialMemoryBytes = 192 * 1024 * 1024;
-const trialTimeoutMs = 60_000;
 /** The same files tried with the same outputs need no second trial; a push that is repeated after a fault is one. */
 const trialsRemembered = 64;
 
 /** Trials of blobs that lie in `pathOf`. */
 export function createTrial(trial: ModelTrial, pathOf: (sha256: string) => string): Trial {
   const passed = new Set<string>();
-  return async (manifest, files, { inputs, outputs }) => {
+  return async (manifest, files, { inputs, outputs }, bound) => {
     const names = outputs.map(({ name }) => name);
-    const promised = promisedMemoryBytes(manifest);
-    const key = JSON.stringify([files.map(({ path, sha256 }) => [path, sha256]), names, promised]);
-    if (passed.has(key)) return ok();
+    const promised = promisedMemory(manifest);
+    const key = JSON.stringify([files.map(({ path, sha256 }) => [path, sha256]), names, promised.bytes]);
+    if (passed.has(key)) return ok({ untried: null });
     const [model] = files;
     if (model === undefined) return refuse('manifest-malformed', 'no file is the model');
+    const generous = {
+      bytes: 2 * promised.bytes + trialMemoryBytes,
+      from: `twice ${promised.from}, with what a process needs,`,
+    };
     const outcome = await trial.run({
       files: files.map(({ path, sha256 }) => ({ path, localPath: pathOf(sha256) })),
       modelPath: model.path,
       inputs,
       outputs: names,
-      memoryBytesMax: 2 * promised + trialMemoryBytes,
-      timeoutMs: trialTimeoutMs,
+      memory: smallestBound(generous, bound),
+      timeoutMs: limits.modelTrialMs,
     });
     if (!outcome.ok) return outcome;
+    const { untried } = outcome.value;
+    // A runtime that is missing now may be there for the next push.
+    if (untried !== null) return ok({ untried });
     passed.add(key);
     for (const oldest of passed) {
       if (passed.size <= trialsRemembered) break;
       passed.delete(oldest);
     }
-    return ok();
+    return ok({ untried });
   };
 }
 
@@ -146,18 +167,18 @@ async function checkProfiles(manifest: Manifest, blobs: Blobs): Promise<Result<v
 }
 
 /**
- * Every file of the manifest by presence and size, the model by admission and, where there is a runtime, by a trial,
- * golden cases and profile by their schemas. Refusals: `blob-missing`, `blob-size-mismatch`, `body-too-large`, `manifest-malformed`,
- * the `model-…` codes, and those of the formats.
+ * Every file of the manifest by presence and size, golden cases and profile by their schemas, the model by admission and,
+ * where there is a runtime, by a trial: last, because that costs most. Refusals: `blob-missing`, `blob-size-mismatch`,
+ * `body-too-large`, `manifest-malformed`, the `model-…` codes, `interrupted`, and those of the formats.
  */
 export async function checkReleaseFiles(
   manifest: Manifest,
   blobs: Blobs,
-  trial: Trial | null,
-): Promise<Result<void>> {
-  for (const check of [checkPresence, checkModel, checkGolden, checkProfiles]) {
-    const checked = await check(manifest, blobs, trial);
+  terms: AdmissionTerms,
+): Promise<Result<Tried>> {
+  for (const check of [checkPresence, checkGolden, checkProfiles]) {
+    const checked = await check(manifest, blobs);
     if (!checked.ok) return checked;
   }
-  return ok();
+  return checkModel(manifest, blobs, terms);
 }

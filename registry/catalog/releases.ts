@@ -15,7 +15,7 @@ import { describeIssues } from '../../shared/wire/messages.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
-import { checkReleaseFiles, type Trial } from './admit.ts';
+import { type AdmissionTerms, checkReleaseFiles } from './admit.ts';
 import { barredBecause } from './barred.ts';
 import type { Blobs } from './blobs.ts';
 import { createPublisherSteps, type PublisherSteps, type SettledStep } from './publisher-steps.ts';
@@ -144,8 +144,8 @@ export function createReleases(parts: {
   store: RegistryStore;
   repository: CatalogueRepository;
   blobs: Blobs;
-  /** Absent where no model can be loaded here. */
-  trial?: Trial;
+  /** How models are judged. */
+  admission?: AdmissionTerms;
   clock: Clock;
   log: Log;
 }): Releases {
@@ -182,6 +182,7 @@ export function createReleases(parts: {
     manifest: Manifest,
     accepted: InspectedPush,
     entry: NewRelease['entry'],
+    untried: string | null,
   ): void {
     db.run(
       qb.insertInto('releases').values({
@@ -195,7 +196,7 @@ export function createReleases(parts: {
         total_bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
         signed_by: JSON.stringify(accepted.signedBy),
         admitted: 1,
-        reason: null,
+        reason: untried === null ? null : `not tried: ${untried}`,
         pushed_by: push.pushedBy,
         pushed_at_ms: clock.wall(),
         requires: entry.requires === null ? null : new TextDecoder().decode(canonicalJson(entry.requires)),
@@ -238,14 +239,17 @@ export function createReleases(parts: {
       const named = checkNamed(release, push.manifest, inspected.value.added);
       if (!named.ok) return named;
       const { entry } = named.value;
-      const files = await checkReleaseFiles(manifest.value, blobs, parts.trial ?? null);
+      const files = await checkReleaseFiles(manifest.value, blobs, parts.admission ?? {});
       if (!files.ok) return files;
+      const { untried } = files.value;
+      if (untried !== null)
+        log.emit('warn', 'release.untried', { releaseId: push.releaseId, detail: untried });
       const settled = await steps.settle(
         { ...push, namespace: release.namespace },
         {
           // Devices ask for the manifest by its digest, as for every other file.
           ready: () => blobs.put(sha256Hex(push.manifest), once(push.manifest)),
-          alongside: (db, final) => record(db, push, release, manifest.value, final, entry),
+          alongside: (db, final) => record(db, push, release, manifest.value, final, entry, untried),
         },
       );
       if (!settled.ok) return settled;

@@ -218,7 +218,7 @@ function addReading(models: Command): void {
               standing(one) || 'assignable',
               size(one.bytes),
               one.files.map((file) => file.path).join(' '),
-              one.admitted ? 'yes' : (one.reason ?? 'no'),
+              one.admitted ? (one.reason === null ? 'yes' : `yes, ${one.reason}`) : (one.reason ?? 'no'),
               one.digest.slice(0, 16),
               one.signedBy.map((id) => id.slice(0, 12)).join(' '),
             ]),

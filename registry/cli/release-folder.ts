@@ -12,7 +12,8 @@ import {
   type ReleaseName,
   releasePathPattern,
 } from '../../shared/kernel/releases.ts';
-import { admitModel, opsetMaxDefault, promisedMemoryBytes } from '../../shared/onnx/admission.ts';
+import { admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
+import { promisedMemory } from '../../shared/onnx/memory-bounds.ts';
 import { readModel } from '../../shared/onnx/model.ts';
 import { goldenDataFiles, parseGolden } from '../../shared/wire/golden.ts';
 import { type Manifest, manifestOverridesSchema, manifestSchema } from '../../shared/wire/manifest.ts';
@@ -144,22 +145,20 @@ export async function buildRelease(source: ReleaseSource): Promise<BuiltRelease>
 
   await add(model, basename(model), 'model');
   const parsedModel = unwrap(readModel(modelBytes));
-  const external = new Set<string>();
+  const external = new Map<string, number>();
   for (const name of new Set(parsedModel.externalData.map((part) => part.path))) {
     const localPath = beside(folder, name, 'external data');
-    if (statSync(localPath, { throwIfNoEntry: false })?.isFile() !== true) continue;
-    external.add(name);
+    const there = statSync(localPath, { throwIfNoEntry: false });
+    if (there?.isFile() !== true) continue;
+    external.set(name, there.size);
     await add(localPath, name, 'external-data');
   }
   const admitted = unwrap(
     admitModel(modelBytes, {
       excludeOutputs: overrides.excludeOutputs ?? [],
       externalFiles: external,
-      externalBytes: new Map(
-        files.flatMap(({ path, role, bytes }) => (role === 'external-data' ? [[path, bytes] as const] : [])),
-      ),
       opsetMax: opsetMaxDefault,
-      memoryBytesMax: promisedMemoryBytes(overrides),
+      memoryBounds: [promisedMemory(overrides)],
     }),
   );
 

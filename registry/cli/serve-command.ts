@@ -18,6 +18,7 @@ interface ServeFlags {
   advertiseMqtt?: string;
   httpCert?: string;
   httpKey?: string;
+  modelMemoryMax?: string;
   logLevel?: string;
 }
 
@@ -45,6 +46,12 @@ export function addServeCommand(program: Command): void {
     )
     .addOption(new Option('--http-cert <file>', 'certificate of the web API (PEM)').env('LEPTON_HTTP_CERT'))
     .addOption(new Option('--http-key <file>', 'its private key (PEM)').env('LEPTON_HTTP_KEY'))
+    .addOption(
+      new Option(
+        '--model-memory-max <MiB>',
+        'what the process of one model may take, whatever its manifest promises (default: 2048)',
+      ).env('LEPTON_MODEL_MEMORY_MAX'),
+    )
     .addOption(new Option('--log-level <level>', 'debug, info, warn or error (or LEPTON_LOG_LEVEL)'))
     .option('--json', 'for symmetry: the ready line is JSON anyway')
     .addHelpText(

@@ -8,6 +8,7 @@ import { openLog } from '../../shared/host/log.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
 import { namePattern } from '../../shared/kernel/releases.ts';
+import { parseMemory } from '../../shared/onnx/memory-bounds.ts';
 import { type ListenAddress, startRegistry } from '../registry.ts';
 
 export interface ServeOptions {
@@ -23,6 +24,8 @@ export interface ServeOptions {
   /** Files, PEM. Both or none. */
   httpCert?: string;
   httpKey?: string;
+  /** Mebibytes. */
+  modelMemoryMax?: string;
   logLevel: LogLevel;
   version: string;
 }
@@ -82,6 +85,9 @@ export async function runServe(options: ServeOptions): Promise<void> {
   const httpTls = tlsFiles(options);
   const advertiseHttp = advertised(options.advertiseHttp, '--advertise-http', ['http:', 'https:']);
   const advertiseMqtt = advertised(options.advertiseMqtt, '--advertise-mqtt', ['mqtts:']);
+  const { modelMemoryMax } = options;
+  const modelMemoryBytesMax =
+    modelMemoryMax === undefined ? undefined : parseMemory(modelMemoryMax, '--model-memory-max');
   const log = openLog({ level: options.logLevel });
 
   // Heard from the first moment: a signal during the start ends it as soon as it can be undone.
@@ -107,6 +113,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
       ...(advertiseHttp === undefined ? {} : { advertiseHttp }),
       ...(advertiseMqtt === undefined ? {} : { advertiseMqtt }),
       ...(httpTls === undefined ? {} : { httpTls }),
+      ...(modelMemoryBytesMax === undefined ? {} : { modelMemoryBytesMax }),
       version: options.version,
       clock: systemClock,
       entropy: systemEntropy,

@@ -2,73 +2,110 @@
 // can judge is judged by the runtime itself. Trusts: its parent for what to load and for its own end.
 // Must never: be imported; a model can end the process it runs in.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { setPriority } from 'node:os';
 import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import type { TrialOrder, TrialReport } from './model-trial.ts';
+import { loadFailureCode, oneLine } from '../onnx/runtime-words.ts';
+import { zeroInputs } from '../onnx/zeros.ts';
+import type { Datatype } from '../wire/manifest.ts';
+import { withLinks } from './linked-folder.ts';
+import { residentMemory } from './model-child.ts';
+import type { TrialOrder, TrialReply } from './model-trial.ts';
 
-// `require`, because importing a CommonJS package as a module loads a WebAssembly parser first.
-const ort = createRequire(import.meta.url)('onnxruntime-node') as typeof import('onnxruntime-node');
+type OnnxRuntime = typeof import('onnxruntime-node');
 
-const types: Record<string, [OrtTensor.Type, (count: number) => unknown]> = {
-  BOOL: ['bool', (count) => new Uint8Array(count)],
-  INT8: ['int8', (count) => new Int8Array(count)],
-  INT16: ['int16', (count) => new Int16Array(count)],
-  INT32: ['int32', (count) => new Int32Array(count)],
-  INT64: ['int64', (count) => new BigInt64Array(count)],
-  UINT8: ['uint8', (count) => new Uint8Array(count)],
-  UINT16: ['uint16', (count) => new Uint16Array(count)],
-  UINT32: ['uint32', (count) => new Uint32Array(count)],
-  UINT64: ['uint64', (count) => new BigUint64Array(count)],
-  FP16: ['float16', (count) => new Uint16Array(count)],
-  FP32: ['float32', (count) => new Float32Array(count)],
-  FP64: ['float64', (count) => new Float64Array(count)],
-  BYTES: ['string', (count) => Array<string>(count).fill('')],
+const pipe = 3;
+
+function reply(message: TrialReply): void {
+  const line = Buffer.from(`${JSON.stringify(message)}\n`);
+  for (let at = 0; at < line.length; ) at += writeSync(pipe, line, at);
+}
+
+/** Work for others goes first, and where memory runs out this process is the one to end. */
+function stepBack(): void {
+  try {
+    setPriority(5);
+    if (process.platform === 'linux') writeFileSync('/proc/self/oom_score_adj', '1000');
+  } catch (error) {
+    // A system that does not allow it: then without.
+    if (!(error instanceof Error)) throw error;
+  }
+}
+
+function openRuntime(): OnnxRuntime | null {
+  try {
+    // `require`, because importing a CommonJS package as a module loads a WebAssembly parser first.
+    return createRequire(import.meta.url)('onnxruntime-node') as OnnxRuntime;
+  } catch (error) {
+    // The first line: behind it come folders of this machine.
+    reply({
+      kind: 'no-runtime',
+      detail: oneLine(error instanceof Error ? error.message.split('\n')[0] : error),
+    });
+    return null;
+  }
+}
+
+const ortTypes: Record<Datatype, OrtTensor.Type> = {
+  BOOL: 'bool',
+  INT8: 'int8',
+  INT16: 'int16',
+  INT32: 'int32',
+  INT64: 'int64',
+  UINT8: 'uint8',
+  UINT16: 'uint16',
+  UINT32: 'uint32',
+  UINT64: 'uint64',
+  FP16: 'float16',
+  FP32: 'float32',
+  FP64: 'float64',
+  BYTES: 'string',
 };
 
-/** Larger inputs are not worth their memory: such a model is loaded and not run. */
-const elementsMax = 16 * 1024 * 1024;
-
-/** Null where an input would be too large, or the model takes none. */
-function zerosFor(inputs: TrialOrder['inputs']): Record<string, OrtTensor> | null {
-  const feeds: Record<string, OrtTensor> = {};
-  for (const { name, datatype, shape } of inputs) {
-    const fixed = shape.map((size) => (size < 0 ? 1 : size));
-    const count = fixed.reduce((a, b) => a * b, 1);
-    const type = types[datatype];
-    if (type === undefined || count > elementsMax) return null;
-    feeds[name] = new ort.Tensor(type[0], type[1](count) as OrtTensor.DataType, fixed) as OrtTensor;
+/** What the runtime says of zeros; null where they ran. */
+async function runOnce(
+  ort: OnnxRuntime,
+  session: InferenceSession,
+  order: TrialOrder,
+): Promise<string | null> {
+  const zeros = zeroInputs(order);
+  if (zeros === null) return 'not run: an input is too large';
+  try {
+    const feeds: Record<string, OrtTensor> = {};
+    for (const { name, datatype, shape, data } of zeros)
+      feeds[name] = new ort.Tensor(ortTypes[datatype], data as OrtTensor.DataType, shape) as OrtTensor;
+    await session.run(feeds, order.outputs);
+    return null;
+  } catch (error) {
+    return oneLine(error);
   }
-  return feeds;
 }
 
-const text = (error: unknown): string =>
-  (error instanceof Error ? error.message : String(error)).replace(/\s+/g, ' ').trim().slice(0, 600);
-
-async function tryModel(order: TrialOrder): Promise<TrialReport> {
+async function tryModel(ort: OnnxRuntime, order: TrialOrder): Promise<void> {
   let session: InferenceSession;
   try {
-    session = await ort.InferenceSession.create(order.modelPath, {
-      executionProviders: ['cpu'],
-      intraOpNumThreads: 1,
-      interOpNumThreads: 1,
-      logSeverityLevel: 3,
-    });
+    session = await withLinks(order.modelPath, order.linked, (path) =>
+      ort.InferenceSession.create(path, {
+        executionProviders: ['cpu'],
+        // Memory is what counts here, not speed.
+        intraOpNumThreads: 1,
+        interOpNumThreads: 1,
+        logSeverityLevel: 3,
+      }),
+    );
   } catch (error) {
-    return { loaded: false, detail: text(error) };
+    const detail = oneLine(error);
+    return reply({ kind: 'refused', code: loadFailureCode(detail), detail });
   }
-  const feeds = zerosFor(order.inputs);
-  if (feeds === null) return { loaded: true, detail: 'not run: its inputs are too large' };
-  try {
-    await session.run(feeds, order.outputs);
-    return { loaded: true, detail: null };
-  } catch (error) {
-    // Zeros of size one are no legal input for every model.
-    return { loaded: true, detail: `zeros: ${text(error)}` };
-  }
+  reply({ kind: 'loaded' });
+  const runFailure = await runOnce(ort, session, order);
+  reply({ kind: 'ran', runFailure, peakBytes: residentMemory('self')?.peakBytes ?? null });
 }
 
+stepBack();
 const order = JSON.parse(readFileSync(0, 'utf8')) as TrialOrder;
-const report = await tryModel(order);
-process.stdout.write(`${JSON.stringify(report)}\n`);
+const ort = openRuntime();
+if (ort !== null) await tryModel(ort, order);
+// Not by itself: what the model left in native code has nothing more to say.
 process.exit(0);

@@ -1,172 +1,242 @@
 // Why: a model is loaded and run once in a process of its own, under a limit of memory and of time, before anybody
-// depends on it. Trusts: nothing the process says beyond its form. Must never: load a model in this process, or leave
-// the other one or its folder behind.
+// depends on it. Trusts: nothing the process says before it is checked. Must never: load a model in this process, wait
+// for the other one without a deadline, or leave it or its folder behind.
 
-import { spawn } from 'node:child_process';
-import { copyFileSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
-import { dirname, extname, join } from 'node:path';
+import { extname } from 'node:path';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import type { Clock, ModelTrial, TrialModel } from '../kernel/ports.ts';
-import { ok, type Result, refuse } from '../kernel/result.ts';
+import { z } from 'zod';
+import { isErrorCode } from '../kernel/codes.ts';
+import { FleetError } from '../kernel/errors.ts';
+import { limits } from '../kernel/limits.ts';
+import type { Clock, ModelTrial, TrialModel, TrialReport } from '../kernel/ports.ts';
+import { ok, type Refusal, type Result, refuse } from '../kernel/result.ts';
+import { mebibytes } from '../onnx/memory-bounds.ts';
+import { oneLine, saysNoMemory } from '../onnx/runtime-words.ts';
 import type { TensorSignature } from '../wire/manifest.ts';
+import type { LinkedModel } from './linked-folder.ts';
+import { endWithUs, modelChildEnvironment, residentMemory } from './model-child.ts';
 
 export interface TrialOrder {
   modelPath: string;
+  /** Where files must stand beside it. */
+  linked: LinkedModel | null;
   inputs: TensorSignature[];
   outputs: string[];
 }
 
-export interface TrialReport {
-  loaded: boolean;
-  /** Why it was not loaded, or what a run on zeros said. */
-  detail: string | null;
-}
+/** What the process says, one JSON line each. */
+export type TrialReply =
+  | { kind: 'no-runtime'; detail: string }
+  | { kind: 'refused'; code: string; detail: string }
+  | { kind: 'loaded' }
+  | { kind: 'ran'; runFailure: string | null; peakBytes: number | null };
 
-/** Between two looks at the process's memory; a model fills a gigabyte in a quarter of a second. */
-const lookMs = 20;
+const replySchema: z.ZodType<TrialReply> = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('no-runtime'), detail: z.string() }),
+  z.object({ kind: z.literal('refused'), code: z.string(), detail: z.string() }),
+  z.object({ kind: z.literal('loaded') }),
+  z.object({
+    kind: z.literal('ran'),
+    runFailure: z.string().nullable(),
+    peakBytes: z.number().nonnegative().nullable(),
+  }),
+]);
+
+/** As the child that serves has them, so that both take alike. */
+const childFlags = ['--no-opt', '--no-maglev', '--no-expose-wasm', '--max-semi-space-size=1'];
 const stderrKeptBytes = 2_048;
-const stdoutBytesMax = 64 * 1024;
+/** All that it says is three lines. */
+const repliesBytesMax = 64 * 1024;
+const shell = '/bin/sh';
 
 /** Whether this machine has ONNX Runtime at all. */
 export function hasRuntime(): boolean {
   try {
     createRequire(import.meta.url).resolve('onnxruntime-node');
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    if (error instanceof Error) return false;
+    throw error;
   }
 }
 
-/** Nothing of this process's environment but where libraries are found: it may hold a token. */
-function bareEnvironment(): NodeJS.ProcessEnv {
-  const environment: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: '2' };
-  for (const name of ['LD_LIBRARY_PATH', 'DYLD_LIBRARY_PATH', 'SystemRoot']) {
-    const value = process.env[name];
-    if (value !== undefined) environment[name] = value;
-  }
-  return environment;
-}
-
-/** Resident bytes; null where there is no /proc, or no such process any more. */
-function residentBytes(pid: number): number | null {
-  try {
-    return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
-  } catch {
-    return null;
-  }
-}
-
-function layOut(folder: string, model: TrialModel): void {
-  for (const { path, localPath } of model.files) {
-    const to = join(folder, path);
-    mkdirSync(dirname(to), { recursive: true });
-    try {
-      linkSync(localPath, to);
-    } catch {
-      // Another file system, or one without hard links.
-      copyFileSync(localPath, to);
-    }
-  }
-}
-
-interface Ended {
-  stdout: string;
-  stderr: string;
-  how: string;
-  stopped: 'memory' | 'time' | null;
-  peakBytes: number;
-}
-
-function runChild(order: TrialOrder, model: TrialModel, clock: Clock): Promise<Ended> {
-  const entry = fileURLToPath(new URL(`./model-trial-child${extname(import.meta.url)}`, import.meta.url));
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--no-expose-wasm', entry], {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      env: bareEnvironment(),
-      windowsHide: true,
-    });
-    const ended: Ended = { stdout: '', stderr: '', how: '', stopped: null, peakBytes: 0 };
-    let over = false;
-    const finish = (how: string): void => {
-      if (over) return;
-      over = true;
-      resolve({ ...ended, how });
-    };
-    const stop = (why: 'memory' | 'time'): void => {
-      ended.stopped ??= why;
-      child.kill('SIGKILL');
-    };
-    child.stdout.setEncoding('utf8').on('data', (part: string) => {
-      ended.stdout = (ended.stdout + part).slice(0, stdoutBytesMax);
-    });
-    child.stderr.setEncoding('utf8').on('data', (part: string) => {
-      ended.stderr = (ended.stderr + part).slice(-stderrKeptBytes);
-    });
-    child.once('error', (error) => finish(error.message));
-    child.once('close', (code, signal) => finish(signal ?? `exit ${code}`));
-    // A process that died before it read its order says so by its end.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(JSON.stringify(order));
-    const watch = async (): Promise<void> => {
-      const endMs = clock.mono() + model.timeoutMs;
-      while (!over) {
-        await clock.timer(lookMs).done;
-        if (over) return;
-        const bytes = child.pid === undefined ? null : residentBytes(child.pid);
-        ended.peakBytes = Math.max(ended.peakBytes, bytes ?? 0);
-        if (bytes !== null && bytes > model.memoryBytesMax) stop('memory');
-        else if (clock.mono() >= endMs) stop('time');
-      }
-    };
-    void watch();
+/**
+ * Through a shell where there is one: no core file of a model that aborts, and a limit of processor time that also ends
+ * it where nobody is left to watch. Limits of the address space are no use: Node reserves far more than it takes.
+ */
+function spawnTrial(entry: string, timeoutMs: number): ChildProcess {
+  const args = [process.execPath, ...childFlags, entry];
+  const limited = `ulimit -c 0; ulimit -t ${Math.ceil(timeoutMs / 1_000) * 2 + 5}; exec "$@"`;
+  const [program = '', ...rest] = existsSync(shell) ? [shell, '-c', limited, 'trial', ...args] : args;
+  return spawn(program, rest, {
+    stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
+    env: modelChildEnvironment(),
+    // A Ctrl-C in the terminal is not meant for it.
+    detached: true,
+    windowsHide: true,
   });
 }
 
-function parseReport(stdout: string): TrialReport | null {
-  try {
-    const report = JSON.parse(stdout) as Partial<TrialReport> | null;
-    if (typeof report?.loaded !== 'boolean') return null;
-    return { loaded: report.loaded, detail: typeof report.detail === 'string' ? report.detail : null };
-  } catch {
-    return null;
+type Ending = 'memory' | 'time' | 'protocol' | 'stopped';
+
+interface Course {
+  phase: 'was loaded' | 'ran on zeros';
+  refusal: Refusal | null;
+  untried: string | null;
+  ran: { runFailure: string | null; peakBytes: number | null } | null;
+  /** Why we ended it. */
+  ending: Ending | null;
+  /** Its end, with the last line it wrote. */
+  exit: string;
+}
+
+function hear(course: Course, said: TrialReply): void {
+  if (said.kind === 'no-runtime') course.untried = `no ONNX Runtime here: ${oneLine(said.detail)}`;
+  else if (said.kind === 'loaded') course.phase = 'ran on zeros';
+  else if (said.kind === 'ran') course.ran = said;
+  else {
+    const code = isErrorCode(said.code) ? said.code : 'model-invalid';
+    course.refusal = { code, detail: oneLine(said.detail) };
   }
 }
 
-const mebibytes = (bytes: number): number => Math.round(bytes / 1_048_576);
+/** Hands each line on; false for the first that is none of ours, or one too many. */
+function eachLine(onReply: (said: TrialReply) => void): (chunk: string) => boolean {
+  let rest = '';
+  let bytes = 0;
+  return (chunk) => {
+    bytes += chunk.length;
+    if (bytes > repliesBytesMax) return false;
+    const lines = (rest + chunk).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      let said: unknown;
+      try {
+        said = JSON.parse(line);
+      } catch (error) {
+        if (error instanceof SyntaxError) return false;
+        throw error;
+      }
+      const parsed = replySchema.safeParse(said);
+      if (!parsed.success) return false;
+      onReply(parsed.data);
+    }
+    return true;
+  };
+}
 
-function verdict(ended: Ended, model: TrialModel): Result<void> {
-  if (ended.stopped === 'memory') {
-    const [peak, most] = [mebibytes(ended.peakBytes), mebibytes(model.memoryBytesMax)];
-    return refuse('model-memory-exceeded', `it took ${peak} MiB when it was tried; the limit is ${most} MiB`);
+function verdict(course: Course, { memory, timeoutMs }: TrialModel): Result<TrialReport> {
+  const { phase, refusal, untried, ran, ending, exit } = course;
+  const bound = `${memory.from} allows ${mebibytes(memory.bytes)}`;
+  if (ending === 'stopped') return refuse('interrupted', 'this program stops');
+  const words = refusal?.code === 'model-load-failed' ? refusal.detail : (ran?.runFailure ?? '');
+  if (ending === 'memory' || (ran?.peakBytes ?? 0) > memory.bytes || saysNoMemory(words))
+    return refuse('model-trial-memory', `it wanted more memory while it ${phase}; ${bound}`);
+  if (refusal !== null) return { ok: false, refusal };
+  if (untried !== null || ran !== null)
+    return ok({ untried, runFailure: ran?.runFailure ?? null, peakBytes: ran?.peakBytes ?? null });
+  if (ending === 'time')
+    return refuse('model-trial-timeout', `it was not done within ${timeoutMs} ms; it ${phase} then`);
+  // Nobody here sent it: a system that runs out of memory ends the largest.
+  if (ending === null && exit.startsWith('SIGKILL'))
+    return refuse('model-trial-memory', `the system ended its process while it ${phase}; ${bound}`);
+  const how =
+    ending === 'protocol' ? 'its process said what none of ours says' : `its process ended (${exit})`;
+  return refuse('model-trial-crashed', `${how} while it ${phase}`);
+}
+
+/** Without /proc memory is judged at the end only. Fault: `internal` where no process can be started. */
+async function runChild(
+  clock: Clock,
+  entry: string,
+  order: TrialOrder,
+  model: TrialModel,
+  signal: AbortSignal,
+): Promise<Result<TrialReport>> {
+  const child = spawnTrial(entry, model.timeoutMs);
+  endWithUs(child);
+  const course: Course = {
+    ...{ phase: 'was loaded', refusal: null, untried: null, ran: null, ending: null, exit: '' },
+  };
+  let gone = false;
+  const end = (why: Ending): void => {
+    if (gone || course.ending !== null) return;
+    course.ending = why;
+    child.kill('SIGKILL');
+  };
+  const { pid } = child;
+  const watch = async (): Promise<void> => {
+    const endMs = clock.mono() + model.timeoutMs;
+    while (!gone && pid !== undefined && course.ending === null) {
+      // The peak: what came and went between two looks counts as well.
+      if ((residentMemory(pid)?.peakBytes ?? 0) > model.memory.bytes) end('memory');
+      else if (clock.mono() >= endMs) end('time');
+      else await clock.timer(limits.loadLookMs).done;
+    }
+  };
+  const onAbort = (): void => end('stopped');
+  signal.addEventListener('abort', onAbort, { once: true });
+
+  let stderrTail = '';
+  const [stdin, , stderr, pipe] = child.stdio;
+  const lines = eachLine((said) => hear(course, said));
+  (pipe as Readable | null)?.setEncoding('utf8').on('data', (chunk: string) => {
+    if (course.ending === null && !lines(chunk)) end('protocol');
+  });
+  stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderrTail = (stderrTail + text).slice(-stderrKeptBytes);
+  });
+  // EPIPE of one that ended before it read its order: its end says why.
+  stdin?.on('error', (error) => {
+    stderrTail += error.message;
+  });
+  stdin?.end(JSON.stringify(order));
+
+  const watching = watch();
+  try {
+    course.exit = await new Promise<string>((resolve, reject) => {
+      child.once('error', (cause) =>
+        reject(new FleetError('internal', `no process for a trial: ${cause.message}`, { cause })),
+      );
+      child.once('close', (code, by) => resolve(by ?? `exit ${code}`));
+    });
+    const lastLine = oneLine(stderrTail.trim().split('\n').at(-1) ?? '');
+    if (lastLine !== '') course.exit += `: ${lastLine}`;
+    return verdict(course, model);
+  } finally {
+    gone = true;
+    signal.removeEventListener('abort', onAbort);
+    await watching;
   }
-  if (ended.stopped === 'time')
-    return refuse('model-load-failed', `it was not loaded and run within ${model.timeoutMs} ms`);
-  const report = parseReport(ended.stdout);
-  if (report === null) {
-    const last = ended.stderr.trim().split('\n').at(-1) ?? '';
-    return refuse('model-crashed', `its process ended when it was tried (${ended.how}) ${last}`.trim());
-  }
-  return report.loaded ? ok() : refuse('model-invalid', report.detail ?? 'not loaded');
+}
+
+export interface ModelTrialOptions {
+  /** Absolute; folders in which files stand beside their model are made in it, on the files' own disk. */
+  workFolder: string;
+  /** Another program in the child's place. */
+  entry?: URL;
 }
 
 /** One trial after the other: two at once would need the memory of both. */
-export function createModelTrial(clock: Clock): ModelTrial {
+export function createModelTrial(clock: Clock, options: ModelTrialOptions): ModelTrial {
+  const entry = options.entry ?? new URL(`./model-trial-child${extname(import.meta.url)}`, import.meta.url);
+  const stopping = new AbortController();
   let tail: Promise<unknown> = Promise.resolve();
-  const one = async (model: TrialModel): Promise<Result<void>> => {
-    const folder = mkdtempSync(join(tmpdir(), 'lepton-trial-'));
-    try {
-      layOut(folder, model);
-      const order = {
-        modelPath: join(folder, model.modelPath),
-        inputs: model.inputs,
-        outputs: model.outputs,
-      };
-      return verdict(await runChild(order, model, clock), model);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
+
+  const one = async (model: TrialModel): Promise<Result<TrialReport>> => {
+    if (stopping.signal.aborted) return refuse('interrupted', 'this program stops');
+    const file = model.files.find(({ path }) => path === model.modelPath);
+    if (file === undefined) throw new FleetError('internal', `a trial without its file ${model.modelPath}`);
+    const files = model.files.map(({ path, localPath }) => ({ path, from: localPath }));
+    const linked =
+      files.length === 1 ? null : { workFolder: options.workFolder, modelPath: model.modelPath, files };
+    const { inputs, outputs } = model;
+    const order = { modelPath: file.localPath, linked, inputs, outputs };
+    return runChild(clock, fileURLToPath(entry), order, model, stopping.signal);
   };
   return {
     run: (model) => {
@@ -174,5 +244,6 @@ export function createModelTrial(clock: Clock): ModelTrial {
       tail = turn.catch(() => undefined);
       return turn;
     },
+    stop: () => stopping.abort(),
   };
 }

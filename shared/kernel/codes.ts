@@ -150,7 +150,22 @@ export const codes = {
   'model-memory-estimate': row(
     422,
     'never',
-    'say in the manifest what it needs (requires.memoryMiB), or export a smaller model',
+    'say in the manifest what it needs (requires.memoryMiB), raise the bound in the detail, or use a smaller model',
+  ),
+  'model-trial-memory': row(
+    422,
+    'never',
+    'say in the manifest what it needs (requires.memoryMiB), raise the bound in the detail, or use a smaller model',
+  ),
+  'model-trial-crashed': row(
+    422,
+    'never',
+    'the model ended the process that tried it; see the detail, and export it otherwise',
+  ),
+  'model-trial-timeout': row(
+    422,
+    'never',
+    'the model did not load and run once in time; use a smaller model, or export it otherwise',
   ),
   'model-memory-exceeded': row(
     503,

@@ -81,6 +81,7 @@ export type LogEvent =
   | 'presence.changed'
   | 'metadata.signed'
   | 'release.accepted'
+  | 'release.untried'
   | 'publisher.step.accepted'
   | 'publisher.step.waiting'
   | 'rollout.transition'

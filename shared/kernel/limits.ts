@@ -57,6 +57,12 @@ export const limits = {
   sequencesMax: 256,
   sequenceIdleMs: 600_000,
   childStartMs: 60_000,
+  /** Between two looks at the memory of a process that loads a model: it fills a gigabyte in half a second. */
+  loadLookMs: 20,
+  /** A trial at the registry: loading and one run. */
+  modelTrialMs: 60_000,
+  /** What a model may take at a registry whose operator names no bound, whatever its manifest promises. */
+  modelMemoryBytesMax: 2_048 * MiB,
   /** A run beyond this no longer keeps other models from theirs; the system's scheduler shares the cores then. */
   inferTurnMs: 1_000,
   /** Between two looks at the resident memory of the children: a read of 20 µs for each. */

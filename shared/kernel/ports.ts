@@ -4,6 +4,7 @@
 // Every call that is durable, visible to others or slow returns a promise: that await is where the
 // simulator may cut the power or let another party go first.
 
+import type { MemoryBound } from '../onnx/memory-bounds.ts';
 import type { TensorSignature } from '../wire/manifest.ts';
 import type { LogEvent } from './events.ts';
 import type { ReleaseFile } from './releases.ts';
@@ -164,6 +165,8 @@ export interface LoadableRelease {
   /** SHA-256 of the manifest, hex: the identity of the release's bytes. */
   manifestSha256: string;
   files: (ReleaseFile & { diskPath: string })[];
+  /** It served on this device before: no estimate is held against it. */
+  proven?: boolean;
 }
 
 /** Loads, probes and switches models. Implemented by the inference host; a stub in the simulator. */
@@ -190,22 +193,34 @@ export interface Runtime {
 
 /** A model with the files it needs, to be loaded and run on zeros in a throw-away process. */
 export interface TrialModel {
-  /** Of the release, with where each lies now. */
+  /** Of the release, with where each lies now (absolute). */
   files: { path: string; localPath: string }[];
+  /** The one of them that is the model. */
   modelPath: string;
   inputs: TensorSignature[];
   /** Outputs to fetch: not the excluded ones. */
   outputs: string[];
-  memoryBytesMax: number;
+  /** What its process may take, and who says so. */
+  memory: MemoryBound;
   timeoutMs: number;
+}
+
+export interface TrialReport {
+  /** Why it could not be loaded here, which says nothing about the model: there is no runtime. Null where it was. */
+  untried: string | null;
+  /** What the runtime said of zeros; null where they ran. Zeros are no legal input for every model. */
+  runFailure: string | null;
+  peakBytes: number | null;
 }
 
 export interface ModelTrial {
   /**
-   * Refusals: `model-invalid` (the runtime does not take it), `model-crashed` (it ended its process),
-   * `model-memory-exceeded`, `model-load-failed` (not in time).
+   * Refusals: `model-invalid` (the runtime does not take it), `model-load-failed` (this machine could not),
+   * `model-trial-crashed` (it ended its process), `model-trial-memory`, `model-trial-timeout`, `interrupted`.
    */
-  run(model: TrialModel): Promise<Result<void>>;
+  run(model: TrialModel): Promise<Result<TrialReport>>;
+  /** Ends the trial under way and refuses those to come, with `interrupted`. */
+  stop(): void;
 }
 
 /** Raw DEFLATE (RFC 1951) off the event loop. */

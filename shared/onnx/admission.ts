@@ -5,8 +5,11 @@
 
 import { ok, type Result, refuse } from '../kernel/result.ts';
 import type { Datatype, TensorSignature } from '../wire/manifest.ts';
+import { ownBytes } from './memory.ts';
+import { type MemoryBound, mebibytes, smallestBound } from './memory-bounds.ts';
 import { type OnnxModel, readModel } from './model.ts';
 import type { OnnxValue } from './signature.ts';
+import { bitsOf, bytesOf } from './tensor.ts';
 
 /** Newest opset of the default domain that ONNX Runtime 1.30 runs (it refuses 27: "under development"). */
 export const opsetMaxDefault = 26;
@@ -21,25 +24,11 @@ const irVersionMax = 13;
 export interface AdmissionRules {
   /** Outputs that are never fetched (manifest `excludeOutputs`). */
   excludeOutputs: readonly string[];
-  /** Paths of external data files that are there, relative to the model file. */
-  externalFiles: ReadonlySet<string>;
+  /** External data files that are there with their bytes, by their path relative to the model file. */
+  externalFiles: ReadonlyMap<string, number>;
   opsetMax: number;
-  /** Bytes of external data files by path; absent: their lengths are not looked at. */
-  externalBytes?: ReadonlyMap<string, number>;
-  /** What its estimate may come to; absent: anything. */
-  memoryBytesMax?: number;
-}
-
-const bytesPerMiB = 1024 * 1024;
-/** What a model may take that says nothing: devices are small, and what is larger should say so. */
-const memoryMiBDefault = 512;
-
-/** What the manifest promises that the model needs, bytes. */
-export function promisedMemoryBytes(manifest: {
-  requires?: { memoryMiB?: number | undefined } | undefined;
-  limits?: { memoryMiB?: number | undefined } | undefined;
-}): number {
-  return (manifest.requires?.memoryMiB ?? manifest.limits?.memoryMiB ?? memoryMiBDefault) * bytesPerMiB;
+  /** What it may take in memory, each with who says so; the smallest counts. */
+  memoryBounds: readonly MemoryBound[];
 }
 
 export interface Admitted {
@@ -48,7 +37,7 @@ export interface Admitted {
   outputs: TensorSignature[];
   /** Opset of the default domain; 1 where the model uses none of it. */
   opset: number;
-  /** Lower bound: constants, generated constants, inputs and outputs once. Activations come on top. */
+  /** Lower bound: constants of the file and those worked out from them, and the largest values of a run. */
   memoryBytesEstimate: number;
 }
 
@@ -91,35 +80,48 @@ export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Adm
   if (!opset.ok) return opset;
   const operators = checkOperators(model);
   if (!operators.ok) return operators;
-  const external = checkExternalData(model, rules);
+  const external = checkExternalData(model, rules.externalFiles);
   if (!external.ok) return external;
   const outputs = admitOutputs(model, rules.excludeOutputs);
   if (!outputs.ok) return outputs;
   const inputs = admitInputs(model);
   if (!inputs.ok) return inputs;
-  const memoryBytesEstimate =
+  const memoryBytesEstimate = Math.min(
     model.initializerBytes +
-    model.generatedBytes +
-    signatureBytes(inputs.value) +
-    signatureBytes(outputs.value);
-  if (rules.memoryBytesMax !== undefined && memoryBytesEstimate > rules.memoryBytesMax) {
-    const [needs, may] = [memoryBytesEstimate, rules.memoryBytesMax].map((bytes) =>
-      Math.ceil(bytes / bytesPerMiB),
-    );
-    return refuse('model-memory-estimate', `its tensors alone take ${needs} MiB; it may take ${may} MiB`);
-  }
+      Math.max(ownBytes(model.memory), signatureBytes(model.inputs) + signatureBytes(model.outputs)),
+    Number.MAX_SAFE_INTEGER,
+  );
+  const memory = checkMemory(memoryBytesEstimate, rules.memoryBounds);
+  if (!memory.ok) return memory;
   return ok({ inputs: inputs.value, outputs: outputs.value, opset: opset.value, memoryBytesEstimate });
 }
 
-function checkExternalData(model: OnnxModel, rules: AdmissionRules): Result<void> {
-  for (const { path, offset, length } of model.externalData) {
-    const named = JSON.stringify(path);
-    if (!rules.externalFiles.has(path))
-      return refuse('model-external-data-missing', `the tensors in ${named} are not in the release`);
-    const bytes = rules.externalBytes?.get(path);
-    const end = offset + (length ?? 0);
-    if (bytes !== undefined && end > bytes)
-      return refuse('model-external-data-missing', `${named} has ${bytes} bytes, a tensor ends at ${end}`);
+function checkMemory(bytes: number, bounds: readonly MemoryBound[]): Result<void> {
+  const [first, ...others] = bounds;
+  if (first === undefined) return ok();
+  const bound = smallestBound(first, ...others);
+  if (bytes <= bound.bytes) return ok();
+  return refuse(
+    'model-memory-estimate',
+    `its tensors take at least ${mebibytes(bytes)}; ${bound.from} is ${mebibytes(bound.bytes)}`,
+  );
+}
+
+function checkExternalData(model: OnnxModel, files: ReadonlyMap<string, number>): Result<void> {
+  for (const { path, offset, length, bytes } of model.externalData) {
+    const there = files.get(path);
+    const name = JSON.stringify(path);
+    if (there === undefined)
+      return refuse('model-external-data-missing', `the tensors in ${name} are not in the release`);
+    if (length !== null && length !== bytes)
+      return refuse('model-invalid', `a tensor of ${bytes} bytes has ${length} bytes in ${name}`);
+    if (offset + bytes > there) {
+      const lfs = there < 1_024 && there > 0 ? '; is it a Git LFS pointer?' : '';
+      return refuse(
+        'model-external-data-missing',
+        `a tensor ends at byte ${offset + bytes} of ${name}, which has ${there}${lfs}`,
+      );
+    }
   }
   return ok();
 }
@@ -174,6 +176,7 @@ function admitOutputs(model: OnnxModel, excludeOutputs: readonly string[]): Resu
     }
     const datatype = datatypeOf.get(output.elemType);
     if (datatype === undefined) return unsupported('output', output);
+    if (!fitsSignature(output)) return unsupported('output', output);
     outputs.push({ name: output.name, datatype, shape: signatureShape(output) });
   }
   if (outputs.length === 0) return refuse('model-invalid', 'the model has no output that can be fetched');
@@ -185,12 +188,25 @@ function admitInputs(model: OnnxModel): Result<TensorSignature[]> {
   for (const input of model.inputs) {
     const datatype = datatypeOf.get(input.elemType);
     if (input.kind !== 'tensor' || datatype === undefined) return unsupported('input', input);
+    if (!fitsSignature(input)) return unsupported('input', input);
     inputs.push({ name: input.name, datatype, shape: signatureShape(input) });
   }
   return uniqueNames(inputs);
 }
 
+/** Bounds of the manifest's schema. */
+function fitsSignature(value: OnnxValue): boolean {
+  return value.name.length <= 512 && (value.shape ?? []).length <= 16;
+}
+
 function unsupported(what: 'input' | 'output', value: OnnxValue): Result<never> {
+  if (!fitsSignature(value)) {
+    const rank = value.shape?.length ?? 0;
+    return refuse(
+      'model-type-unsupported',
+      `the ${what} ${value.name.slice(0, 80)} has ${rank} dimensions and a name of ${value.name.length} characters`,
+    );
+  }
   const type = value.kind === 'tensor' ? `a tensor of ONNX type ${value.elemType}` : `of kind ${value.kind}`;
   return refuse('model-type-unsupported', `the ${what} ${value.name} is ${type}`);
 }
@@ -209,17 +225,14 @@ function signatureShape(value: OnnxValue): number[] {
 }
 
 /** Bytes of tensors whose free dimensions are taken as 1. */
-function signatureBytes(signatures: readonly TensorSignature[]): number {
-  const widths: Partial<Record<Datatype, number>> = {
-    FP32: 4,
-    INT32: 4,
-    UINT32: 4,
-    FP64: 8,
-    INT64: 8,
-    UINT64: 8,
-  };
-  return signatures.reduce((sum, { datatype, shape }) => {
-    const elements = shape.reduce((product, size) => product * Math.max(size, 1), 1);
-    return sum + elements * (widths[datatype] ?? 2);
-  }, 0);
+function signatureBytes(values: readonly OnnxValue[]): number {
+  return values.reduce(
+    (sum, { elemType, shape }) =>
+      sum +
+      bytesOf(
+        (shape ?? []).map((size) => Math.max(size, 1)),
+        bitsOf(elemType),
+      ),
+    0,
+  );
 }

@@ -12,17 +12,42 @@ const encoder = new TextEncoder();
 export const wireTypes = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
 
 /**
+ * Messages, texts and numbers that one file may make us keep: each takes two bytes of a file and up to a hundred of
+ * memory. A graph of ten thousand nodes has a tenth of that.
+ */
+const partsMax = 1_000_000;
+/** One text: a name, an operator, a value of the metadata. */
+const textBytesMax = 1024 * 1024;
+
+/** What is left of a file's parts; shared by the readers of one file. */
+export interface PartsLeft {
+  parts: number;
+}
+
+/**
  * Walks the fields of one message: `while (reader.next())` then read or `skip()` the field.
- * Sub-messages and bytes are views of the same memory.
+ * Sub-messages and bytes are views of the same memory. What is skipped costs nothing but time.
  */
 export class ProtobufReader {
   readonly #bytes: Uint8Array;
+  readonly #left: PartsLeft;
   #at = 0;
   field = 0;
   wireType = 0;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, left: PartsLeft = { parts: partsMax }) {
     this.#bytes = bytes;
+    this.#left = left;
+  }
+
+  /** A reader of bytes that this one gave out, on the account of the same file. */
+  inner(bytes: Uint8Array): ProtobufReader {
+    this.#take();
+    return new ProtobufReader(bytes, this.#left);
+  }
+
+  #take(): void {
+    if (--this.#left.parts < 0) throw new ProtobufFault('it has too many parts');
   }
 
   /** Steps to the next field; false at the end of the message. */
@@ -70,13 +95,31 @@ export class ProtobufReader {
     return safeInt(this.#varint());
   }
 
+  /** A varint field as it stands there, unsigned. */
+  varint(): bigint {
+    this.#expect(wireTypes.varint);
+    return this.#varint();
+  }
+
+  /** A fixed-size field: its bytes. */
+  fixed(length: 4 | 8): Uint8Array {
+    this.#expect(length === 4 ? wireTypes.fixed32 : wireTypes.fixed64);
+    const start = this.#at;
+    this.#fixed(length);
+    return this.#bytes.subarray(start, this.#at);
+  }
+
   /** A `repeated int64` field: one element, or all of them where they are packed. */
   ints(into: number[]): void {
     if (this.wireType === wireTypes.varint) {
+      this.#take();
       into.push(this.int());
       return;
     }
-    for (const value of this.packed()) into.push(safeInt(value));
+    for (const value of this.packed()) {
+      this.#take();
+      into.push(safeInt(value));
+    }
   }
 
   /** The elements of a packed `repeated int64` field, as unsigned 64-bit numbers. */
@@ -97,11 +140,18 @@ export class ProtobufReader {
   }
 
   message(): ProtobufReader {
-    return new ProtobufReader(this.bytes());
+    return this.inner(this.bytes());
   }
 
   string(): string {
-    const bytes = this.bytes();
+    return this.text(this.bytes());
+  }
+
+  /** The text in bytes that this reader gave out. */
+  text(bytes: Uint8Array): string {
+    this.#take();
+    if (bytes.length > textBytesMax)
+      throw new ProtobufFault(`field ${this.field} is a text of ${bytes.length} bytes`);
     try {
       return decoder.decode(bytes);
     } catch (error) {

@@ -1,8 +1,9 @@
 // Why: the declared type of a graph's input or output, as ONNX writes it.
 // Trusts: nothing; a missing or strange type is `unknown`, for admission to judge.
-// Must never: guess a type or a dimension that is not written there.
+// Must never: guess a type or a dimension that is not written there, or read another one than the runtime reads.
 
-import type { ProtobufReader } from './protobuf.ts';
+import { ProtobufFault, type ProtobufReader } from './protobuf.ts';
+import { dimensionsMax } from './tensor.ts';
 
 export type OnnxKind = 'tensor' | 'sequence' | 'map' | 'optional' | 'sparse' | 'opaque' | 'unknown';
 
@@ -18,10 +19,15 @@ export interface OnnxValue {
 /** ValueInfoProto: name 1, type 2. */
 export function readValue(reader: ProtobufReader): OnnxValue {
   const value: OnnxValue = { name: '', kind: 'unknown', elemType: 0, shape: null };
+  let typed = false;
   while (reader.next()) {
     if (reader.field === 1) value.name = reader.string();
-    else if (reader.field === 2) readType(reader.message(), value);
-    else reader.skip();
+    else if (reader.field === 2) {
+      // The runtime's reader would merge two types into one that neither of them says.
+      if (typed) throw new ProtobufFault('a value with two types');
+      typed = true;
+      readType(reader.message(), value);
+    } else reader.skip();
   }
   return value;
 }
@@ -39,6 +45,7 @@ const kinds = new Map<number, OnnxKind>([
 function readType(reader: ProtobufReader, value: OnnxValue): void {
   while (reader.next()) {
     const kind = kinds.get(reader.field);
+    if (kind !== undefined && value.kind !== 'unknown') throw new ProtobufFault('a value with two types');
     if (kind !== undefined) value.kind = kind;
     if (kind === 'tensor') readTensorType(reader.message(), value);
     else reader.skip();
@@ -49,7 +56,8 @@ function readType(reader: ProtobufReader, value: OnnxValue): void {
 function readTensorType(reader: ProtobufReader, value: OnnxValue): void {
   while (reader.next()) {
     if (reader.field === 1) value.elemType = reader.int();
-    else if (reader.field === 2) value.shape = readShape(reader.message());
+    else if (reader.field === 2 && value.shape === null) value.shape = readShape(reader.message());
+    else if (reader.field === 2) throw new ProtobufFault('a value with two shapes');
     else reader.skip();
   }
 }
@@ -70,6 +78,8 @@ function readShape(reader: ProtobufReader): number[] {
     }
     // Some exporters write 0 or a negative number for a free dimension; an input of size 0 makes no sense.
     shape.push(size > 0 ? size : -1);
+    if (shape.length > dimensionsMax)
+      throw new ProtobufFault(`a value of more than ${dimensionsMax} dimensions`);
   }
   return shape;
 }

@@ -150,6 +150,9 @@ describe('bad input to lepton', () => {
   });
 
   test('bad flags', async () => {
+    const serve = ['serve', '--data', place.path('none'), '--region', 'eu', '--model-memory-max'];
+    await refused([...serve, 'much'], 'config-invalid', 2);
+    await refused([...serve, '0'], 'config-invalid', 2);
     await refused(['devices', 'list', '--colour'], 'config-invalid', 2);
     await refused(['frobnicate'], 'config-invalid', 2);
     await refused(['claims', 'create', '--ttl', 'soon', '--out', place.path('c.json')], 'config-invalid', 2);

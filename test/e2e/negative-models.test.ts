@@ -16,11 +16,12 @@ import { unwrap } from '../../shared/kernel/errors.ts';
 import { identityModel, once, preparePush } from '../registry-core/support.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
-import { checkCase, makeClaim, rollOut, showDevice } from '../support/fleet.ts';
+import { checkCase, makeClaim, rollOut, showDevice, startRollout } from '../support/fleet.ts';
 import {
   type LeptonRunner,
   startTestAgent,
   type TestAgent,
+  until,
   type Workplace,
   workplace,
 } from '../support/processes.ts';
@@ -138,6 +139,20 @@ describe('negative models', { skip: dataMissing }, () => {
         assert.ok(told?.reason?.startsWith(`${code}: `), `${file}: ${told?.reason}`);
         const [shown] = (await showDevice({ lepton }, agent.id)).models;
         assert.equal(shown?.active, 'neg/guard@1.0.0', file);
+      }
+      // A rollout that only pauses leaves the device with what it refused: an operator sees there what and why.
+      for (const [index, [file, code]] of negatives.entries()) {
+        const releaseId = `neg/guard@2.${index}.0`;
+        const id = await startRollout(place, { lepton }, releaseId, { onGateFailure: 'pause' });
+        const shown = await until(`devices show names ${code}`, async () => {
+          const [model] = (await showDevice({ lepton }, agent.id)).models;
+          return model?.reason?.code === code ? model : null;
+        });
+        assert.ok((shown.reason?.detail ?? '').length > 10, file);
+        assert.equal(shown.active, 'neg/guard@1.0.0', file);
+        const printed = (await lepton(['devices', 'show', agent.id])).stdout;
+        assert.ok(printed.includes(code), printed);
+        await lepton(['rollout', 'abort', id, '--revert']);
       }
     } finally {
       asking = false;

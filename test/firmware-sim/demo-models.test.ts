@@ -93,7 +93,14 @@ test('release 2 is better than release 1, and 3 worse than chance would be', () 
 
 test('all three have one signature and are admitted: the fault of the third is silent', () => {
   const [first, ...others] = releases.map(({ model }) =>
-    unwrap(admitModel(model, { excludeOutputs: [], externalFiles: new Set(), opsetMax: opsetMaxDefault })),
+    unwrap(
+      admitModel(model, {
+        excludeOutputs: [],
+        externalFiles: new Map(),
+        opsetMax: opsetMaxDefault,
+        memoryBounds: [],
+      }),
+    ),
   );
   for (const other of others)
     assert.deepEqual([other.inputs, other.outputs], [first?.inputs, first?.outputs]);

@@ -7,6 +7,7 @@ import type { InferCall, InferenceHostOptions } from '../../agent/inference/host
 import { systemClock } from '../../shared/host/clock.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
+import { dataFolder, dataMissing } from '../support/data.ts';
 import { dies, forever, grows, loops, noTrap, row, rowByRow, times, whole } from './made.ts';
 import { openStage, type Stage } from './staging.ts';
 
@@ -142,6 +143,25 @@ describe('memory', () => {
     const [event] = stage.events.filter((one) => one.event === 'inference.child.over-memory');
     assert.ok((event?.fields['rssBytes'] as number) > limit * MiB);
     assert.deepEqual(modelOf(stage, 'greedy').restarts, { crashed: 0, recycled: 0, stuck: 0, overMemory: 1 });
+  });
+
+  test('over its limit while it loads it is ended as soon as it is over, and what serves answers on', {
+    skip: dataMissing,
+  }, async () => {
+    // A look in a second would come too late for a model that takes a gigabyte in half of one: it would be loaded.
+    const stage = stageFor({ deviceBytes: 600 * MiB });
+    await stage.serve('quiet', rowByRow());
+    const path = dataFolder('negative', 'ram-blowup_light_vgg19.onnx');
+    const loading = stage.host.load(stage.stage('greedy', path, { requires: { memoryMiB: 4_000 } }));
+    let settled = false;
+    void loading.finally(() => {
+      settled = true;
+    });
+    while (!settled) assert.equal(await ask(stage, 'quiet', row(1, 2)), 'answered');
+    const outcome = await loading;
+    assert.equal(outcome.ok ? 'loaded' : outcome.refusal.code, 'model-memory-exceeded');
+    assert.match(outcome.ok ? '' : outcome.refusal.detail, /300 MiB are allowed/);
+    assert.equal(count(stage, 'inference.activated'), 1);
   });
 
   test('grown over its budget it is replaced under load: no request is lost, the old one ends', async () => {

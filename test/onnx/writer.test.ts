@@ -127,7 +127,12 @@ test('the reader and admission read back what was declared', () => {
   assert.deepEqual(model.metadata, new Map([['classes', 'no,yes']]));
   assert.equal(model.initializerBytes, 4 * (6 + 3 + 6 + 2));
   const admitted = unwrap(
-    admitModel(bytes, { excludeOutputs: [], externalFiles: new Set(), opsetMax: opsetMaxDefault }),
+    admitModel(bytes, {
+      excludeOutputs: [],
+      externalFiles: new Map(),
+      opsetMax: opsetMaxDefault,
+      memoryBounds: [],
+    }),
   );
   assert.deepEqual(admitted.inputs, [{ name: 'x', datatype: 'FP32', shape: [-1, 2] }]);
   assert.deepEqual(admitted.outputs, [{ name: 'p', datatype: 'FP32', shape: [-1, 2] }]);

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import type { AdmissionTerms } from '../../registry/catalog/admit.ts';
 import { type Blobs, openBlobs } from '../../registry/catalog/blobs.ts';
 import { createReleases, type Releases } from '../../registry/catalog/releases.ts';
 import { type Keyring, openKeyring } from '../../registry/signing/keys.ts';
@@ -104,6 +105,8 @@ export interface BenchOptions {
   /** Everything is kept there, the database too; absent: a folder that goes away, the database in memory. */
   folder?: string;
   clock?: TurnedClock;
+  /** How pushed models are judged; blobs lie in this folder. Absent: they are only read. */
+  admission?: (blobFolder: string) => AdmissionTerms;
   /** Names what is drawn by chance: two registries on one folder, one after the other, draw differently. */
   chance?: string;
 }
@@ -138,7 +141,10 @@ export async function bench(t: TestContext, options: BenchOptions = {}): Promise
     keyring,
     repository,
     blobs,
-    releases: createReleases({ store, repository, blobs, clock, log }),
+    releases: createReleases({
+      ...{ store, repository, blobs, clock, log },
+      admission: options.admission?.(join(folder, 'blobs')) ?? {},
+    }),
   };
 }
 

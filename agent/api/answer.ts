@@ -20,6 +20,8 @@ export interface Answer {
 export interface RouteParts {
   inference: InferenceHost;
   sequences: Sequences;
+  /** Streams over HTTP that are open now. */
+  streams: { open: number };
   status: () => Promise<AgentStatus>;
   /** What `GET /v2` says of this server. */
   server: { name: string; version: string; extensions: readonly string[] };

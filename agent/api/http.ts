@@ -134,6 +134,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const parts: RouteParts = {
     inference,
     sequences: createSequences(inference, clock),
+    streams: { open: 0 },
     status: options.status,
     server: {
       name: options.serverName ?? serverNameDefault,

@@ -11,8 +11,6 @@ import type { Answer, RouteParts } from './answer.ts';
 import { findModel } from './infer-route.ts';
 import { createLineReader, createRawReader, faultLine, type SampleReader, stepLine } from './samples.ts';
 
-let open = 0;
-
 /** Resolves when the socket takes more, or is gone. */
 function drained(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
@@ -94,12 +92,14 @@ export async function streamRoute(
   if (!model.ok) return model;
   if ((request.headers['content-encoding'] ?? 'identity') !== 'identity')
     return refuse('infer-unsupported', 'a packed stream');
-  if (open >= limits.streamsMax) return refuse('infer-queue-full', `${open} streams are open`);
+  const { streams } = parts;
+  if (streams.open >= limits.streamsMax)
+    return refuse('infer-queue-full', `${streams.open} streams are open`);
   const stream = openStream(parts.inference, name, parts.clock);
   if (!stream.ok) return stream;
   const raw = /^application\/octet-stream\b/i.test(request.headers['content-type'] ?? '');
   const reader = raw ? createRawReader(stream.value) : createLineReader(stream.value);
-  open += 1;
+  streams.open += 1;
   try {
     response.writeHead(200, {
       'content-type': 'application/x-ndjson',
@@ -109,12 +109,15 @@ export async function streamRoute(
       connection: 'close',
     });
     response.flushHeaders();
-    const done = await pump(request, response, stream.value, reader, parts).catch(() =>
-      refuse('interrupted', 'the client went away'),
-    );
+    const done = await pump(request, response, stream.value, reader, parts);
     response.end(done.ok ? undefined : faultLine(done.refusal.code, done.refusal.detail));
+  } catch (thrown) {
+    // A body that breaks off is an error of its iterator; anything else is ours, and half an answer must not look whole.
+    const gone = request.errored !== null || response.destroyed;
+    response.destroy();
+    if (!gone) throw thrown;
   } finally {
-    open -= 1;
+    streams.open -= 1;
   }
   // The head is out: nobody sends this.
   return ok({ status: 200, body: new Uint8Array(0) });

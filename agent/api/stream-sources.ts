@@ -29,6 +29,13 @@ export interface StreamSourcesOptions {
   broker?: LocalBroker;
 }
 
+/** What came on one topic is one stream. */
+interface TopicStream {
+  stream: InferStream;
+  waiting: Uint8Array[];
+  running: boolean;
+}
+
 interface Source {
   name: string;
   close(): void;
@@ -99,8 +106,9 @@ export function createStreamSources(options: StreamSourcesOptions): StreamSource
         }
       }
       socket.end();
-    } catch {
-      // The other end went away in mid-line.
+    } catch (thrown) {
+      // The other end going away in mid-line is an error of the socket; anything else is ours.
+      if (socket.errored === null && !socket.destroyed) complain(as, 'unix', asFleetError(thrown).message);
       socket.destroy();
     }
   }
@@ -110,35 +118,45 @@ export function createStreamSources(options: StreamSourcesOptions): StreamSource
       complain(as, `mqtt:${filter}`, 'the agent was given no --stream-broker');
       return null;
     }
-    const topics = new Map<string, { stream: InferStream; waiting: Uint8Array[]; running: boolean }>();
-    const drain = async (topic: string): Promise<void> => {
-      const one = topics.get(topic);
-      if (one === undefined || one.running) return;
+    /** The longest silent first. */
+    const topics = new Map<string, TopicStream>();
+    const drain = async (topic: string, one: TopicStream): Promise<void> => {
+      if (one.running) return;
       one.running = true;
-      for (let payload = one.waiting.shift(); payload !== undefined; payload = one.waiting.shift()) {
-        const outcome = await answerPayload(one.stream, payload, form);
-        for (const line of outcome.lines) broker.publish(`${topic}${answerSuffix}`, line);
-        // What went wrong may have been this message; the next ones begin a new stream.
-        if (outcome.failed) {
-          topics.delete(topic);
-          return;
+      try {
+        for (let payload = one.waiting.shift(); payload !== undefined; payload = one.waiting.shift()) {
+          const outcome = await answerPayload(one.stream, payload, form);
+          for (const line of outcome.lines) broker.publish(`${topic}${answerSuffix}`, line);
+          if (!outcome.failed) continue;
+          // What went wrong may have been this message: those that wait begin a new stream.
+          const fresh = openStream(inference, as, clock);
+          if (!fresh.ok) {
+            topics.delete(topic);
+            return;
+          }
+          one.stream = fresh.value;
         }
+      } finally {
+        one.running = false;
       }
-      one.running = false;
     };
     const subscription = broker.subscribe(filter, (topic, payload) => {
       if (topic.endsWith(answerSuffix)) return;
       let one = topics.get(topic);
       if (one === undefined) {
-        if (topics.size >= limits.streamsMax) return;
+        const [longest] = topics.keys();
+        if (topics.size >= limits.streamsMax && longest !== undefined) topics.delete(longest);
         const stream = openStream(inference, as, clock);
         if (!stream.ok) return complain(as, `mqtt:${filter}`, stream.refusal.detail);
         one = { stream: stream.value, waiting: [], running: false };
-        topics.set(topic, one);
       }
+      topics.delete(topic);
+      topics.set(topic, one);
       one.waiting.push(payload.slice());
       if (one.waiting.length > waitingMax) one.waiting.shift();
-      drain(topic).catch((error: unknown) => complain(as, `mqtt:${filter}`, asFleetError(error).message));
+      drain(topic, one).catch((error: unknown) =>
+        complain(as, `mqtt:${filter}`, asFleetError(error).message),
+      );
     });
     return { name: `mqtt:${filter}`, close: () => subscription.cancel() };
   };

@@ -2,6 +2,7 @@
 // any. Trusts: the manifest for how answers are compared. Must never: delay or change an answer of the release that
 // serves, hold more than one input, or use more than its share of the processor.
 
+import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, ShadowEvidence, ShadowPolicy, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
@@ -125,9 +126,12 @@ export function startShadow({ clock, policy, candidate }: ShadowOptions): Shadow
         return;
       }
       busy = true;
-      void take(live).finally(() => {
-        busy = false;
-      });
+      take(live)
+        // A comparison that fails is the candidate's end, never the agent's.
+        .catch((thrown: unknown) => end(refuse('internal', asFleetError(thrown).message)))
+        .finally(() => {
+          busy = false;
+        });
     },
   };
 }

@@ -63,6 +63,13 @@ function elementwise(a: Tensor, b: Tensor, by: Comparison, tolerance: number): n
 
 /** Indexes of the k largest numbers of a row. Equal ones are taken in order. */
 function topOf(row: ArrayLike<number>, from: number, width: number, k: number): number[] {
+  if (k === 1) {
+    // Detectors have thousands of rows: this runs on the agent's event loop, where a sort for each is too long.
+    let best = 0;
+    for (let index = 1; index < width; index++)
+      if ((row[from + index] ?? 0) > (row[from + best] ?? 0)) best = index;
+    return [best];
+  }
   return Array.from({ length: width }, (_, index) => index)
     .sort((a, b) => (row[from + b] ?? 0) - (row[from + a] ?? 0) || a - b)
     .slice(0, k);

@@ -338,6 +338,11 @@ describe('streams of a model without a recipe, and topics', () => {
         [20, 40],
         [40, 60],
       ]);
+      // What is no samples is answered with a fault, and what waits behind it begins a new stream.
+      client.publish('plant/a/level', '[oops');
+      client.publish('plant/a/level', '[5,6]');
+      await until(() => of('a').length >= 4);
+      assert.deepEqual(of('a').slice(2), [[], [10, 12]]);
     } finally {
       await client.endAsync(true);
       await sources.close();

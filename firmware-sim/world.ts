@@ -3,9 +3,10 @@
 // Trusts: nodes to touch the world through ports only. Must never: resolve a call of a dead incarnation,
 // or let two completions run into each other.
 
-import { sha256Hex } from '../shared/crypto/digests.ts';
+import { sha256Stream } from '../shared/crypto/digests.ts';
 import type { Clock, Entropy, Timer } from '../shared/kernel/ports.ts';
 import { draw, draw32, drawBytes, drawInt } from './chance.ts';
+import type { FaultKind, Faults } from './faults.ts';
 
 export interface Operation {
   node: string;
@@ -19,6 +20,21 @@ export interface Operation {
 }
 
 export type Cut = 'before' | 'after';
+
+/** What a person who looks at a run wants to see of it: one line, or one bar, of a timeline. */
+export interface Mark {
+  atMs: number;
+  node: string;
+  kind: 'boot' | 'cut' | 'fault' | 'step' | 'phase' | 'link' | 'rollout' | 'violation';
+  text: string;
+}
+
+/** What a node's clocks show, by the world's time. */
+export interface ClockModel {
+  wallMs(nowMs: number): number;
+  /** Grows, whatever the wall clock does; another origin after each boot. */
+  monoMs(nowMs: number): number;
+}
 
 /** One life of a node between two power cuts. */
 export interface Incarnation {
@@ -36,6 +52,12 @@ export interface WorldOptions {
   onCut: (incarnation: Incarnation) => void;
   /** More operations than this in one run are a livelock. */
   operationsMax: number;
+  /** Every other fault; none where absent. */
+  faults?: Faults;
+  /** The clocks of one life; where absent they run evenly from anywhere. */
+  clockOf?: (of: Incarnation) => ClockModel;
+  /** False: only the hash of the trace is kept. */
+  keepTrace?: boolean;
 }
 
 interface Entry {
@@ -60,24 +82,40 @@ export interface World {
   later(ms: number, fire: () => void): void;
   clock(of: Incarnation): Clock;
   entropy(of: Incarnation): Entropy;
+  /** Whether this fault happens now; each question has a number of its own among those of its kind and node. */
+  fault(kind: FaultKind, node: string, detail?: string): boolean;
+  /** Power cut from outside: a thief, a watchdog, a person. No operation is involved. */
+  kill(of: Incarnation): void;
   note(line: string): void;
+  mark(mark: Omit<Mark, 'atMs'>): void;
+  marks(): readonly Mark[];
   /** Records a broken invariant and ends the run. The first one counts. */
   violate(message: string): void;
   violation(): string | null;
-  /** Runs until nothing is left to happen, an invariant broke or `operationsMax` was reached. */
-  run(): Promise<void>;
+  /**
+   * Runs until nothing is left to happen, an invariant broke, `operationsMax` was reached, or the next thing would
+   * happen after `untilMs`; the world's time is then `untilMs`.
+   */
+  run(untilMs?: number): Promise<void>;
   operations(): number;
   trace(): string[];
   traceSha256(): string;
 }
 
+/** Taken before the guard shuts it: what runs inside the world may not have turns of its own. */
+const nextTurn = setImmediate;
 /** Lets all microtasks run: nothing else is between two completions. */
-const drained = () => new Promise<void>((resolve) => setImmediate(resolve));
+const drained = () => new Promise<void>((resolve) => nextTurn(resolve));
 
 export function createWorld(options: WorldOptions): World {
   const { seed } = options;
   const heap = createHeap();
+  const keepTrace = options.keepTrace !== false;
   const lines: string[] = [];
+  const marks: Mark[] = [];
+  const encoder = new TextEncoder();
+  const hash = sha256Stream();
+  let hashed: string | null = null;
   const counts = new Map<string, number>();
   const incarnations = new Map<string, number>();
   let nowMs = 0;
@@ -91,12 +129,18 @@ export function createWorld(options: WorldOptions): World {
     return value;
   };
   const note = (line: string) => {
-    lines.push(`${nowMs} ${line}`);
+    const whole = `${nowMs} ${line}`;
+    hash.update(encoder.encode(`${whole}\n`));
+    if (keepTrace) lines.push(whole);
+  };
+  const mark: World['mark'] = (one) => {
+    marks.push({ atMs: nowMs, ...one });
   };
   const violate = (message: string) => {
     if (violation !== null) return;
     violation = message;
     note(`VIOLATION ${message}`);
+    mark({ node: 'world', kind: 'violation', text: message });
   };
   const schedule = (ms: number, fire: Entry['fire']) => {
     entries += 1;
@@ -116,8 +160,10 @@ export function createWorld(options: WorldOptions): World {
   }
 
   function cut(of: Incarnation): void {
+    if (!of.alive) return;
     of.alive = false;
     note(`${of.node} power cut`);
+    mark({ node: of.node, kind: 'cut', text: 'power cut' });
     options.onCut(of);
   }
 
@@ -135,7 +181,9 @@ export function createWorld(options: WorldOptions): World {
     if (when === 'before') return cut(of);
     let tell: () => void;
     try {
-      const value = await effect();
+      const result = effect();
+      // Most effects are done at once; waiting for them as well would only take turns.
+      const value = result instanceof Promise ? await result : result;
       tell = () => settle.resolve(value);
     } catch (error) {
       tell = () => settle.reject(error);
@@ -188,17 +236,16 @@ export function createWorld(options: WorldOptions): World {
       const number = (incarnations.get(node) ?? 0) + 1;
       incarnations.set(node, number);
       note(`${node} boot ${number}`);
+      mark({ node, kind: 'boot', text: `boot ${number}` });
       return { node, number, alive: true, bootedAtMs: nowMs };
     },
     call,
     later: (ms, fire) => schedule(ms, fire),
     clock: (of) => {
-      // Wall time starts anywhere (no battery), monotonic time has another origin after each boot.
-      const wallOffsetMs = drawInt(0, 2_000_000_000_000, seed, 'wall', of.node, of.number);
-      const monoOffsetMs = drawInt(0, 10_000_000, seed, 'mono', of.node, of.number) - of.bootedAtMs;
+      const model = options.clockOf?.(of) ?? evenClock(seed, of);
       return {
-        wall: () => nowMs + wallOffsetMs,
-        mono: () => nowMs + monoOffsetMs,
+        wall: () => model.wallMs(nowMs),
+        mono: () => model.monoMs(nowMs),
         timer: (ms) => timer(of, ms),
       };
     },
@@ -206,14 +253,28 @@ export function createWorld(options: WorldOptions): World {
       u32: () => draw32(seed, 'entropy', of.node, count(`${of.node}|entropy`)),
       bytes: (n) => drawBytes(n, seed, 'entropy', of.node, count(`${of.node}|entropy`)),
     }),
+    fault: (kind, node, detail = '') => {
+      const happens = options.faults?.happens(kind, node, nowMs) === true;
+      if (!happens) return false;
+      note(`${node} fault ${kind} ${detail}`);
+      mark({ node, kind: 'fault', text: detail === '' ? kind : `${kind} ${detail}` });
+      return true;
+    },
+    kill: (of) => cut(of),
     note,
+    mark,
+    marks: () => marks,
     violate,
     violation: () => violation,
-    run: async () => {
+    run: async (untilMs = Number.POSITIVE_INFINITY) => {
       for (;;) {
         await drained();
-        const entry = heap.pop();
-        if (entry === undefined || violation !== null) return;
+        if (violation !== null) return;
+        const entry = heap.popUntil(untilMs);
+        if (entry === undefined) {
+          if (Number.isFinite(untilMs)) nowMs = Math.max(nowMs, untilMs);
+          return;
+        }
         if (operations > options.operationsMax)
           return violate(`more than ${options.operationsMax} operations`);
         nowMs = entry.atMs;
@@ -222,8 +283,18 @@ export function createWorld(options: WorldOptions): World {
     },
     operations: () => operations,
     trace: () => lines,
-    traceSha256: () => sha256Hex(new TextEncoder().encode(lines.join('\n'))),
+    traceSha256: () => {
+      hashed ??= hash.hex();
+      return hashed;
+    },
   };
+}
+
+/** Wall time starts anywhere (no battery), monotonic time has another origin after each boot. */
+function evenClock(seed: number, of: Incarnation): ClockModel {
+  const wallOffsetMs = drawInt(0, 2_000_000_000_000, seed, 'wall', of.node, of.number);
+  const monoOffsetMs = drawInt(0, 10_000_000, seed, 'mono', of.node, of.number) - of.bootedAtMs;
+  return { wallMs: (nowMs) => nowMs + wallOffsetMs, monoMs: (nowMs) => nowMs + monoOffsetMs };
 }
 
 /** A binary heap by (time, tie-break). Entries that were dropped are passed over. */
@@ -263,8 +334,11 @@ function createHeap() {
         at = parent;
       }
     },
-    pop: (): Entry | undefined => {
+    /** The next entry that is not after `untilMs`, or undefined. */
+    popUntil: (untilMs: number): Entry | undefined => {
       for (;;) {
+        const [next] = items;
+        if (next === undefined || (next.atMs > untilMs && next.dropped?.() !== true)) return undefined;
         const first = take();
         if (first === undefined || first.dropped?.() !== true) return first;
       }

@@ -1,0 +1,35 @@
+// Why: what a run of one seed is asked and what it tells, so that explorer, shrinker and tests do not depend on how
+// a world is put together. Trusts: nothing. Must never: hold anything that cannot be sent between processes as JSON.
+
+import type { FaultId } from '../faults.ts';
+import type { Mark } from '../world.ts';
+
+export interface SeedOptions {
+  seed: number;
+  /** Exactly these faults and steps; absent: what the seed draws. */
+  only?: readonly FaultId[];
+  /** Keeps the text of the trace and the marks of the timeline; without it only its hash. */
+  trace?: boolean;
+}
+
+/** How often each thing was reached, by `area name`: `fault disk.full`, `state device soaking`, `code fetch-timeout`, … */
+export type Coverage = Record<string, number>;
+
+export interface SeedResult {
+  seed: number;
+  /** The first invariant that broke, in words; null where all held. */
+  violation: string | null;
+  /** Virtual time of it, or of the end, milliseconds. */
+  endedAtMs: number;
+  /** Faults and steps that took place, in order. */
+  faults: FaultId[];
+  operations: number;
+  devices: number;
+  traceSha256: string;
+  /** Empty unless asked for. */
+  trace: string[];
+  marks: Mark[];
+  coverage: Coverage;
+}
+
+export type RunSeed = (options: SeedOptions) => Promise<SeedResult>;

@@ -1,43 +1,29 @@
-// Why: puts the agent together, in the order that a device needs: what it has serves first, the network
-// comes second. Trusts: its state folder, locked for this process. Must never: wait for the network where
-// it is enrolled, nor spend a claim before everything that can fail locally has succeeded.
+// Why: the agent on a real machine: the core (core.ts) with its state folder, its children, its HTTP and its line.
+// Trusts: its state folder, which it locks for this process. Must never: decide anything that the core decides.
 
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
-import { openDisk } from '../shared/host/disk.ts';
 import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
-import { isErrorCode } from '../shared/kernel/codes.ts';
-import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
+import { folderPlace } from '../shared/host/place.ts';
+import { asFleetError } from '../shared/kernel/errors.ts';
 import { limits } from '../shared/kernel/limits.ts';
-import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
-import { type Refusal, refuse } from '../shared/kernel/result.ts';
+import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
 import { encodeMessage, type Labels } from '../shared/wire/messages.ts';
 import { startAgentHttp } from './api/http.ts';
 import { openSources, type StreamSources } from './api/stream-sources.ts';
-import { enrol } from './bus/enrolment.ts';
-import { fetchWhole } from './bus/fetcher.ts';
-import { createRefusals, listRefusals } from './bus/refusals.ts';
 import type { AgentInfo } from './bus/reports.ts';
+import { type CoreTerms, openCore } from './core.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
 import { runtimeVersion } from './inference/runtime-version.ts';
-import { fetcherWhen, goOnline, type Online } from './online.ts';
-import { type OpenedState, openState } from './state.ts';
-import { type AgentStatus, attacksOf, statusSchemaVersion } from './status.ts';
-import { openTelemetry, outboxFile } from './telemetry/open.ts';
-import type { Telemetry } from './telemetry/telemetry.ts';
-import { type Authority, openAuthority } from './trust/authority.ts';
-import { type Identity, loadIdentity, pendingSeed } from './trust/identity.ts';
-import { createMetadataSources } from './trust/refresh.ts';
-import { certificateEndMs } from './trust/renewal.ts';
+import { statusSchemaVersion } from './status.ts';
 import { writeWhole } from './trust/whole-file.ts';
-import { createUpdater } from './update/updater.ts';
 
 export { agentMigrations } from './state.ts';
 
-export interface StartAgentOptions {
+export interface StartAgentOptions extends CoreTerms {
   stateFolder: string;
   http: { host: string; port: number };
   /** Needed where `http.host` is not loopback. */
@@ -61,13 +47,6 @@ export interface StartAgentOptions {
   inference?(options: InferenceHostOptions): InferenceHost;
   /** `mqtt://127.0.0.1:PORT` of a broker on the device, for streams that come over it. */
   streamBroker?: string;
-  /** Shorter in tests. */
-  pollMs?: number;
-  reportEveryMs?: number;
-  fetchTimeoutMs?: number;
-  statsEveryMs?: number;
-  batchAgeMs?: number;
-  timeAnswerMs?: number;
 }
 
 export interface RunningAgent {
@@ -105,16 +84,13 @@ export async function startAgent(options: StartAgentOptions): Promise<RunningAge
   try {
     const lock = await lockFolder(stateFolder);
     undo.push(() => lock.release());
-    const disk = openDisk(stateFolder);
-    const state = await openState(stateFolder, disk, log);
-    undo.push(() => state.close());
-    const running = await compose(options, stateFolder, disk, state, undo);
+    const running = await compose(options, stateFolder, undo);
     return {
-      ...running,
+      deviceId: running.deviceId,
+      httpUrl: running.httpUrl,
       stop: async () => {
         log.emit('info', 'agent.stopping', { device: running.deviceId });
-        // Somebody saw it serve: `--re-enroll` with the same claim means another device from here on.
-        await state.keeper.settled().catch((error: unknown) => {
+        await running.settle().catch((error: unknown) => {
           log.emit('error', 'agent.failed', { while: 'stopping', detail: asFleetError(error).message });
         });
         await unwind();
@@ -129,96 +105,45 @@ export async function startAgent(options: StartAgentOptions): Promise<RunningAge
 async function compose(
   options: StartAgentOptions,
   stateFolder: string,
-  disk: Disk,
-  state: OpenedState,
   undo: (() => Promise<void>)[],
-): Promise<Omit<RunningAgent, 'stop'>> {
+): Promise<Omit<RunningAgent, 'stop'> & { settle(): Promise<void> }> {
   const { clock, entropy, log } = options;
-  const { keeper } = state;
-  const { store } = keeper;
-  const info = agentInfo(options.version);
-  const timezone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const startedAtMs = clock.wall();
-  const aborted = new AbortController();
-  options.signal?.addEventListener('abort', () => aborted.abort(), { once: true });
-
-  /** These come later than what needs them; until then the device is simply offline. */
-  let identity = await loadIdentity(store);
-  let authority: Authority | null = null;
-  let online: Online | null = null;
-  let telemetry: Telemetry | null = null;
-  let streams: StreamSources | null = null;
-
-  const reEnrol = mustEnrol(identity, options);
-  const boot = await keeper.booted();
-  const fetcher = fetcherWhen(() => online);
-  const sources = createMetadataSources({
-    fetch: (target, bytesMax) => fetchWhole(fetcher, target, bytesMax),
-    deflate: systemDeflate,
-    log,
-  });
-  const open = (held: Identity): Promise<Authority> =>
-    openAuthority({
-      keeper,
-      region: held.region,
-      deviceId: held.deviceId,
-      sources,
-      giveBack: (file, bytes) => online?.giveBack(file, bytes),
-      // Asked only once the bus is joined, long after the updater is there.
-      runs: ({ as, manifestSha256 }) =>
-        updater.models().some((model) => model.name === as && model.activeSha256 === manifestSha256),
-      clock,
-      log,
-    });
-  if (identity !== null) authority = await open(identity);
-
-  const refusals = createRefusals({
-    store,
-    clock,
-    onRecorded: ({ code, detail }) => {
-      telemetry?.event('refusal', null, { code, detail });
-      online?.changed();
-    },
-  });
-  const remember = (refusal: Refusal, fingerprint: string): void => {
-    refusals.record(refusal, fingerprint).catch((error: unknown) => {
-      log.emit('error', 'agent.failed', {
-        while: 'recording a refusal',
-        detail: asFleetError(error).message,
-      });
-    });
-  };
-  const recording = await openTelemetry(join(stateFolder, outboxFile), {
-    disk,
-    clock,
-    entropy,
-    log,
-    onRefused: remember,
-    begun: { chain: () => keeper.held().outbox, mark: keeper.outboxBegun },
-    ...(options.statsEveryMs === undefined ? {} : { statsEveryMs: options.statsEveryMs }),
-    ...(options.batchAgeMs === undefined ? {} : { batchAgeMs: options.batchAgeMs }),
-  });
-  telemetry = recording;
-  undo.push(() => recording.stop());
-  recording.event('agent-started', null, { ...info });
+  const place = folderPlace(stateFolder);
+  const disk = place.disk('.');
   const idle = collectWhenIdle(clock);
   undo.push(async () => idle.stop());
-  const inference = (options.inference ?? createInferenceHost)({
-    clock,
-    log,
-    disk,
-    stateFolder,
-    deadlineMs: limits.inferDeadlineMs,
-    queueMax: limits.inferQueueMax,
-    onRequest: (fact) => {
-      recording.request(fact);
-      idle.worked();
+  let streams: StreamSources | null = null;
+  const core = await openCore(
+    {
+      place,
+      labels: options.labels,
+      reEnroll: options.reEnroll,
+      info: agentInfo(options.version),
+      timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+      clock,
+      entropy,
+      deflate: systemDeflate,
+      log,
+      connect: options.connect ?? connectBus,
+      runtime: (events) =>
+        (options.inference ?? createInferenceHost)({
+          ...events,
+          clock,
+          log,
+          disk,
+          stateFolder,
+          deadlineMs: limits.inferDeadlineMs,
+          queueMax: limits.inferQueueMax,
+        }),
+      onServing: () => streams?.reconcile(),
+      onRequest: () => idle.worked(),
+      terms: options,
+      ...(options.claim === undefined ? {} : { claim: options.claim }),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
     },
-    onServing: () => streams?.reconcile(),
-    // Nothing serves before the updater has started.
-    onTrouble: (fact) => updater.troubled(fact),
-  });
-  undo.push(() => inference.close());
+    undo,
+  );
+  const { runtime: inference, startedAtMs } = core;
   streams = openSources({
     inference,
     clock,
@@ -226,81 +151,18 @@ async function compose(
     stateFolder,
     ...(options.streamBroker === undefined ? {} : { brokerUrl: options.streamBroker }),
   });
-  undo.push(() => streams?.close() ?? Promise.resolve());
-  // An identity that is about to be replaced must not seal anything more.
-  if (identity !== null && reEnrol === null) {
-    const key = authority?.assignment()?.telemetry ?? null;
-    await recording.useKey(identity.deviceId, identity.region, key);
-  }
-
-  const updater = createUpdater({
-    store,
-    disk,
-    clock,
-    entropy,
-    fetcher,
-    runtime: inference,
-    log,
-    trust: {
-      agree: async (assigned) =>
-        authority === null ? refuse('enrolment-required', 'not enrolled') : authority.agree(assigned),
-    },
-    onChange: () => online?.changed(),
-    onTransition: ({ releaseId, ...transition }) => recording.event('update', releaseId, transition),
-    onRefused: ({ code, detail }, update) => {
-      if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
-    },
-    arch: info.arch,
-    journalLost: state.journalLost,
-  });
-  undo.push(() => updater.stop());
-  // The last good release serves before anything asks the network.
-  await updater.start();
-
-  const status = async (): Promise<AgentStatus> => {
-    const now = online?.identity() ?? identity;
-    const kept = await store.tx(listRefusals);
-    return {
-      schemaVersion: statusSchemaVersion,
-      device: now?.deviceId ?? null,
-      region: now?.region ?? null,
-      broker: now?.brokerUrl ?? null,
-      labels: authority?.assignment()?.labels ?? now?.labels ?? options.labels,
-      agent: info,
-      startedAtMs,
-      connected: online?.connected() ?? false,
-      refusedBy: online?.refusedBy() ?? null,
-      epoch: authority?.epoch() ?? 0,
-      verifiedTimeMs: authority?.time.floorMs() ?? 0,
-      clock: {
-        source: authority?.time.source() ?? 'wall',
-        nowMs: authority?.time.nowMs() ?? null,
-        floorMs: authority?.time.floorMs() ?? 0,
-      },
-      certificate:
-        now === null
-          ? null
-          : {
-              expiresAtMs: certificateEndMs(now.certificate),
-              renewalRefusedBy: online?.renewalRefusedBy() ?? null,
-            },
-      held: authority?.held() ?? null,
-      attacks: attacksOf(kept),
-      models: updater.models(),
-      requests: inference.requests(),
-      outbox: recording.counters(),
-      telemetryOff: recording.off(),
-      refusals: kept,
-    };
-  };
+  const opened = streams;
+  undo.push(() => opened.close());
+  // What serves already.
+  opened.reconcile();
   const http = await startAgentHttp({
     host: options.http.host,
     port: options.http.port,
     ...(options.token === undefined ? {} : { token: options.token }),
     inference,
-    status,
-    record: recording.record,
-    version: info.version,
+    status: core.status,
+    record: core.record,
+    version: options.version,
     ...(options.server?.name === undefined ? {} : { serverName: options.server.name }),
     ...(options.server?.extensions === undefined ? {} : { serverExtensions: options.server.extensions }),
     clock,
@@ -311,74 +173,7 @@ async function compose(
   await writeWhole(disk, whereFile, encodeMessage(where));
   undo.push(() => disk.unlink(whereFile));
 
-  const isNew = reEnrol !== null;
-  if (reEnrol !== null) {
-    const seed = await pendingSeed(store, entropy);
-    log.emit('info', 'agent.starting', {
-      enrolling: true,
-      claim: reEnrol.claimId,
-      broker: reEnrol.brokerUrl,
-    });
-    const enrolled = await enrol({
-      claim: reEnrol,
-      seed,
-      labels: options.labels,
-      timezone,
-      agent: info,
-      connect: options.connect ?? connectBus,
-      clock,
-      entropy,
-      log,
-      signal: aborted.signal,
-    });
-    identity = await keeper.enrolled(enrolled.identity, enrolled.roots);
-    log.emit('info', 'agent.enrolled', { device: identity.deviceId, region: identity.region });
-    authority = await open(identity);
-  }
-  if (identity === null || authority === null) {
-    throw new FleetError('enrolment-required', `${stateFolder} holds no identity`);
-  }
-  const { deviceId, region } = identity;
-  const joined = await goOnline({
-    identity,
-    authority,
-    keeper,
-    sources,
-    refusals,
-    remember,
-    updater,
-    telemetry: recording,
-    agent: info,
-    timezone,
-    boot,
-    startedAtMs,
-    clock,
-    entropy,
-    log,
-    ...(options.connect === undefined ? {} : { connect: options.connect }),
-    ...(options.pollMs === undefined ? {} : { pollMs: options.pollMs }),
-    ...(options.reportEveryMs === undefined ? {} : { reportEveryMs: options.reportEveryMs }),
-    ...(options.fetchTimeoutMs === undefined ? {} : { fetchTimeoutMs: options.fetchTimeoutMs }),
-    ...(options.timeAnswerMs === undefined ? {} : { timeAnswerMs: options.timeAnswerMs }),
-  });
-  online = joined;
-  undo.push(() => joined.stop());
-  // The start that enrolled does not settle it: cut off a moment after, nobody may have seen it serve.
-  if (!isNew) await keeper.settled();
+  const { deviceId, region } = await core.join();
   log.emit('info', 'agent.ready', { device: deviceId, http: http.url, region });
-  return { deviceId, httpUrl: http.url };
-}
-
-/** The claim to enrol with, or null where the identity that is held goes on. */
-function mustEnrol(identity: Identity | null, options: StartAgentOptions): ClaimFile | null {
-  const { claim } = options;
-  if (identity === null) {
-    if (claim === undefined)
-      throw new FleetError('enrolment-required', 'this state folder holds no identity');
-    return claim;
-  }
-  if (!options.reEnroll) return null;
-  if (claim === undefined) throw new FleetError('enrolment-required', '--re-enroll needs a claim');
-  // An enrolment with this very claim that was cut off before it served: it is done, go on with it.
-  return identity.claimId === claim.claimId && !identity.settled ? null : claim;
+  return { deviceId, httpUrl: http.url, settle: core.settle };
 }

@@ -2,10 +2,8 @@
 // them. Trusts: the state folder, locked for this process. Must never: start from the older of the two, throw
 // either away, or keep a device from starting while one of them is whole.
 
-import { join } from 'node:path';
-import { openStore, type SqliteStore } from '../shared/host/sqlite.ts';
 import { asFleetError, type FleetError } from '../shared/kernel/errors.ts';
-import type { Disk, Log } from '../shared/kernel/ports.ts';
+import type { Log, Place, Store } from '../shared/kernel/ports.ts';
 import { refusalMigrations } from './bus/refusals.ts';
 import { reportMigrations } from './bus/reports.ts';
 import { clockMigrations } from './trust/clock.ts';
@@ -44,10 +42,10 @@ function isBroken(fault: FleetError): boolean {
 }
 
 /** Opens the database and reads all of it once; a fault that says `broken` where something is torn. */
-async function openWhole(path: string): Promise<{ store: SqliteStore; held: Held } | FleetError> {
-  let store: SqliteStore | null = null;
+async function openWhole(place: Place): Promise<{ store: Store; held: Held } | FleetError> {
+  let store: Store | null = null;
   try {
-    store = await openStore(path, { synchronous: 'FULL', migrations: agentMigrations });
+    store = await place.openStore(stateFile, { synchronous: 'FULL', migrations: agentMigrations });
     const checked = await store.tx((db) => db.get<{ quick_check: string }>('PRAGMA quick_check(1)'));
     const held = await store.tx(readHeld);
     await loadTrust(store);
@@ -62,12 +60,12 @@ async function openWhole(path: string): Promise<{ store: SqliteStore; held: Held
 }
 
 /** Faults: those of `openStore` that another program or version can cure; never a broken database. */
-export async function openState(folder: string, disk: Disk, log: Log): Promise<OpenedState> {
-  const path = join(folder, stateFile);
+export async function openState(place: Place, log: Log): Promise<OpenedState> {
+  const disk = place.disk('.');
   // A journal without its database would be played into the new one.
   if ((await disk.size(stateFile)) === null) await setAside(disk, stateFile);
   const copy = await readCopy(disk);
-  let opened = await openWhole(path);
+  let opened = await openWhole(place);
   let lost = false;
   if ('code' in opened) {
     if (!isBroken(opened)) throw opened;
@@ -78,7 +76,7 @@ export async function openState(folder: string, disk: Disk, log: Log): Promise<O
       ...aside,
     });
     lost = true;
-    opened = await openWhole(path);
+    opened = await openWhole(place);
     if ('code' in opened) throw opened;
   }
   const { store, held } = opened;

@@ -4,6 +4,7 @@
 import type { Clock, Deflate, Entropy, Log } from '../shared/kernel/ports.ts';
 import type { Blobs } from './catalog/blobs.ts';
 import type { Releases } from './catalog/releases.ts';
+import type { FleetLimits } from './fleet/limits.ts';
 import type { Access } from './policy/access.ts';
 import type { Authorities } from './signing/authorities.ts';
 import type { Keyring } from './signing/keys.ts';
@@ -26,6 +27,7 @@ export interface RegistryCore {
   access: Access;
   telemetryKeys: TelemetryKeys;
   deflate: Deflate;
+  limits: FleetLimits;
   clock: Clock;
   entropy: Entropy;
   log: Log;

@@ -4,30 +4,21 @@
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
-import { openDisk } from '../shared/host/disk.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
-import { openStore } from '../shared/host/sqlite.ts';
+import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Disk, Entropy, Log, ModelTrial } from '../shared/kernel/ports.ts';
+import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
-import { openBlobs } from './catalog/blobs.ts';
-import { createReleases } from './catalog/releases.ts';
-import type { RegistryCore } from './core.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { fleetLimits } from './fleet/limits.ts';
-import { createAccess } from './policy/access.ts';
+import { goToWork, openRegistryCore, repeat } from './open-core.ts';
 import { createRollouts } from './rollout/rollouts.ts';
-import { openAuthorities } from './signing/authorities.ts';
-import { openKeyring } from './signing/keys.ts';
-import { openRepository } from './signing/repository.ts';
-import { openRegistryStore } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
-import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
 
 export interface ListenAddress {
   host: string;
@@ -62,9 +53,6 @@ export interface Registry {
   stop(): Promise<void>;
 }
 
-/** How often is looked whether something must be signed again; what is signed lives for days. */
-const resignEveryMs = 60 * 60_000;
-
 const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
 
 /** A host that others can use for an address that was bound. */
@@ -96,41 +84,6 @@ async function adminToken(disk: Disk, ensure: (present: string | null) => Promis
   return token;
 }
 
-/** Calls `work` every `everyMs` until stopped; a failure is logged and tried again. */
-function repeat(options: {
-  clock: Clock;
-  everyMs: number;
-  work: () => Promise<unknown>;
-  log: Log;
-}): () => Promise<void> {
-  let stopped = false;
-  let timer = options.clock.timer(options.everyMs);
-  let wake: () => void = () => undefined;
-  const stop = new Promise<void>((resolve) => {
-    wake = resolve;
-  });
-  const loop = async (): Promise<void> => {
-    for (;;) {
-      await Promise.race([timer.done, stop]);
-      if (stopped) return;
-      try {
-        await options.work();
-      } catch (thrown) {
-        const error = asFleetError(thrown);
-        options.log.emit('error', 'registry.failed', { code: error.code, detail: error.message });
-      }
-      timer = options.clock.timer(options.everyMs);
-    }
-  };
-  const running = loop();
-  return async () => {
-    stopped = true;
-    timer.cancel();
-    wake();
-    await running;
-  };
-}
-
 /**
  * Starts a registry on its data folder and goes on where it was: same keys, same ports, same devices.
  * Faults: `state-locked`, `state-corrupt`, `config-invalid` (another region's folder), `port-in-use`,
@@ -157,86 +110,6 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
   }
 }
 
-async function openCore(
-  options: RegistryOptions,
-  modelTrial: ModelTrial,
-  closers: (() => Promise<void>)[],
-): Promise<RegistryCore> {
-  const { clock, entropy, log, region, version } = options;
-  const folder = options.dataFolder;
-  const store = await openRegistryStore(join(folder, 'registry.sqlite'));
-  closers.push(() => store.close());
-  const settings = createSettings(store);
-  const storedRegion = await settings.keep('region', region);
-  if (storedRegion !== region) {
-    throw new FleetError(
-      'config-invalid',
-      `${folder} holds the registry of region ${storedRegion}, not ${region}`,
-      {
-        hint: 'give that region, or another --data folder',
-      },
-    );
-  }
-  const signed = await store.tx((db) =>
-    db.first(store.qb.selectFrom('metadata_roles').select('role').limit(1)),
-  );
-  const keys = openDisk(join(folder, 'keys'));
-  const hosts = brokerHosts(options);
-  const keyring = await openKeyring({
-    disk: keys,
-    mayCreate: signed === undefined,
-    region,
-    hosts,
-    clock,
-    entropy,
-    log,
-  });
-  const authorities = await openAuthorities({
-    disk: keys,
-    store,
-    keyring,
-    region,
-    hosts,
-    clock,
-    entropy,
-    log,
-  });
-  const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
-  const repository = await openRepository({ store, keyring, region, clock, log });
-  if (!hasRuntime())
-    log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
-  const { modelMemoryBytesMax } = options;
-  const trial = createTrial(modelTrial, (sha256) => join(resolve(folder), 'blobs', sha256));
-  const admission = { trial, modelMemoryBytesMax };
-  const releases = createReleases({ store, repository, blobs, admission, clock, log });
-  const access = createAccess({ store, clock, entropy });
-  // A file of its own: its backups are kept for days, those of the registry for years.
-  const keyStore = await openStore(join(folder, 'telemetry-keys.sqlite'), {
-    synchronous: 'FULL',
-    migrations: telemetryKeyMigrations,
-  });
-  closers.push(() => keyStore.close());
-  const telemetryKeys = await openTelemetryKeys({ store: keyStore, clock, entropy });
-  const addresses = { http: '', mqtt: '' };
-  return {
-    region,
-    version,
-    addresses,
-    store,
-    keyring,
-    authorities,
-    repository,
-    blobs,
-    releases,
-    access,
-    telemetryKeys,
-    deflate: systemDeflate,
-    clock,
-    entropy,
-    log,
-  };
-}
-
 async function start(
   options: RegistryOptions,
   closers: (() => Promise<void>)[],
@@ -255,8 +128,26 @@ async function start(
   log.emit('info', 'registry.starting', { region, version: options.version });
 
   const modelTrial = createModelTrial(clock, { workFolder: join(resolve(options.dataFolder), 'work') });
-  const core = await openCore(options, modelTrial, closers);
-  const token = await adminToken(openDisk(options.dataFolder), core.access.ensureAdmin);
+  if (!hasRuntime())
+    log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
+  const place = folderPlace(options.dataFolder);
+  const blobPath = (sha256: string): string => join(resolve(options.dataFolder), 'blobs', sha256);
+  const core = await openRegistryCore(
+    {
+      place,
+      region,
+      hosts: brokerHosts(options),
+      version: options.version,
+      trial: createTrial(modelTrial, blobPath),
+      modelMemoryBytesMax: options.modelMemoryBytesMax,
+      deflate: systemDeflate,
+      clock,
+      entropy: options.entropy,
+      log,
+    },
+    closers,
+  );
+  const token = await adminToken(place.disk('.'), core.access.ensureAdmin);
   const settings = createSettings(core.store);
 
   const fleet = createFleet(core);
@@ -310,16 +201,7 @@ async function start(
   core.addresses.http =
     options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
 
-  await core.repository.resign(clock.wall());
-  closers.push(
-    repeat({ clock, everyMs: resignEveryMs, work: () => core.repository.resign(clock.wall()), log }),
-  );
-
-  // A start that fails half-way is stopped as well.
-  closers.push(() => fleet.stop());
-  await fleet.start(broker.bus);
-  closers.push(() => rollouts.stop());
-  await rollouts.start();
+  await goToWork(core, { fleet, rollouts, bus: broker.bus }, closers);
   opened();
   ready = true;
   const { addresses } = core;

@@ -3,10 +3,8 @@
 // Must never: open it with less than `synchronous = FULL`; an answered record outlives a power cut. Nor keep the
 // device from starting because it is broken, or throw a broken one away without a word.
 
-import { systemDeflate } from '../../shared/host/deflate.ts';
-import { openStore, type SqliteStore } from '../../shared/host/sqlite.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import type { Disk } from '../../shared/kernel/ports.ts';
+import type { Place, Store } from '../../shared/kernel/ports.ts';
 import { setAside } from '../trust/whole-file.ts';
 import { outboxMigrations } from './outbox-tables.ts';
 import { startTelemetry, type Telemetry, type TelemetryParts } from './telemetry.ts';
@@ -16,43 +14,42 @@ export const outboxFile = 'outbox.sqlite';
 /** A larger one is not read through at start: a device that was offline for weeks must still serve soon. */
 const checkBytesMax = 16 * 1024 * 1024;
 
-type Opened = Telemetry & { store: SqliteStore };
+type Opened = Telemetry & { store: Store };
 
-async function openOnce(path: string, parts: OpenParts): Promise<Opened> {
-  const store = await openStore(path, {
+async function openOnce(place: Place, parts: OpenParts): Promise<Opened> {
+  const store = await place.openStore(outboxFile, {
     synchronous: 'FULL',
     reclaim: true,
     migrations: outboxMigrations,
   });
   try {
-    if (((await parts.disk.size(outboxFile)) ?? 0) <= checkBytesMax) {
+    if (((await place.disk('.').size(outboxFile)) ?? 0) <= checkBytesMax) {
       const checked = await store.tx((db) => db.get<{ quick_check: string }>('PRAGMA quick_check(1)'));
       if (checked?.quick_check !== 'ok') throw new Error(checked?.quick_check ?? 'no answer');
     }
-    return { ...(await startTelemetry({ ...parts, store, deflate: systemDeflate })), store };
+    return { ...(await startTelemetry({ ...parts, store })), store };
   } catch (error) {
     await store.close();
     throw error;
   }
 }
 
-/** `disk`: the folder of `path`, whose name must be `outboxFile`. */
-type OpenParts = Omit<TelemetryParts, 'store' | 'deflate'> & { disk: Disk };
+type OpenParts = Omit<TelemetryParts, 'store'>;
 
 /** Telemetry on a file of its own; `stop` closes it. Faults: those of `openStore`, but never a broken file. */
-export async function openTelemetry(path: string, parts: OpenParts): Promise<Telemetry> {
+export async function openTelemetry(place: Place, parts: OpenParts): Promise<Telemetry> {
   let opened: Opened;
   try {
-    opened = await openOnce(path, parts);
+    opened = await openOnce(place, parts);
   } catch (thrown) {
     const fault = asFleetError(thrown);
     if (fault.code !== 'state-corrupt' && fault.code !== 'internal') throw fault;
-    const aside = await setAside(parts.disk, outboxFile);
+    const aside = await setAside(place.disk('.'), outboxFile);
     const bytes = aside?.bytes ?? 0;
     const detail = `${outboxFile} was broken (${fault.message}); ${bytes} bytes were set aside as ${aside?.path}`;
     parts.log.emit('error', 'outbox.failed', { while: 'opening', code: 'telemetry-lost', detail, bytes });
     parts.onRefused({ code: 'telemetry-lost', detail }, `outbox ${aside?.path}`);
-    opened = await openOnce(path, parts);
+    opened = await openOnce(place, parts);
   }
   const { store, ...telemetry } = opened;
   return {

@@ -9,7 +9,6 @@ import type { RegistryCore } from '../core.ts';
 import type { Authority } from '../signing/authorities.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { CertificatesTable } from '../store/trust-tables.ts';
-import { fleetLimits } from './limits.ts';
 
 export type DeviceCertificate = CertificatesTable;
 
@@ -32,7 +31,7 @@ export interface DeviceCertificates {
 const dayMs = 86_400_000;
 
 export function createDeviceCertificates(core: RegistryCore): DeviceCertificates {
-  const { store, authorities, clock, log } = core;
+  const { store, authorities, clock, entropy, log } = core;
   const { qb } = store;
 
   /** Ended ones need no revocation; without this the table would grow for ever. */
@@ -47,8 +46,9 @@ export function createDeviceCertificates(core: RegistryCore): DeviceCertificates
         ca: authority,
         deviceId,
         publicKey,
-        notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
-        notAfterMs: Math.min(nowMs + fleetLimits.deviceCertificateMs, authority.notAfterMs),
+        serial: entropy.bytes(16),
+        notBeforeMs: nowMs - core.limits.certificateBackdateMs,
+        notAfterMs: Math.min(nowMs + core.limits.deviceCertificateMs, authority.notAfterMs),
       });
       const { serial, notAfterMs } = readCertificate(certificate);
       return {
@@ -91,12 +91,12 @@ export function createDeviceCertificates(core: RegistryCore): DeviceCertificates
           .where('issued_at_ms', '>', nowMs - dayMs)
           // A registry whose clock went back may find some from the future; they are as good.
           .orderBy('issued_at_ms', 'desc')
-          .limit(fleetLimits.renewalsPerDayMax),
+          .limit(core.limits.renewalsPerDayMax),
       );
       const [last] = recent;
       if (last === undefined || last.authority !== authority.number) return null;
-      const asksAgain = last.issued_at_ms > nowMs - fleetLimits.renewRepeatMs;
-      return asksAgain || recent.length === fleetLimits.renewalsPerDayMax ? last : null;
+      const asksAgain = last.issued_at_ms > nowMs - core.limits.renewRepeatMs;
+      return asksAgain || recent.length === core.limits.renewalsPerDayMax ? last : null;
     },
 
     heldIn(db, deviceId, expiresAtMs) {

@@ -30,6 +30,7 @@ export function createClaims(core: RegistryCore): Claims {
         ca: authority,
         claimId,
         publicKey: keys.publicKey,
+        serial: entropy.bytes(16),
         notBeforeMs: nowMs - fleetLimits.certificateBackdateMs,
         notAfterMs: expiresAtMs,
       });

@@ -19,7 +19,6 @@ import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { allowedRows } from './allowed.ts';
 import { fromColumn, fromNullableColumn } from './columns.ts';
-import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
 import type { Tasks } from './tasks.ts';
 
@@ -115,7 +114,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
     const nowMs = clock.wall();
     const epoch = Math.max(present?.epoch ?? 0, options.above ?? 0) + 1;
-    const expiresAtMs = nowMs + fleetLimits.assignmentMs;
+    const expiresAtMs = nowMs + core.limits.assignmentMs;
     const signer = keyring.signer('director');
     const signedBy = signer.keyId;
     const envelope = signAssignment(
@@ -202,7 +201,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   }
 
   function retryLater(): void {
-    const retry = clock.timer(fleetLimits.publishRetryMs);
+    const retry = clock.timer(core.limits.publishRetryMs);
     void retry.done.then(() => tasks.run('publish again', () => publish([])));
   }
 
@@ -252,7 +251,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   function renewDue(): Promise<number> {
     const due = renewable.where((eb) =>
       eb.or([
-        eb('assignments.expires_at_ms', '<', clock.wall() + fleetLimits.assignmentRenewBeforeMs),
+        eb('assignments.expires_at_ms', '<', clock.wall() + core.limits.assignmentRenewBeforeMs),
         eb('assignments.signed_by', '!=', keyring.signer('director').keyId),
         eb('assignments.authorities_sha256', 'is', null),
         eb('assignments.authorities_sha256', '!=', authorities.sha256()),
@@ -315,7 +314,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   }
 
   function renewOnTimer(): void {
-    timer = clock.timer(fleetLimits.renewEveryMs);
+    timer = clock.timer(core.limits.renewEveryMs);
     void timer.done.then(() => {
       tasks.run('renew assignments', renewDue);
       tasks.run('renew telemetry keys', () => equip(telemetryKeys.ended()));

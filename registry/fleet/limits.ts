@@ -57,4 +57,9 @@ export const fleetLimits = {
   fetchReadBytes: 256 * 1024,
   /** Digests of releases remembered for the check whether a device may have a blob. */
   releasesRemembered: 256,
+  /** Rollouts are looked at again at least this often while anything is under way, whatever the facts say. */
+  rolloutStepEveryMs: 5_000,
 } as const;
+
+/** What a core is given: production's, or with some of them shrunk. */
+export type FleetLimits = { readonly [Name in keyof typeof fleetLimits]: number };

@@ -13,7 +13,6 @@ import type { Standing } from './devices.ts';
 import type { Director } from './director.ts';
 import type { FleetEvents } from './events.ts';
 import { createHeldFiles } from './held-files.ts';
-import { fleetLimits } from './limits.ts';
 import { createRate } from './rate.ts';
 import { judgeHeld, type Present, type Verdict } from './restore-judgement.ts';
 import type { Tasks } from './tasks.ts';
@@ -43,9 +42,9 @@ export function createRestore(
   const heldFiles = createHeldFiles(clock);
   const adoptions = createAdoptions(core, { events, director });
   const rate = createRate(clock, {
-    burst: fleetLimits.heldBurst,
-    perSecond: fleetLimits.heldPerSecond,
-    keysMax: fleetLimits.ratedDevicesMax,
+    burst: core.limits.heldBurst,
+    perSecond: core.limits.heldPerSecond,
+    keysMax: core.limits.ratedDevicesMax,
   });
   let healing: Timer | null = null;
   let suspectedAtMs = Number.NEGATIVE_INFINITY;
@@ -95,7 +94,7 @@ export function createRestore(
 
   async function suspect(deviceId: string, detail: string): Promise<void> {
     const now = clock.mono();
-    if (now - suspectedAtMs < fleetLimits.restoreSuspectedEveryMs) return;
+    if (now - suspectedAtMs < core.limits.restoreSuspectedEveryMs) return;
     suspectedAtMs = now;
     log.emit('warn', 'restore.suspected', { deviceId, detail });
     await store.tx((db) =>
@@ -122,7 +121,7 @@ export function createRestore(
       return;
     }
     if (healing !== null) return;
-    const timer = clock.timer(fleetLimits.healAfterMs);
+    const timer = clock.timer(core.limits.healAfterMs);
     healing = timer;
     void timer.done.then(() => {
       if (healing === timer) tasks.run('heal', heal);

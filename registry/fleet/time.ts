@@ -14,7 +14,6 @@ import {
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Standing } from './devices.ts';
-import { fleetLimits } from './limits.ts';
 import { messageId } from './message-id.ts';
 import { createRate } from './rate.ts';
 
@@ -29,9 +28,9 @@ export function createTime(
 ): Time {
   const { keyring, clock, entropy, log, region } = core;
   const rate = createRate(clock, {
-    burst: fleetLimits.timeBurst,
-    perSecond: fleetLimits.timePerSecond,
-    keysMax: fleetLimits.ratedDevicesMax,
+    burst: core.limits.timeBurst,
+    perSecond: core.limits.timePerSecond,
+    keysMax: core.limits.ratedDevicesMax,
   });
 
   return {

@@ -51,8 +51,6 @@ export interface Rollouts {
 const stepGapMs = 100;
 /** and in a large fleet rest four times as long as they worked, so that others get their turn. */
 const gapShare = 4;
-/** Looked at again at least this often while anything is under way, whatever the facts say. */
-const stepEveryMs = 5_000;
 /** Devices looked up in one pass because they reported; the others wait for the next. */
 const reportedMax = 1_000;
 /** Assignments signed in one transaction: about 10 ms. */
@@ -60,6 +58,7 @@ const changesMax = 200;
 
 export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   const { store, releases, clock, entropy, log } = core;
+  const stepEveryMs = core.limits.rolloutStepEveryMs;
   const { qb } = store;
   let started = false;
   let stopped = false;

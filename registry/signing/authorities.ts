@@ -187,6 +187,7 @@ export async function openAuthorities(parts: {
           ca,
           seed: serverSeed.ok ? serverSeed.value : new Uint8Array(0),
           hosts,
+          serial: entropy.bytes(16),
           notBeforeMs,
           notAfterMs,
         }),
@@ -209,6 +210,7 @@ export async function openAuthorities(parts: {
     const seed = entropy.bytes(32);
     const certificatePem = await makeCertificateAuthority({
       seed,
+      serial: entropy.bytes(16),
       name: `Lepton Fleet CA ${number} ${region}`.slice(0, commonNameMax),
       notBeforeMs: nowMs - clockSkewMs,
       notAfterMs: nowMs + authorityLifeMs,

@@ -156,6 +156,7 @@ export async function openKeyring(parts: {
     caBytes === null
       ? await makeCertificateAuthority({
           seed: caSeed,
+          serial: entropy.bytes(16),
           name: `Lepton Fleet ${parts.region}`,
           notBeforeMs: now - clockSkewMs,
           notAfterMs: now + fleetCaLifeMs,
@@ -168,6 +169,7 @@ export async function openKeyring(parts: {
   const serverPem = await issueServerCertificate({
     ca: fleetCa,
     seed: serverSeed,
+    serial: entropy.bytes(16),
     hosts: parts.hosts,
     notBeforeMs: now - clockSkewMs,
     notAfterMs: now + serverLifeMs,

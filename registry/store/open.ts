@@ -13,7 +13,7 @@ import {
 } from 'kysely';
 import { openStore, readMigrations } from '../../shared/host/sqlite.ts';
 import { invariant } from '../../shared/kernel/errors.ts';
-import type { SqlTx, SqlValue, Store } from '../../shared/kernel/ports.ts';
+import type { Migration, Place, SqlTx, SqlValue, Store } from '../../shared/kernel/ports.ts';
 import type { Tables } from './tables.ts';
 
 export { sql } from 'kysely';
@@ -93,8 +93,23 @@ export function registryStore(store: Store): RegistryStore {
   };
 }
 
+const registryFile = 'registry.sqlite';
+
+/** The registry's database in its place. */
+export async function openStoreIn(place: Place): Promise<RegistryStore> {
+  const migrations = registryMigrations();
+  return registryStore(await place.openStore(registryFile, { synchronous: 'FULL', migrations }));
+}
+
+let known: readonly Migration[] | null = null;
+/** Read once: they are part of the program. */
+export function registryMigrations(): readonly Migration[] {
+  known ??= readMigrations(migrationsFolder);
+  return known;
+}
+
 /** Opens (and makes or migrates) the registry's database; `:memory:` for tests. */
 export async function openRegistryStore(path: string): Promise<RegistryStore> {
-  const migrations = readMigrations(migrationsFolder);
+  const migrations = registryMigrations();
   return registryStore(await openStore(path, { synchronous: 'FULL', migrations }));
 }

@@ -5,14 +5,15 @@
 // First: the library's decorators need it while they load.
 import './reflect-metadata.ts';
 
-import { webcrypto } from 'node:crypto';
+import { randomBytes, type webcrypto } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { publicKeyOf } from '../crypto/ed25519.ts';
 import { deviceIdOf, pkcs8PemFromSeed, publicKeyFromSpki, spkiFromPublicKey } from '../crypto/spki.ts';
 import { FleetError, invariant } from '../kernel/errors.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
+import { atOnceCrypto } from './at-once-crypto.ts';
 
-x509.cryptoProvider.set(webcrypto);
+x509.cryptoProvider.set(atOnceCrypto);
 
 const algorithm = { name: 'Ed25519' } as const;
 
@@ -32,13 +33,17 @@ function derOf(pem: string): ArrayBuffer {
 }
 
 async function signingKey(seed: Uint8Array): Promise<webcrypto.CryptoKey> {
-  return webcrypto.subtle.importKey('pkcs8', derOf(pkcs8PemFromSeed(seed)), algorithm, false, ['sign']);
+  return atOnceCrypto.subtle.importKey('pkcs8', derOf(pkcs8PemFromSeed(seed)), algorithm, false, ['sign']);
 }
 
 async function verifyingKey(publicKey: Uint8Array): Promise<webcrypto.CryptoKey> {
-  return webcrypto.subtle.importKey('spki', new Uint8Array(spkiFromPublicKey(publicKey)), algorithm, true, [
-    'verify',
-  ]);
+  return atOnceCrypto.subtle.importKey(
+    'spki',
+    new Uint8Array(spkiFromPublicKey(publicKey)),
+    algorithm,
+    true,
+    ['verify'],
+  );
 }
 
 function dates(validity: Validity): { notBefore: Date; notAfter: Date } {
@@ -50,12 +55,23 @@ function dates(validity: Validity): { notBefore: Date; notAfter: Date } {
   };
 }
 
+/** Serial number, RFC 5280 §4.1.2.2: 16 bytes, positive. From the caller's entropy, else from the system's. */
+export type Serial = Uint8Array;
+
+function serialOf(params: { serial?: Serial }): string {
+  const serial = Uint8Array.from(params.serial ?? randomBytes(16));
+  invariant(serial.length === 16, 'a serial number has 16 bytes');
+  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40;
+  return Buffer.from(serial).toString('hex');
+}
+
 /** A self-signed authority that may sign end certificates only. Returns its certificate, PEM. */
 export async function makeCertificateAuthority(
-  params: { seed: Uint8Array; name: string } & Validity,
+  params: { seed: Uint8Array; name: string; serial?: Serial } & Validity,
 ): Promise<string> {
   const publicKey = await verifyingKey(publicKeyOf(params.seed));
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: serialOf(params),
     name: [{ CN: [params.name] }],
     ...dates(params),
     signingAlgorithm: algorithm,
@@ -75,6 +91,7 @@ interface EndCertificate extends Validity {
   publicKey: Uint8Array;
   usage: 'server' | 'client';
   hosts: readonly string[];
+  serial?: Serial;
 }
 
 async function issue(params: EndCertificate): Promise<string> {
@@ -92,6 +109,7 @@ async function issue(params: EndCertificate): Promise<string> {
   const usage =
     params.usage === 'server' ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
   const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serialOf(params),
     subject: [{ CN: [params.commonName] }],
     issuer: authority.subjectName,
     ...dates(params),
@@ -115,7 +133,12 @@ function isIpAddress(host: string): boolean {
 
 /** Certificate of the broker or the HTTP server. `hosts` are the DNS names and IP addresses it is reached by. */
 export async function issueServerCertificate(
-  params: { ca: CertificateAuthority; seed: Uint8Array; hosts: readonly string[] } & Validity,
+  params: {
+    ca: CertificateAuthority;
+    seed: Uint8Array;
+    hosts: readonly string[];
+    serial?: Serial;
+  } & Validity,
 ): Promise<string> {
   const [first] = params.hosts;
   if (first === undefined)
@@ -131,14 +154,14 @@ export async function issueServerCertificate(
 
 /** Short-lived client certificate with which a device without an identity may enrol: CN `claim:<id>`. */
 export async function issueClaimCertificate(
-  params: { ca: CertificateAuthority; claimId: string; publicKey: Uint8Array } & Validity,
+  params: { ca: CertificateAuthority; claimId: string; publicKey: Uint8Array; serial?: Serial } & Validity,
 ): Promise<string> {
   return issue({ ...params, commonName: `claim:${params.claimId}`, usage: 'client', hosts: [] });
 }
 
 /** A device's client certificate: CN = device id, which must be the one of this public key. */
 export async function issueDeviceCertificate(
-  params: { ca: CertificateAuthority; deviceId: string; publicKey: Uint8Array } & Validity,
+  params: { ca: CertificateAuthority; deviceId: string; publicKey: Uint8Array; serial?: Serial } & Validity,
 ): Promise<string> {
   invariant(deviceIdOf(params.publicKey) === params.deviceId, 'the device id is not that of the public key');
   return issue({ ...params, commonName: params.deviceId, usage: 'client', hosts: [] });

@@ -4,14 +4,15 @@
 // First: the library's decorators need it while they load.
 import './reflect-metadata.ts';
 
-import { webcrypto, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { publicKeyOf } from '../crypto/ed25519.ts';
 import { pkcs8PemFromSeed, spkiFromPublicKey } from '../crypto/spki.ts';
 import { invariant } from '../kernel/errors.ts';
+import { atOnceCrypto } from './at-once-crypto.ts';
 import type { CertificateAuthority } from './certificates.ts';
 
-x509.cryptoProvider.set(webcrypto);
+x509.cryptoProvider.set(atOnceCrypto);
 
 const algorithm = { name: 'Ed25519' } as const;
 /** id-ce-cRLNumber, RFC 5280 §5.2.3. */
@@ -80,7 +81,7 @@ export async function makeRevocationList(params: {
     thisUpdate: new Date(thisUpdateMs),
     nextUpdate: new Date(nextUpdateMs),
     signingAlgorithm: algorithm,
-    signingKey: await webcrypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']),
+    signingKey: await atOnceCrypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']),
     extensions: [
       await x509.AuthorityKeyIdentifierExtension.create(authority.publicKey),
       new x509.Extension(crlNumberOid, false, derInteger(number)),

@@ -7,24 +7,16 @@ import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { FleetError, invariant } from '../kernel/errors.ts';
-import type { SqlTx, SqlValue, Store } from '../kernel/ports.ts';
+import type { Migration, SqlTx, SqlValue, Store, StoreTerms } from '../kernel/ports.ts';
+
+export type { Migration } from '../kernel/ports.ts';
+
 import { diskFault } from './disk-fault.ts';
 import { makeFolders } from './folders.ts';
 
-/** One step of the schema. Applied once, in the order of the list, and never edited afterwards. */
-export interface Migration {
-  name: string;
-  sql: string;
-}
-
-export interface StoreOptions {
-  /** FULL: a commit outlives a power cut. NORMAL: it outlives a crash of the process. */
-  synchronous: 'FULL' | 'NORMAL';
-  migrations?: readonly Migration[];
+export interface StoreOptions extends StoreTerms {
   /** For a look at another process's file: nothing is written, no migration is applied. */
   readOnly?: boolean;
-  /** Free pages can be given back with `PRAGMA incremental_vacuum` (SQLite 3 "auto_vacuum"). For a new file only. */
-  reclaim?: boolean;
 }
 
 export interface SqliteStore extends Store {

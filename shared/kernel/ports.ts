@@ -68,6 +68,31 @@ export interface Store {
   close(): Promise<void>;
 }
 
+/** One step of a database's schema. Applied once, in the order of the list, and never edited afterwards. */
+export interface Migration {
+  name: string;
+  sql: string;
+}
+
+export interface StoreTerms {
+  /** FULL: a commit outlives a power cut. NORMAL: it outlives a crash of the process. */
+  synchronous: 'FULL' | 'NORMAL';
+  migrations?: readonly Migration[];
+  /** Free pages can be given back with `PRAGMA incremental_vacuum` (SQLite 3 "auto_vacuum"). For a new file only. */
+  reclaim?: boolean;
+}
+
+/** Where a program keeps what must survive it: plain files and databases, all under one folder. */
+export interface Place {
+  /** The files of a folder of it; '.' is the place itself. */
+  disk(folder: string): Disk;
+  /**
+   * Opens or makes the database in that file of the place. Faults: `state-corrupt`, `state-locked`, `state-newer`,
+   * `disk-full`, `disk-io`.
+   */
+  openStore(file: string, terms: StoreTerms): Promise<Store>;
+}
+
 export interface BusMessage {
   topic: string;
   payload: Uint8Array;

@@ -14,6 +14,7 @@ import { createSecondCopy, readCopy } from '../../agent/trust/second-copy.ts';
 import { loadTrust } from '../../agent/trust/trust-store.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { openDisk } from '../../shared/host/disk.ts';
+import { folderPlace } from '../../shared/host/place.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Disk, Store } from '../../shared/kernel/ports.ts';
@@ -255,7 +256,7 @@ test('a renewal cut at each durable step leaves credentials that connect, and go
     });
     await keeper.identity(next).catch((error: unknown) => assert.ok(error instanceof FleetError));
     await store.close();
-    const state = await openState(place, openDisk(place), silent);
+    const state = await openState(folderPlace(place), silent);
     const held = state.keeper.held().identity ?? assert.fail();
     assert.equal(held.deviceId, device);
     // Either nothing happened, or the new ones are there with the old ones beside them.
@@ -284,8 +285,7 @@ test('renewed credentials that do not work take turns with the ones before', asy
   await until('it is connected', () => registry.connected().includes(device));
   await agent.stop();
   // The region's new authority is gone again before the device came back with its certificate.
-  const disk = openDisk(join(folder, 'state'));
-  const state = await openState(join(folder, 'state'), disk, silent);
+  const state = await openState(folderPlace(join(folder, 'state')), silent);
   const identity = state.keeper.held().identity ?? assert.fail();
   const foreign = await registry.strangerAuthority();
   await state.keeper.identity(

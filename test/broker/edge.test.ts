@@ -27,14 +27,17 @@ async function certificateFor(
     'sign',
     'verify',
   ])) as webcrypto.CryptoKeyPair;
-  const certificate = await x509.X509CertificateGenerator.create({
-    subject,
-    issuer: new x509.X509Certificate(ca.certificatePem).subjectName,
-    signingAlgorithm: algorithm,
-    publicKey: keys.publicKey,
-    signingKey: await webcrypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']),
-    extensions: [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
-  });
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      subject,
+      issuer: new x509.X509Certificate(ca.certificatePem).subjectName,
+      signingAlgorithm: algorithm,
+      publicKey: keys.publicKey,
+      signingKey: await webcrypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']),
+      extensions: [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])],
+    },
+    webcrypto,
+  );
   return new X509Certificate(certificate.toString('pem'));
 }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
+import { fleetLimits } from '../../registry/fleet/limits.ts';
 import { createAccess } from '../../registry/policy/access.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
@@ -289,6 +290,7 @@ export async function openWorld(t: TestContext, options: BenchOptions = {}): Pro
     }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
     deflate: systemDeflate,
+    limits: fleetLimits,
     region,
     version: '0.1.0',
     addresses: { http: 'http://127.0.0.1:1', mqtt: 'mqtts://127.0.0.1:2' },

@@ -1,0 +1,171 @@
+// Why: the registry without its shell: keys, catalogue, fleet and rollouts behind ports, opened in order. The program runs
+// it on a real machine with a broker and HTTP, the simulator on a simulated one.
+// Trusts: its place, locked for this process. Must never: serve before what it serves is durable.
+
+import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
+import type { Clock, Deflate, Entropy, Log, Place, RegistryBus } from '../shared/kernel/ports.ts';
+import type { Trial } from './catalog/admit.ts';
+import { openBlobs } from './catalog/blobs.ts';
+import { createReleases } from './catalog/releases.ts';
+import type { RegistryCore } from './core.ts';
+import type { Fleet } from './fleet/fleet.ts';
+import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
+import { createAccess } from './policy/access.ts';
+import type { Rollouts } from './rollout/rollouts.ts';
+import { openAuthorities } from './signing/authorities.ts';
+import { openKeyring } from './signing/keys.ts';
+import { openRepository } from './signing/repository.ts';
+import { openStoreIn } from './store/open.ts';
+import { createSettings } from './store/settings.ts';
+import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
+
+export interface CoreParts {
+  place: Place;
+  region: string;
+  /** Names and addresses under which devices reach the broker. */
+  hosts: string[];
+  version: string;
+  /** How models are tried; absent: they are only read. */
+  trial?: Trial;
+  /** What the process of one model may take. */
+  modelMemoryBytesMax?: number | undefined;
+  deflate: Deflate;
+  /** Production's where absent. */
+  limits?: FleetLimits;
+  clock: Clock;
+  entropy: Entropy;
+  log: Log;
+}
+
+/**
+ * Opens it and goes on where it was. What is to be closed is pushed to `closers`. Faults: `state-corrupt`,
+ * `config-invalid` (another region's place), `disk-full`, `disk-io`.
+ */
+export async function openRegistryCore(
+  parts: CoreParts,
+  closers: (() => Promise<void>)[],
+): Promise<RegistryCore> {
+  const { place, region, hosts, version, trial, modelMemoryBytesMax, deflate, clock, entropy, log } = parts;
+  const store = await openStoreIn(place);
+  closers.push(() => store.close());
+  const settings = createSettings(store);
+  const storedRegion = await settings.keep('region', region);
+  if (storedRegion !== region) {
+    throw new FleetError(
+      'config-invalid',
+      `this is the registry of region ${storedRegion}, not of ${region}`,
+      {
+        hint: 'give that region, or another --data folder',
+      },
+    );
+  }
+  const signed = await store.tx((db) =>
+    db.first(store.qb.selectFrom('metadata_roles').select('role').limit(1)),
+  );
+  const keys = place.disk('keys');
+  const keyring = await openKeyring({
+    disk: keys,
+    mayCreate: signed === undefined,
+    region,
+    hosts,
+    clock,
+    entropy,
+    log,
+  });
+  const authorities = await openAuthorities({
+    disk: keys,
+    store,
+    keyring,
+    region,
+    hosts,
+    clock,
+    entropy,
+    log,
+  });
+  const blobs = await openBlobs({ disk: place.disk('blobs'), entropy });
+  const repository = await openRepository({ store, keyring, region, clock, log });
+  const admission = { trial, modelMemoryBytesMax };
+  const releases = createReleases({ store, repository, blobs, admission, clock, log });
+  const access = createAccess({ store, clock, entropy });
+  // A file of its own: its backups are kept for days, those of the registry for years.
+  const keyStore = await place.openStore('telemetry-keys.sqlite', {
+    synchronous: 'FULL',
+    migrations: telemetryKeyMigrations,
+  });
+  closers.push(() => keyStore.close());
+  const telemetryKeys = await openTelemetryKeys({ store: keyStore, clock, entropy });
+  const addresses = { http: '', mqtt: '' };
+  return {
+    region,
+    version,
+    addresses,
+    store,
+    keyring,
+    authorities,
+    repository,
+    blobs,
+    releases,
+    access,
+    telemetryKeys,
+    deflate,
+    limits: parts.limits ?? fleetLimits,
+    clock,
+    entropy,
+    log,
+  };
+}
+
+/** How often is looked whether something must be signed again; what is signed lives for days. */
+const resignEveryMs = 60 * 60_000;
+
+/** Calls `work` every `everyMs` until stopped; a failure is logged and tried again. */
+export function repeat(options: {
+  clock: Clock;
+  everyMs: number;
+  work: () => Promise<unknown>;
+  log: Log;
+}): () => Promise<void> {
+  let stopped = false;
+  let timer = options.clock.timer(options.everyMs);
+  let wake: () => void = () => undefined;
+  const stop = new Promise<void>((resolve) => {
+    wake = resolve;
+  });
+  const loop = async (): Promise<void> => {
+    for (;;) {
+      await Promise.race([timer.done, stop]);
+      if (stopped) return;
+      try {
+        await options.work();
+      } catch (thrown) {
+        const error = asFleetError(thrown);
+        options.log.emit('error', 'registry.failed', { code: error.code, detail: error.message });
+      }
+      timer = options.clock.timer(options.everyMs);
+    }
+  };
+  const running = loop();
+  return async () => {
+    stopped = true;
+    timer.cancel();
+    wake();
+    await running;
+  };
+}
+
+/** Fleet and rollouts come up on a bus; what is to be ended is pushed to `closers`. */
+export async function goToWork(
+  core: RegistryCore,
+  parts: { fleet: Fleet; rollouts: Rollouts; bus: RegistryBus },
+  closers: (() => Promise<void>)[],
+): Promise<void> {
+  const { clock, log, repository } = core;
+  const { fleet, rollouts, bus } = parts;
+  await repository.resign(clock.wall());
+  closers.push(repeat({ clock, everyMs: resignEveryMs, work: () => repository.resign(clock.wall()), log }));
+  // A start that fails half-way is stopped as well.
+  closers.push(() => fleet.stop());
+  await fleet.start(bus);
+  closers.push(() => rollouts.stop());
+  await rollouts.start();
+}

@@ -17,6 +17,13 @@ interface Inode {
 
 type NameChange = { to: string; inode: Inode } | { from: string };
 
+export interface SimDiskOptions {
+  /** The node whose disk it is: reads and writes fail where the world says so. Absent: they never do. */
+  node?: string;
+  /** Files of which a bit may turn over. */
+  rots?: (path: string) => boolean;
+}
+
 export interface SimDisk {
   port(of: Incarnation): Disk;
   /** The power failed: only what POSIX promises is there afterwards, and some of the rest. */
@@ -24,11 +31,16 @@ export interface SimDisk {
   /** What a reader would see now, without an operation. */
   peek(path: string): Uint8Array | null;
   paths(): string[];
+  /** Every file as a reader sees it now: a backup, or what a thief copies. */
+  image(): ReadonlyMap<string, Uint8Array>;
+  /** Another disk's content, durable. */
+  load(image: ReadonlyMap<string, Uint8Array>): void;
 }
 
 const folderOf = (path: string) => path.slice(0, Math.max(0, path.lastIndexOf('/')));
 
-export function createSimDisk(world: World): SimDisk {
+export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDisk {
+  const { node, rots = () => false } = options;
   let names = new Map<string, Inode>();
   const durable = new Map<string, Inode>();
   /** Changes of names since the folder's last sync, each group atomic (a rename is one). */
@@ -93,22 +105,44 @@ export function createSimDisk(world: World): SimDisk {
     names = new Map(durable);
   }
 
+  const failsAt = (kind: 'disk.read-error' | 'disk.write-error' | 'disk.full', path: string): boolean =>
+    node !== undefined && world.fault(kind, node, path);
+  const reading = (path: string): Inode | undefined => {
+    if (failsAt('disk.read-error', path))
+      throw new FleetError('disk-io', `simulated: ${path} cannot be read`);
+    const inode = names.get(path);
+    if (inode === undefined || inode.live.length === 0 || node === undefined || !rots(path)) return inode;
+    if (!world.fault('disk.rot', node, path)) return inode;
+    const at = drawInt(0, inode.live.length - 1, world.seed, 'rot', node, path, calls);
+    for (const side of ['live', 'synced'] as const) {
+      const bytes = inode[side].slice();
+      if (at < bytes.length) bytes[at] = (bytes[at] ?? 0) ^ 0x10;
+      inode[side] = bytes;
+    }
+    return inode;
+  };
+  const writing = (path: string): void => {
+    if (failsAt('disk.write-error', path))
+      throw new FleetError('disk-io', `simulated: ${path} cannot be written`);
+  };
+
   function port(of: Incarnation): Disk {
     const call = <T>(kind: string, detail: string, effect: () => T): Promise<T> => {
       calls += 1;
       return world.call(of, `disk.${kind}`, detail, latencyMs(world, 0, 2, 'disk', calls), effect);
     };
     return {
-      read: (path) => call('read', path, () => names.get(path)?.live.slice() ?? null),
+      read: (path) => call('read', path, () => reading(path)?.live.slice() ?? null),
       readRange: (path, offset, length) =>
         call(
           'readRange',
           `${path} ${offset}`,
-          () => names.get(path)?.live.slice(offset, offset + length) ?? null,
+          () => reading(path)?.live.slice(offset, offset + length) ?? null,
         ),
       size: (path) => call('size', path, () => names.get(path)?.live.length ?? null),
       create: (path) =>
         call('create', path, () => {
+          writing(path);
           const known = names.get(path);
           if (known !== undefined) {
             known.live = new Uint8Array(0);
@@ -122,10 +156,16 @@ export function createSimDisk(world: World): SimDisk {
       append: (path, bytes) =>
         call('append', `${path} ${bytes.length}`, () => {
           const inode = found(path);
-          const longer = new Uint8Array(inode.live.length + bytes.length);
+          const full = failsAt('disk.full', path);
+          const torn = !full && failsAt('disk.write-error', path);
+          // A write that fails may have come half-way.
+          const part = full || torn ? bytes.subarray(0, bytes.length >> 1) : bytes;
+          const longer = new Uint8Array(inode.live.length + part.length);
           longer.set(inode.live);
-          longer.set(bytes, inode.live.length);
+          longer.set(part, inode.live.length);
           inode.live = longer;
+          if (full) throw new FleetError('disk-full', `simulated: no space for ${path}`);
+          if (torn) throw new FleetError('disk-io', `simulated: ${path} cannot be written`);
         }),
       truncate: (path, bytes) =>
         call('truncate', `${path} ${bytes}`, () => {
@@ -134,6 +174,7 @@ export function createSimDisk(world: World): SimDisk {
         }),
       fsync: (path) =>
         call('fsync', path, () => {
+          writing(path);
           const inode = found(path);
           inode.synced = inode.live;
         }),
@@ -168,5 +209,12 @@ export function createSimDisk(world: World): SimDisk {
     cut,
     peek: (path) => names.get(path)?.live ?? null,
     paths: () => [...names.keys()].sort(),
+    image: () => new Map([...names].map(([path, inode]) => [path, inode.live])),
+    load: (image) => {
+      pending.clear();
+      durable.clear();
+      for (const [path, bytes] of image) durable.set(path, { live: bytes, synced: bytes });
+      names = new Map(durable);
+    },
   };
 }

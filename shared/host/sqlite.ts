@@ -22,6 +22,8 @@ export interface StoreOptions extends StoreTerms {
 export interface SqliteStore extends Store {
   /** The whole database as bytes, as of the last commit; `openStoreFromSnapshot` opens them. */
   snapshot(): Uint8Array;
+  /** One transaction at once, for whoever stands outside the program: the simulator and its witnesses. */
+  now<T>(work: (db: SqlTx) => T): T;
 }
 
 /** Waiting for another process's write transaction, then `state-locked`. */
@@ -149,6 +151,7 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
   return {
     // An async function so that a throw rejects; the work itself runs before the first await.
     tx: async (work) => transact(database, begin, () => work(sql)),
+    now: (work) => transact(database, begin, () => work(sql)),
     close: async () => {
       database.close();
     },

@@ -1,0 +1,207 @@
+// Why: one simulated registry: the real core, fleet, rollouts and ingest on simulated storage and network, with its
+// crashes, its backups and its restarts. Trusts: the cores to find everything they need behind their ports.
+// Must never: help a core over a fault, or keep anything for it that is not on its disk.
+
+import type { RegistryCore } from '../../registry/core.ts';
+import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
+import type { FleetLimits } from '../../registry/fleet/limits.ts';
+import { goToWork, openRegistryCore } from '../../registry/open-core.ts';
+import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
+import { asFleetError } from '../../shared/kernel/errors.ts';
+import type { RegistryBus } from '../../shared/kernel/ports.ts';
+import { drawInt } from '../chance.ts';
+import { storedDeflate } from '../machine/deflate.ts';
+import type { MachineClocks } from '../machine/clocks.ts';
+import type { PlaceImage, SimPlace } from '../machine/place.ts';
+import type { Network, SimBroker } from '../network/network.ts';
+import type { Incarnation, World } from '../world.ts';
+import { nodeLog, type Reached } from './node-log.ts';
+
+export const region = 'sim';
+
+/** A registry that is up. */
+export interface RegistryParts {
+  of: Incarnation;
+  core: RegistryCore;
+  fleet: Fleet;
+  rollouts: Rollouts;
+  broker: SimBroker;
+  bus: RegistryBus;
+  /** Calls whatever listens on this topic, as a message from the bus would. */
+  inject(topic: string, payload: Uint8Array): void;
+}
+
+export interface RegistryNode {
+  node: string;
+  place: SimPlace;
+  clocks: MachineClocks;
+  /** Null while it is down or coming up. */
+  up(): RegistryParts | null;
+  boot(): void;
+  /** The power fails, or the process ends by itself; it comes back after so long, or never. */
+  fail(how: 'cut' | 'exit', downMs: number | null): void;
+  /** Ends properly and starts again. */
+  restart(): void;
+  /** What a backup of this moment would hold. */
+  backup(): PlaceImage;
+  /** Comes back on the content of an older backup. */
+  restoreFrom(image: PlaceImage, downMs: number): void;
+  /** Called by the world when its power failed. */
+  afterCut(): void;
+}
+
+export interface RegistryNodeParts {
+  world: World;
+  network: Network;
+  node: string;
+  place: SimPlace;
+  clocks: MachineClocks;
+  limits: FleetLimits;
+  reached: Reached;
+  /** Wraps the bus, to see what is published. */
+  watched(bus: RegistryBus, of: Incarnation): RegistryBus;
+  onUp(parts: RegistryParts): void;
+}
+
+export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
+  const { world, network, node, place, clocks, limits, reached } = parts;
+  let life: { of: Incarnation; closers: (() => Promise<void>)[] } | null = null;
+  let up: RegistryParts | null = null;
+  /** How it dies next, and what follows. Null: by chance, at an operation. */
+  let next: { how: 'cut' | 'exit'; downMs: number | null; image: PlaceImage | null } | null = null;
+  let deaths = 0;
+
+  async function start(of: Incarnation, closers: (() => Promise<void>)[]): Promise<void> {
+    const clock = world.clock(of);
+    const entropy = world.entropy(of);
+    const log = nodeLog(world, node, reached);
+    const core = await openRegistryCore(
+      {
+        place: place.port(of),
+        region,
+        hosts: ['registry.sim'],
+        version: '0.0.0-sim',
+        deflate: storedDeflate,
+        limits,
+        clock,
+        entropy,
+        log,
+      },
+      closers,
+    );
+    core.addresses.mqtt = 'mqtts://registry.sim:8883';
+    const fleet = createFleet(core);
+    const rollouts = createRollouts(core, fleet);
+    let opened: () => void = () => undefined;
+    const listening = new Promise<void>((resolve) => {
+      opened = resolve;
+    });
+    const { authorities } = core;
+    const broker = network.openBroker(of, {
+      tls: authorities.broker(),
+      region,
+      clock,
+      log,
+      mayConnect: async (identity) => {
+        await listening;
+        return fleet.mayConnect(identity);
+      },
+      onRefused: (refusal) => fleet.onRefused(refusal),
+      onConnected: (identity) => fleet.onConnected(identity),
+      onDisconnected: (identity) => fleet.onDisconnected(identity),
+    });
+    closers.push(() => broker.close());
+    const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
+    closers.push(async () => void unhook());
+    const listeners = new Set<{ filter: string; handler: (message: { topic: string; payload: Uint8Array; retained: boolean }) => void }>();
+    const watched = parts.watched(broker.bus, of);
+    const bus: RegistryBus = {
+      ...watched,
+      subscribe: (filter, handler) => {
+        listeners.add({ filter, handler });
+        return watched.subscribe(filter, handler);
+      },
+    };
+    await goToWork(core, { fleet, rollouts, bus }, closers);
+    opened();
+    up = {
+      of,
+      core,
+      fleet,
+      rollouts,
+      broker,
+      bus,
+      inject: (topic, payload) => {
+        for (const { filter, handler } of listeners) {
+          if (matches(filter, topic)) handler({ topic, payload, retained: false });
+        }
+      },
+    };
+    world.note(`${node} is up`);
+    parts.onUp(up);
+  }
+
+  function boot(): void {
+    if (life?.of.alive === true) return;
+    const of = world.boot(node);
+    const closers: (() => Promise<void>)[] = [];
+    life = { of, closers };
+    start(of, closers).catch((thrown: unknown) => {
+      const fault = asFleetError(thrown);
+      world.note(`${node} does not start: ${fault.code} ${fault.message}`);
+      reached.count('code', fault.code);
+      if (fault.code === 'internal') world.violate(`${node}: ${fault.stack ?? fault.message}`);
+      // As a supervisor does it.
+      self.fail('exit', 10_000);
+    });
+  }
+
+  const self: RegistryNode = {
+    node,
+    place,
+    clocks,
+    up: () => (up?.of.alive === true ? up : null),
+    boot,
+    fail: (how, downMs) => {
+      if (life?.of.alive !== true) return;
+      next = { how, downMs, image: null };
+      world.kill(life.of);
+    },
+    restart: () => {
+      const ending = life;
+      if (ending?.of.alive !== true) return;
+      void (async () => {
+        up = null;
+        for (let close = ending.closers.pop(); close !== undefined; close = ending.closers.pop()) await close();
+        world.note(`${node} ended properly`);
+        self.fail('exit', 1_000);
+      })();
+    },
+    backup: () => place.image(),
+    restoreFrom: (image, downMs) => {
+      if (life?.of.alive !== true) return;
+      next = { how: 'cut', downMs, image };
+      world.kill(life.of);
+    },
+    afterCut: () => {
+      const { how, downMs, image } = next ?? { how: 'cut', downMs: undefined, image: null };
+      next = null;
+      up = null;
+      deaths += 1;
+      if (how === 'cut') place.cut();
+      else place.exit();
+      if (image !== null) place.load(image);
+      if (life !== null) network.cut(life.of);
+      const drawn = drawInt(50, 600_000, world.seed, 'registry-down', node, deaths);
+      const waitMs = downMs === undefined ? drawn : downMs;
+      if (waitMs !== null) world.later(waitMs, boot);
+    },
+  };
+  return self;
+}
+
+function matches(filter: string, topic: string): boolean {
+  const wanted = filter.split('/');
+  const given = topic.split('/');
+  return wanted.length === given.length && wanted.every((part, at) => part === '+' || part === given[at]);
+}

@@ -31,6 +31,8 @@ export interface SimDisk {
   /** What a reader would see now, without an operation. */
   peek(path: string): Uint8Array | null;
   paths(): string[];
+  /** Files of which a bit turned over. */
+  rotted: ReadonlySet<string>;
   /** Every file as a reader sees it now: a backup, or what a thief copies. */
   image(): ReadonlyMap<string, Uint8Array>;
   /** Another disk's content, durable. */
@@ -45,6 +47,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
   const durable = new Map<string, Inode>();
   /** Changes of names since the folder's last sync, each group atomic (a rename is one). */
   const pending = new Map<string, NameChange[][]>();
+  const rotted = new Set<string>();
   let cuts = 0;
   let calls = 0;
 
@@ -114,6 +117,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
     if (inode === undefined || inode.live.length === 0 || node === undefined || !rots(path)) return inode;
     if (!world.fault('disk.rot', node, path)) return inode;
     const at = drawInt(0, inode.live.length - 1, world.seed, 'rot', node, path, calls);
+    rotted.add(path);
     for (const side of ['live', 'synced'] as const) {
       const bytes = inode[side].slice();
       if (at < bytes.length) bytes[at] = (bytes[at] ?? 0) ^ 0x10;
@@ -209,6 +213,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
     cut,
     peek: (path) => names.get(path)?.live ?? null,
     paths: () => [...names.keys()].sort(),
+    rotted,
     image: () => new Map([...names].map(([path, inode]) => [path, inode.live])),
     load: (image) => {
       pending.clear();

@@ -84,6 +84,8 @@ export interface World {
   entropy(of: Incarnation): Entropy;
   /** Whether this fault happens now; each question has a number of its own among those of its kind and node. */
   fault(kind: FaultKind, node: string, detail?: string): boolean;
+  /** As `fault`, but neither noted nor marked: the caller says what came of it. */
+  chance(kind: FaultKind, node: string): boolean;
   /** Power cut from outside: a thief, a watchdog, a person. No operation is involved. */
   kill(of: Incarnation): void;
   note(line: string): void;
@@ -260,6 +262,7 @@ export function createWorld(options: WorldOptions): World {
       mark({ node, kind: 'fault', text: detail === '' ? kind : `${kind} ${detail}` });
       return true;
     },
+    chance: (kind, node) => options.faults?.happens(kind, node, nowMs) === true,
     kill: (of) => cut(of),
     note,
     mark,

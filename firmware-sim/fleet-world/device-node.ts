@@ -54,13 +54,13 @@ export interface DeviceNodeParts {
   kindOf(manifestSha256: string): ReleaseKind | undefined;
   witness: RuntimeWitness;
   /** The application's records: how often, and told of each that was answered. */
-  application: { everyMs: number; record(): Uint8Array; answered(body: Uint8Array): void } | null;
+  application: { everyMs: number; goesOn(): boolean; record(): Uint8Array; answered(body: Uint8Array): void } | null;
+  onBoot(of: Incarnation): void;
   /** The core serves what it had, and has not used the network yet. */
   onServing(life: { of: Incarnation; runtime: SimRuntime }): void;
   onNetwork(served: boolean): void;
   /** It does not start, for this reason; it will be started again. */
   onFault(fault: FleetError): void;
-  onEvent(event: string, fields: Record<string, unknown>): void;
 }
 
 export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
@@ -88,7 +88,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
         clock,
         entropy: world.entropy(of),
         deflate: storedDeflate,
-        log: nodeLog(world, node, reached, parts.onEvent),
+        log: nodeLog(world, node, reached),
         connect: (options) => {
           parts.onNetwork(served);
           return connect(options);
@@ -123,6 +123,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
     const clock = world.clock(of);
     for (;;) {
       await clock.timer(application.everyMs).done;
+      if (!application.goesOn()) return;
       for (const as of core.runtime.serving.keys()) core.runtime.ask(as);
       const body = application.record();
       try {
@@ -140,6 +141,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
     const of = world.boot(node);
     const undo: (() => Promise<void>)[] = [];
     life = { of, undo };
+    parts.onBoot(of);
     start(of, undo).catch((thrown: unknown) => {
       const fault = asFleetError(thrown);
       world.note(`${node} does not start: ${fault.code} ${fault.message}`);
@@ -172,7 +174,9 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
       void (async () => {
         up = null;
         for (let end = ending.undo.pop(); end !== undefined; end = ending.undo.pop()) {
-          await end().catch((thrown: unknown) => world.note(`${node} stopping: ${asFleetError(thrown).message}`));
+          await end().catch((thrown: unknown) =>
+            world.note(`${node} stopping: ${asFleetError(thrown).message}`),
+          );
         }
         world.note(`${node} ended properly`);
         self.fail('exit', 1_000);
@@ -191,7 +195,14 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
       if (how === 'cut') place.cut();
       else place.exit();
       if (life !== null) network.cut(life.of);
-      const drawn = drawInt(10, deaths % 3 === 0 ? 1_800_000 : 60_000, world.seed, 'device-down', node, deaths);
+      const drawn = drawInt(
+        10,
+        deaths % 3 === 0 ? 1_800_000 : 60_000,
+        world.seed,
+        'device-down',
+        node,
+        deaths,
+      );
       const waitMs = downMs === undefined ? drawn : downMs;
       if (waitMs !== null) world.later(waitMs, boot);
     },

@@ -34,12 +34,7 @@ function codesIn(value: unknown, found: string[] = []): string[] {
   return found;
 }
 
-export function nodeLog(
-  world: World,
-  node: string,
-  reached: Reached,
-  onEvent?: (event: string, fields: Record<string, unknown>) => void,
-): Log {
+export function nodeLog(world: World, node: string, reached: Reached): Log {
   return {
     emit: (level, event, fields = {}) => {
       world.note(`${node} ${level} ${event} ${JSON.stringify(fields)}`);
@@ -47,7 +42,6 @@ export function nodeLog(
         reached.count('code', code);
         if (code === 'internal') world.violate(`${node}: a fault inside: ${event} ${JSON.stringify(fields)}`);
       }
-      onEvent?.(event, fields);
     },
   };
 }

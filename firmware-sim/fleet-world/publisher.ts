@@ -2,19 +2,19 @@
 // them, and asks the registry until it has taken them. Trusts: its own key; what the registry says of floors.
 // Must never: sign two different files under one version of its metadata, nor lose what it signed.
 
-import type { RegistryParts } from './registry-node.ts';
+import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { signerFromSeed } from '../../shared/crypto/ed25519.ts';
-import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import type { Result } from '../../shared/kernel/result.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import type { Result } from '../../shared/kernel/result.ts';
 import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
 import { nextCounter, nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import { encodeMessage } from '../../shared/wire/messages.ts';
 import { drawBytes, drawInt } from '../chance.ts';
 import { originMs } from '../machine/clocks.ts';
 import type { World } from '../world.ts';
+import type { RegistryParts } from './registry-node.ts';
 
 export const namespace = 'acme';
 
@@ -98,7 +98,8 @@ export function createPublisher(world: World, arch: string): Publisher {
     const publisher = await repository.publisher(namespace);
     if (publisher === null) unwrap(await repository.delegate(namespace, [self.publicKeyHex], 1));
     const { metadataVersion = 0, versionFloor = 0, counterFloors = {} } = publisher ?? {};
-    const current = metadataVersion === 0 ? null : await repository.file(`${metadataVersion}.${namespace}.json`);
+    const current =
+      metadataVersion === 0 ? null : await repository.file(`${metadataVersion}.${namespace}.json`);
     return { current, versionFloor, counterFloors: new Map(Object.entries(counterFloors)) };
   }
 
@@ -132,7 +133,12 @@ export function createPublisher(world: World, arch: string): Publisher {
         schemaVersion: 1,
         name: `${namespace}/${model}`,
         version,
-        files: files.map(({ path, role, bytes }) => ({ path, role, sha256: sha256Hex(bytes), bytes: bytes.length })),
+        files: files.map(({ path, role, bytes }) => ({
+          path,
+          role,
+          sha256: sha256Hex(bytes),
+          bytes: bytes.length,
+        })),
         requires,
         limits: { latencyP95Ms: 100, memoryMiB: 200 },
       });
@@ -215,4 +221,3 @@ export function createPublisher(world: World, arch: string): Publisher {
   };
   return self;
 }
-

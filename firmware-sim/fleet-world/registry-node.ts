@@ -10,8 +10,8 @@ import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.t
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { drawInt } from '../chance.ts';
-import { storedDeflate } from '../machine/deflate.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
+import { storedDeflate } from '../machine/deflate.ts';
 import type { PlaceImage, SimPlace } from '../machine/place.ts';
 import type { Network, SimBroker } from '../network/network.ts';
 import type { Incarnation, World } from '../world.ts';
@@ -113,7 +113,10 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     closers.push(() => broker.close());
     const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
     closers.push(async () => void unhook());
-    const listeners = new Set<{ filter: string; handler: (message: { topic: string; payload: Uint8Array; retained: boolean }) => void }>();
+    const listeners = new Set<{
+      filter: string;
+      handler: (message: { topic: string; payload: Uint8Array; retained: boolean }) => void;
+    }>();
     const watched = parts.watched(broker.bus, of);
     const bus: RegistryBus = {
       ...watched,
@@ -172,7 +175,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       if (ending?.of.alive !== true) return;
       void (async () => {
         up = null;
-        for (let close = ending.closers.pop(); close !== undefined; close = ending.closers.pop()) await close();
+        for (let close = ending.closers.pop(); close !== undefined; close = ending.closers.pop())
+          await close();
         world.note(`${node} ended properly`);
         self.fail('exit', 1_000);
       })();

@@ -5,7 +5,7 @@
 import type { CoreRuntime, RuntimeEvents } from '../../agent/core.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import type { Clock, LoadableRelease, ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { ReleaseKind } from '../fleet-world/publisher.ts';
 import { type Incarnation, latencyMs, type World } from '../world.ts';
 
@@ -78,7 +78,11 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
 
   /** What a child opens is what was signed. False: a file is gone. */
   function opens(release: LoadableRelease): boolean {
-    const manifest = { path: 'manifest', sha256: release.manifestSha256, diskPath: `blobs/${release.manifestSha256}` };
+    const manifest = {
+      path: 'manifest',
+      sha256: release.manifestSha256,
+      diskPath: `blobs/${release.manifestSha256}`,
+    };
     for (const file of [...release.files, manifest]) {
       const bytes = parts.peek(file.diskPath);
       if (bytes === null) return false;
@@ -87,10 +91,11 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     return true;
   }
 
-  function refusedByChance(): Result<never> | null {
+  function refusedByChance(): { ok: false; refusal: Refusal } | null {
     if (world.fault('model.hang', node)) return refuse('infer-deadline', 'simulated: it hangs and was ended');
     if (world.fault('model.crash', node)) return refuse('model-crashed', 'simulated: SIGSEGV');
-    if (world.fault('model.memory', node)) return refuse('model-memory-exceeded', 'simulated: over its limit');
+    if (world.fault('model.memory', node))
+      return refuse('model-memory-exceeded', 'simulated: over its limit');
     return null;
   }
 
@@ -100,12 +105,14 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     underWay.set(child, [...(underWay.get(child) ?? []), loading]);
     witness.loading(release);
     const chance = refusedByChance();
-    const [low, high] = chance !== null && chance.refusal.code === 'infer-deadline' ? [hungMs, hungMs] : [20, 900];
+    const [low, high] =
+      chance !== null && chance.refusal.code === 'infer-deadline' ? [hungMs, hungMs] : [20, 900];
     return call('load', short(release), low, high, (): Result<void> => {
       if (loading.cancelled) return refuse('update-superseded', 'unloaded while it was loading');
       if (children.has(child)) return ok();
       if (!opens(release)) return refuse('model-load-failed', 'a file is not there');
-      if (kindOf(release.manifestSha256) === 'no-load') return refuse('model-invalid', 'the graph is not accepted');
+      if (kindOf(release.manifestSha256) === 'no-load')
+        return refuse('model-invalid', 'the graph is not accepted');
       if (chance !== null) return chance;
       children.add(child);
       return ok();
@@ -114,10 +121,12 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
 
   function evidenceOf(manifestSha256: string): ProbeEvidence {
     const kind = kindOf(manifestSha256);
-    if (kind === 'bad-golden') return { ...goodEvidence, goldenPassed: 3, firstFailure: 'case 2: label differs' };
+    if (kind === 'bad-golden')
+      return { ...goodEvidence, goldenPassed: 3, firstFailure: 'case 2: label differs' };
     if (kind === 'slow') return { ...goodEvidence, latencyP95Ms: 400 };
     if (kind === 'hungry') return { ...goodEvidence, memoryBytesPeak: 900 * MiB };
-    if (world.fault('model.wrong', node)) return { ...goodEvidence, goldenPassed: 2, firstFailure: 'case 1: differs' };
+    if (world.fault('model.wrong', node))
+      return { ...goodEvidence, goldenPassed: 2, firstFailure: 'case 1: differs' };
     if (world.fault('model.slow', node)) return { ...goodEvidence, latencyP95Ms: 150 };
     return goodEvidence;
   }
@@ -176,7 +185,8 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     activate: (as, manifestSha256) => {
       witness.activating(as, manifestSha256);
       return call('activate', `${as} ${manifestSha256.slice(0, 8)}`, 1, 50, (): Result<void> => {
-        if (!children.has(childOf(as, manifestSha256))) return refuse('infer-not-ready', 'no child of this release');
+        if (!children.has(childOf(as, manifestSha256)))
+          return refuse('infer-not-ready', 'no child of this release');
         serving.set(as, manifestSha256);
         counts.set(as, { requests: 0, errors: 0 });
         witness.serves(as, manifestSha256);
@@ -193,7 +203,8 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     },
     unload: (as, manifestSha256) =>
       call('unload', `${as} ${manifestSha256.slice(0, 8)}`, 1, 10, () => {
-        if (serving.get(as) === manifestSha256) world.violate(`${node}: the serving release of ${as} was unloaded`);
+        if (serving.get(as) === manifestSha256)
+          world.violate(`${node}: the serving release of ${as} was unloaded`);
         children.delete(childOf(as, manifestSha256));
         for (const loading of underWay.get(childOf(as, manifestSha256)) ?? []) loading.cancelled = true;
       }),

@@ -1,0 +1,248 @@
+// Why: the people of one fleet: they push, roll out, abort, label, revoke, take backups and bring them back, and try again
+// where the registry was away. Trusts: the scenario. Must never: know more than the registry tells them.
+
+import { parseRolloutFile } from '../../registry/rollout/file.ts';
+import { unwrap } from '../../shared/kernel/errors.ts';
+import type { Result } from '../../shared/kernel/result.ts';
+import type { PlaceImage } from '../machine/place.ts';
+import { attack } from './adversary.ts';
+import type { FleetDevice, FleetWorld } from './fleet.ts';
+import type { SimRelease } from './publisher.ts';
+import type { RegistryParts } from './registry-node.ts';
+import type { Act, RolloutChoice, Step } from './scenario.ts';
+
+/** Between two tries of one thing that somebody wants. */
+const againMs = 15_000;
+const triesMax = 60;
+/** Whoever asked and got no answer for this long asks again. */
+const patienceMs = 30_000;
+
+export interface Operator {
+  take(step: Step): void;
+  /** After everything healed: what a person would put right. */
+  tidyUp(): void;
+}
+
+export function createOperator(fleet: FleetWorld): Operator {
+  const { world, registry, network, publisher, reached } = fleet;
+  const rollouts: string[] = [];
+  let backup: PlaceImage | null = null;
+  let named = 0;
+
+  /** Does it once the registry is up, again where the registry died over it, until there is an answer. */
+  function wanted(
+    what: string,
+    work: (parts: RegistryParts) => Promise<Result<unknown>>,
+    tries = triesMax,
+  ): void {
+    const parts = registry.up();
+    if (parts === null) {
+      if (tries > 0) world.later(againMs, () => wanted(what, work, tries - 1));
+      return;
+    }
+    let answered = false;
+    work(parts).then(
+      (result) => {
+        answered = true;
+        world.note(
+          `operator: ${what}: ${result.ok ? 'done' : `${result.refusal.code} ${result.refusal.detail}`}`,
+        );
+        if (!result.ok) reached.count('code', result.refusal.code);
+      },
+      (thrown: unknown) => {
+        world.note(`operator: ${what}: ${String(thrown)}`);
+      },
+    );
+    const look = (): void => {
+      if (answered || tries <= 0) return;
+      if (parts.of.alive) world.later(patienceMs, look);
+      else wanted(what, work, tries - 1);
+    };
+    world.later(patienceMs, look);
+  }
+
+  function fileOf(
+    release: SimRelease,
+    { waves, shadow, success, onGateFailure, site, unreachable }: RolloutChoice,
+  ): string {
+    named += 1;
+    return JSON.stringify({
+      apiVersion: 'lepton/v1',
+      kind: 'Rollout',
+      metadata: { name: `${release.model}-${named}` },
+      spec: {
+        release: release.releaseId,
+        waves: waves.map(({ soakMs, ...wave }) => ({ ...wave, soak: `${soakMs}ms` })),
+        ...(site === null ? {} : { selector: { matchLabels: { site } } }),
+        ...(shadow ? { shadow: { requests: 20, timeout: '5m' } } : {}),
+        gates: { ...(success === null ? {} : { success }), ...(shadow ? { agreement: 0.9 } : {}) },
+        deadlines: {
+          fetching: '20m',
+          probing: '5m',
+          shadowing: '6m',
+          soaking: '20m',
+          unreachable: { after: '30m', counts: unreachable },
+        },
+        onGateFailure,
+      },
+    });
+  }
+
+  async function rollOut(
+    parts: RegistryParts,
+    release: SimRelease,
+    choice: RolloutChoice,
+  ): Promise<Result<unknown>> {
+    const file = unwrap(parseRolloutFile(fileOf(release, choice)));
+    const begun = await parts.rollouts.begin(file, 'operator');
+    if (begun.ok) rollouts.push(begun.value.id);
+    return begun;
+  }
+
+  function pushAndRollOut(act: Act & { kind: 'release' }): void {
+    wanted(`push ${act.model} ${act.release}`, async (parts) => {
+      const pushed = await publisher.push(parts, { model: act.model, kind: act.release });
+      return pushed.ok ? rollOut(parts, pushed.value, act.rollout) : pushed;
+    });
+  }
+
+  const deviceAt = (index: number): FleetDevice | undefined => fleet.devices[index];
+  const known = (model: string): SimRelease[] =>
+    publisher.signed().filter((release) => release.model === model);
+
+  function revoke(one: FleetDevice | undefined): void {
+    const id = one?.oracle.deviceId() ?? null;
+    if (one === undefined || id === null) return;
+    one.revoked = true;
+    wanted(`revoke ${one.device.node}`, (parts) => parts.fleet.devices.revoke(id, 'operator'));
+    world.later(60_000, () => one.device.retire());
+  }
+
+  /** Every claim out there is dead with the disk; the devices go on. */
+  function restore(downMs: number): void {
+    if (backup === null) return;
+    fleet.truth.forked();
+    world.note('the registry comes back from a backup');
+    registry.restoreFrom(backup, downMs);
+  }
+
+  function runTwice(ms: number): void {
+    if (fleet.twin !== null || registry.up() === null) return;
+    const twin = fleet.addTwin();
+    twin.boot();
+    // Some reach the one, some the other.
+    for (const [index, { device }] of fleet.devices.entries())
+      if (index % 2 === 0) network.route(device.node, twin.node);
+    world.later(ms, () => {
+      twin.fail('exit', null);
+      for (const { device } of fleet.devices) network.route(device.node, 'registry');
+    });
+  }
+
+  function steal(one: FleetDevice | undefined, ms: number): void {
+    if (one === undefined || one.oracle.deviceId() === null) return;
+    one.unaccounted = true;
+    const thief = fleet.addThief(one);
+    world.note(`somebody has a copy of the disk of ${one.device.node}`);
+    thief.boot();
+    world.later(ms, () => thief.retire());
+  }
+
+  function act(act: Act): void {
+    switch (act.kind) {
+      case 'release':
+        return pushAndRollOut(act);
+      case 'roll-out-older': {
+        const release = known(act.model).at(-1 - act.back);
+        if (release === undefined) return;
+        return wanted(`roll out ${release.releaseId} again`, (parts) => rollOut(parts, release, act.rollout));
+      }
+      case 'abort': {
+        const id = rollouts.at(-1);
+        if (id === undefined) return;
+        return wanted(`abort ${id}`, (parts) => parts.rollouts.abort(id, 'operator', act.revert));
+      }
+      case 'floor': {
+        const counters = known(act.model).map(({ counter }) => counter);
+        const floor = counters.at(-1);
+        if (floor === undefined) return;
+        return wanted(`floor ${act.model}`, (parts) => publisher.raiseFloor(parts, act.model, floor));
+      }
+      case 'withdraw': {
+        const release = known(act.model).at(-1);
+        if (release === undefined) return;
+        return wanted(`withdraw ${release.releaseId}`, (parts) => publisher.withdraw(parts, release));
+      }
+      case 'label': {
+        const id = deviceAt(act.device)?.oracle.deviceId() ?? null;
+        if (id === null) return;
+        return wanted(`label ${act.device}`, (parts) => parts.fleet.devices.label(id, { site: act.site }));
+      }
+      case 'revoke':
+        return revoke(deviceAt(act.device));
+      case 'rotate-authority':
+        return wanted('rotate the authority', (parts) => parts.fleet.authorities.rotate('operator'));
+      case 'device-power':
+        return deviceAt(act.device)?.device.fail('cut', act.downMs);
+      case 'device-crash':
+        return deviceAt(act.device)?.device.fail('exit', 10_000);
+      case 'device-restart':
+        return deviceAt(act.device)?.device.restart();
+      case 'device-joins': {
+        fleet.addDevice({ site: 'north' });
+        return;
+      }
+      case 'partition': {
+        const node = act.device === null ? '*' : deviceAt(act.device)?.device.node;
+        if (node !== undefined) network.partition(node, act.ms);
+        return;
+      }
+      case 'registry-crash':
+        return registry.fail(act.how, act.downMs);
+      case 'registry-restart':
+        return registry.restart();
+      case 'backup':
+        if (registry.up() !== null) backup = registry.backup();
+        return;
+      case 'restore':
+        return restore(act.downMs);
+      case 'twin':
+        return runTwice(act.ms);
+      case 'thief':
+        return steal(deviceAt(act.device), act.ms);
+      case 'clock':
+        return deviceAt(act.device)?.device.clocks.jump(act.ms);
+      case 'clock-sync':
+        return deviceAt(act.device)?.device.clocks.sync();
+      case 'attack': {
+        const victim = deviceAt(act.device);
+        if (victim !== undefined) attack(fleet, victim, act.how);
+      }
+    }
+  }
+
+  return {
+    take: (step) => {
+      const text = Object.values(step.act)
+        .filter((value) => typeof value !== 'object')
+        .join(' ');
+      world.note(`step ${step.number} ${text}`);
+      world.mark({ node: 'world', kind: 'step', text });
+      act(step.act);
+    },
+    tidyUp: () => {
+      for (const { device } of fleet.devices) network.route(device.node, 'registry');
+      fleet.twin?.fail('exit', null);
+      // Two devices showed one key: the copy is gone, so the true one may come back.
+      for (const one of fleet.devices) {
+        const id = one.oracle.deviceId();
+        if (id === null || one.revoked) continue;
+        wanted(`release ${one.device.node}`, async (parts) => {
+          const standing = await parts.fleet.devices.standing(id);
+          if (standing !== 'quarantined') return { ok: true, value: undefined };
+          return parts.fleet.devices.release(id, 'operator');
+        });
+      }
+    },
+  };
+}

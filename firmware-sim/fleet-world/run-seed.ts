@@ -1,0 +1,78 @@
+// Why: one seed from its first boot to the fleet at rest: chaos for a while, then everything heals, and the fleet must
+// agree in bounded time. Trusts: the oracles. Must never: let a run pass in which the fleet did not come to rest.
+
+import { asFleetError } from '../../shared/kernel/errors.ts';
+import type { RunSeed, SeedOptions, SeedResult } from '../explore/seed-run.ts';
+import { guarded } from '../guard.ts';
+import { accountsOf } from '../oracle/accounts.ts';
+import { disagreement } from '../oracle/agreement.ts';
+import { createFleetWorld, type FleetWorld } from './fleet.ts';
+import { createOperator } from './operator.ts';
+import { drawScenario, sites } from './scenario.ts';
+import { drawTerms } from './terms.ts';
+
+/** How often is looked whether the fleet agrees, in its own time. */
+const lookEveryMs = 20_000;
+
+export const runSeed: RunSeed = (options) => guarded(() => run(options));
+
+async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResult> {
+  const terms = drawTerms(seed);
+  const fleet = createFleetWorld(seed, terms, { trace, ...(only === undefined ? {} : { only }) });
+  const { world, faults, reached } = fleet;
+  const onRejection = (thrown: unknown): void => {
+    const fault = asFleetError(thrown);
+    world.violate(`nobody handled: ${fault.code}: ${fault.stack ?? fault.message}`);
+  };
+  process.on('unhandledRejection', onRejection);
+  try {
+    await live(fleet);
+  } catch (thrown) {
+    world.violate(`the world itself failed: ${thrown instanceof Error ? thrown.stack : String(thrown)}`);
+  } finally {
+    process.off('unhandledRejection', onRejection);
+  }
+  for (const id of faults.fired())
+    reached.count('fault', id.startsWith('step') ? 'step' : (id.split(' ')[0] ?? id));
+  return {
+    seed,
+    violation: world.violation(),
+    endedAtMs: world.nowMs(),
+    faults: [...faults.fired()],
+    operations: world.operations(),
+    devices: fleet.devices.length,
+    traceSha256: world.traceSha256(),
+    trace: trace ? world.trace() : [],
+    marks: trace ? [...world.marks()] : [],
+    coverage: reached.coverage(),
+  };
+}
+
+async function live(fleet: FleetWorld): Promise<void> {
+  const { world, terms, faults } = fleet;
+  const operator = createOperator(fleet);
+  fleet.registry.boot();
+  for (let index = 0; index < terms.devices; index += 1)
+    fleet.addDevice({ site: sites[index % sites.length] ?? 'north' });
+  for (const step of drawScenario(world.seed, terms)) {
+    world.later(step.atMs, () => {
+      if (faults.takesPlace(step.number)) operator.take(step);
+    });
+  }
+  await world.run(terms.chaosMs);
+  fleet.heal();
+  operator.tidyUp();
+  const healedAtMs = world.nowMs();
+  for (let why: string | null = 'not looked'; why !== null && world.violation() === null; ) {
+    await world.run(world.nowMs() + lookEveryMs);
+    const expected = fleet.devices.filter(({ revoked }) => !revoked);
+    why = disagreement(fleet.registry, expected, fleet.publisher);
+    if (why !== null && world.nowMs() - healedAtMs > terms.convergeMs)
+      world.violate(
+        `the fleet does not agree ${terms.convergeMs / 60_000} minutes after everything healed: ${why}`,
+      );
+  }
+  if (world.violation() !== null) return;
+  const account = accountsOf(fleet);
+  if (account !== null) world.violate(account);
+}

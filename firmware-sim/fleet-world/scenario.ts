@@ -1,0 +1,189 @@
+// Why: what people, and bad luck with a name, do to one fleet: releases and rollouts, restarts, backups, partitions.
+// Trusts: the seed. Must never: depend on how the fleet fares; the list stands before the world begins.
+
+import { draw, drawInt } from '../chance.ts';
+import { type ReleaseKind, releaseKinds } from './publisher.ts';
+import type { WorldTerms } from './terms.ts';
+
+export interface RolloutChoice {
+  /** Two waves, one of everything, three. */
+  waves: { count?: number; percent?: number; soakMs: number }[];
+  shadow: boolean;
+  success: number | null;
+  onGateFailure: 'rollback' | 'pause';
+  site: string | null;
+  unreachable: 'wait' | 'ignore' | 'fail';
+}
+
+export type Act =
+  | { kind: 'release'; model: string; release: ReleaseKind; rollout: RolloutChoice }
+  /** Back to a release that was pushed before. */
+  | { kind: 'roll-out-older'; model: string; back: number; rollout: RolloutChoice }
+  | { kind: 'abort'; revert: boolean | null }
+  | { kind: 'floor'; model: string }
+  | { kind: 'withdraw'; model: string }
+  | { kind: 'label'; device: number; site: string }
+  | { kind: 'revoke'; device: number }
+  | { kind: 'rotate-authority' }
+  | { kind: 'device-power'; device: number; downMs: number }
+  | { kind: 'device-crash'; device: number }
+  | { kind: 'device-restart'; device: number }
+  | { kind: 'device-joins' }
+  | { kind: 'partition'; device: number | null; ms: number }
+  | { kind: 'registry-crash'; how: 'cut' | 'exit'; downMs: number }
+  | { kind: 'registry-restart' }
+  | { kind: 'backup' }
+  | { kind: 'restore'; downMs: number }
+  | { kind: 'twin'; ms: number }
+  | { kind: 'thief'; device: number; ms: number }
+  | { kind: 'clock'; device: number; ms: number }
+  | { kind: 'clock-sync'; device: number }
+  | { kind: 'attack'; how: AttackKind; device: number };
+
+export const attackKinds = [
+  'replay-assignment',
+  'forge-assignment',
+  'other-device-assignment',
+  'forge-acknowledgement',
+  'forge-time',
+  'forge-report',
+  'replay-report',
+  'forge-telemetry',
+  'garbage',
+] as const;
+export type AttackKind = (typeof attackKinds)[number];
+
+export interface Step {
+  number: number;
+  atMs: number;
+  act: Act;
+}
+
+const minuteMs = 60_000;
+const badKinds = releaseKinds.filter((kind) => kind !== 'good');
+export const sites = ['north', 'south'] as const;
+
+/** How often each act is drawn; a seed leaves some kinds out, so that others meet more often. */
+const weights: Record<Act['kind'], number> = {
+  release: 30,
+  'roll-out-older': 6,
+  abort: 5,
+  floor: 3,
+  withdraw: 3,
+  label: 4,
+  revoke: 1,
+  'rotate-authority': 2,
+  'device-power': 10,
+  'device-crash': 4,
+  'device-restart': 4,
+  'device-joins': 3,
+  partition: 8,
+  'registry-crash': 6,
+  'registry-restart': 3,
+  backup: 4,
+  restore: 4,
+  twin: 2,
+  thief: 2,
+  clock: 3,
+  'clock-sync': 2,
+  attack: 8,
+};
+
+export function drawScenario(seed: number, terms: WorldTerms): Step[] {
+  const kinds = (Object.keys(weights) as Act['kind'][]).filter(
+    (kind) => kind === 'release' || draw(seed, 'act', kind) < 0.6,
+  );
+  const total = kinds.reduce((sum, kind) => sum + weights[kind], 0);
+  const count = drawInt(3, 16, seed, 'acts');
+  const times = Array.from({ length: count }, (_, index) =>
+    index === 0 ? drawInt(1_000, 60_000, seed, 'first') : drawInt(0, terms.chaosMs, seed, 'at', index),
+  ).sort((a, b) => a - b);
+  return times.map((atMs, number) => {
+    let left = draw(seed, 'which', number) * total;
+    let kind: Act['kind'] = 'release';
+    for (const one of number === 0 ? [] : kinds) {
+      kind = one;
+      left -= weights[one];
+      if (left < 0) break;
+    }
+    return { number, atMs, act: drawAct(seed, number, kind, terms) };
+  });
+}
+
+function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTerms): Act {
+  const int = (low: number, high: number, name: string): number =>
+    drawInt(low, high, seed, 'act', number, name);
+  const chance = (name: string): number => draw(seed, 'act', number, name);
+  const model = terms.models[int(0, terms.models.length - 1, 'model')] ?? 'alpha';
+  const device = int(0, terms.devices - 1, 'device');
+  switch (kind) {
+    case 'release': {
+      const good = number === 0 || chance('good') < 0.6;
+      const bad = badKinds[int(0, badKinds.length - 1, 'bad')] ?? 'bad-golden';
+      return { kind, model, release: good ? 'good' : bad, rollout: drawRollout(seed, number) };
+    }
+    case 'roll-out-older':
+      return { kind, model, back: int(1, 3, 'back'), rollout: drawRollout(seed, number) };
+    case 'abort':
+      return { kind, revert: chance('revert') < 0.4 ? true : chance('keep') < 0.5 ? false : null };
+    case 'floor':
+    case 'withdraw':
+      return { kind, model };
+    case 'label':
+      return { kind, device, site: sites[int(0, 1, 'site')] ?? 'north' };
+    case 'revoke':
+    case 'device-crash':
+    case 'device-restart':
+    case 'clock-sync':
+      return { kind, device };
+    case 'device-power':
+      return { kind, device, downMs: int(100, chance('long') < 0.2 ? 90 * minuteMs : 5 * minuteMs, 'down') };
+    case 'partition':
+      return { kind, device: chance('all') < 0.3 ? null : device, ms: int(1_000, 20 * minuteMs, 'ms') };
+    case 'registry-crash':
+      return { kind, how: chance('how') < 0.6 ? 'cut' : 'exit', downMs: int(500, 10 * minuteMs, 'down') };
+    case 'restore':
+      return { kind, downMs: int(5_000, 10 * minuteMs, 'down') };
+    case 'twin':
+      return { kind, ms: int(minuteMs, 20 * minuteMs, 'ms') };
+    case 'thief':
+      return { kind, device, ms: int(2 * minuteMs, 30 * minuteMs, 'ms') };
+    case 'clock': {
+      const far = chance('far') < 0.3;
+      const days = int(-500, 500, 'days');
+      return { kind, device, ms: far ? days * 86_400_000 : days * 5_000 };
+    }
+    case 'attack':
+      return { kind, device, how: attackKinds[int(0, attackKinds.length - 1, 'how')] ?? 'garbage' };
+    default:
+      return { kind };
+  }
+}
+
+function drawRollout(seed: number, number: number): RolloutChoice {
+  const chance = (name: string): number => draw(seed, 'rollout', number, name);
+  const soak = (name: string): number =>
+    chance(name) < 0.4 ? 0 : drawInt(1_000, 6 * minuteMs, seed, 'rollout', number, name, 'ms');
+  const shape = chance('shape');
+  const waves =
+    shape < 0.4
+      ? [{ percent: 100, soakMs: soak('a') }]
+      : shape < 0.8
+        ? [
+            { count: 1, soakMs: soak('a') },
+            { percent: 100, soakMs: soak('b') },
+          ]
+        : [
+            { count: 1, soakMs: soak('a') },
+            { percent: 50, soakMs: soak('b') },
+            { percent: 100, soakMs: soak('c') },
+          ];
+  return {
+    waves,
+    shadow: chance('shadow') < 0.3,
+    success: chance('success') < 0.3 ? 0.5 : null,
+    onGateFailure: chance('pause') < 0.2 ? 'pause' : 'rollback',
+    site: chance('site') < 0.2 ? (sites[chance('which') < 0.5 ? 0 : 1] ?? null) : null,
+    unreachable: chance('away') < 0.6 ? 'wait' : chance('ignore') < 0.5 ? 'ignore' : 'fail',
+  };
+}

@@ -1,0 +1,68 @@
+// Why: how large one world is and which of production's thresholds are shrunk in it, so that rare paths are common.
+// Trusts: the seed. Must never: shrink one beyond what the code promises to work with.
+
+import type { CoreTerms } from '../../agent/core.ts';
+import { type FleetLimits, fleetLimits } from '../../registry/fleet/limits.ts';
+import { draw, drawInt } from '../chance.ts';
+
+const secondMs = 1_000;
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+
+export interface WorldTerms {
+  devices: number;
+  /** How long things go wrong. */
+  chaosMs: number;
+  /** How long a healed fleet may take to agree. */
+  convergeMs: number;
+  device: CoreTerms & { update: NonNullable<CoreTerms['update']> };
+  registry: FleetLimits;
+  /** Between two records of the application on a device. */
+  recordEveryMs: number;
+  models: readonly string[];
+}
+
+export function drawTerms(seed: number): WorldTerms {
+  const between = (low: number, high: number, name: string): number => drawInt(low, high, seed, name);
+  const sometimes = (share: number, name: string): boolean => draw(seed, name) < share;
+  const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');
+  const shortLived = sometimes(0.25, 'short-lived');
+  const chaosMs = between(6, sometimes(0.2, 'long') ? 180 : 50, 'chaos') * minuteMs;
+  return {
+    devices: between(1, 4, 'devices'),
+    chaosMs,
+    convergeMs: 8 * hourMs,
+    device: {
+      pollMs: between(2, 15, 'poll') * minuteMs,
+      reportEveryMs: between(1, 10, 'report') * minuteMs,
+      fetchTimeoutMs: between(5, 15, 'fetch-timeout') * secondMs,
+      statsEveryMs: between(5, 30, 'stats') * minuteMs,
+      batchAgeMs: between(1, 30, 'age') * secondMs,
+      outbox: {
+        batchRecordsMax: 2 ** between(1, 10, 'batch-records'),
+        batchRowBytesMax: sometimes(0.5, 'rows-small') ? 2_048 : 229_376,
+        outboxBytesMax: sometimes(0.3, 'outbox-small') ? between(6, 40, 'outbox') * 1_024 : 67_108_864,
+      },
+      update: {
+        fetchRangeBytesMax: 2 ** between(8, 12, 'range'),
+        fetchSyncBytesMin,
+        fetchSyncBytesMax: fetchSyncBytesMin * 2,
+        journalWritesMax: between(16, 40, 'journal'),
+      },
+    },
+    registry: {
+      ...fleetLimits,
+      rolloutStepEveryMs: between(5, 60, 'step') * secondMs,
+      ...(shortLived
+        ? {
+            assignmentMs: 4 * hourMs,
+            assignmentRenewBeforeMs: 2 * hourMs,
+            renewEveryMs: 10 * minuteMs,
+            deviceCertificateMs: 3 * hourMs,
+          }
+        : {}),
+    },
+    recordEveryMs: between(15, 180, 'record') * secondMs,
+    models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
+  };
+}

@@ -1,0 +1,172 @@
+// Why: when a fleet is at rest after everything healed: registry and devices say the same, nothing is under way that
+// nobody waits for. Trusts: both sides' databases as committed. Must never: call a fleet at rest that only looks so.
+
+import type { MachineState } from '../../agent/update/machine.ts';
+import type { SqlTx } from '../../shared/kernel/ports.ts';
+import { assignmentSchema, parseMessage, signedMessageSchema } from '../../shared/wire/messages.ts';
+import type { DeviceNode } from '../fleet-world/device-node.ts';
+import type { Publisher } from '../fleet-world/publisher.ts';
+import type { RegistryNode } from '../fleet-world/registry-node.ts';
+import { type DeviceOracle, stateFile } from './device-oracle.ts';
+import { registryFile } from './registry-oracle.ts';
+
+export interface Watched {
+  device: DeviceNode;
+  oracle: DeviceOracle;
+}
+
+interface DeviceRow {
+  status: string;
+  presence: string;
+  reported: number;
+  outbox: string | null;
+}
+
+/** Why the fleet is not at rest, in words; null where it is. */
+export function disagreement(
+  registry: RegistryNode,
+  watched: readonly Watched[],
+  publisher: Publisher,
+): string | null {
+  if (registry.up() === null) return 'the registry is not up';
+  for (const one of watched) {
+    const why = ofDevice(registry, one, publisher);
+    if (why !== null) return `${one.device.node}: ${why}`;
+  }
+  return registry.place.look(registryFile, openRollouts);
+}
+
+function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher: Publisher): string | null {
+  const life = device.up();
+  const deviceId = oracle.deviceId();
+  if (life === null) return 'it is not up';
+  if (deviceId === null) return 'it is not enrolled';
+  const seen = registry.place.look(registryFile, (db) => {
+    const row = db.get<DeviceRow>(
+      'SELECT status, presence, reported_epoch AS reported, outbox FROM devices WHERE device_id = ?',
+      deviceId,
+    );
+    const assignment = db.get<{ epoch: number; message: Uint8Array }>(
+      'SELECT epoch, message FROM assignments WHERE device_id = ?',
+      deviceId,
+    );
+    const models = db.all<{ name: string; state: string; active: string | null; target: string | null }>(
+      'SELECT name, state, active_sha256 AS active, target FROM device_models WHERE device_id = ? ORDER BY name',
+      deviceId,
+    );
+    return { row, assignment, models };
+  });
+  if (seen === null || seen.row === undefined) return 'the registry does not know it';
+  const { row, assignment, models } = seen;
+  if (row.status !== 'active') return null;
+  if (row.presence !== 'online') return `the registry says it is ${row.presence}`;
+  if (assignment === undefined) return 'it has no assignment';
+  const held = device.place.look(stateFile, (db) =>
+    db.get<{ epoch: number }>('SELECT epoch FROM trust_assignment WHERE id = 1'),
+  );
+  if (held?.epoch !== assignment.epoch) return `it holds epoch ${held?.epoch} of ${assignment.epoch}`;
+  if (row.reported !== assignment.epoch) return `it reported epoch ${row.reported} of ${assignment.epoch}`;
+  return (
+    ofModels(oracle.machines(), assignment.message) ??
+    ofReport(oracle.machines(), models) ??
+    ofRuntime(oracle.machines(), life.core.runtime.serving) ??
+    ofDisk(device, oracle.machines(), publisher) ??
+    ofOutbox(row.outbox)
+  );
+}
+
+function ofModels(machines: ReadonlyMap<string, MachineState>, message: Uint8Array): string | null {
+  const signed = parseMessage(signedMessageSchema, message);
+  if (!signed.ok) return 'its assignment does not parse';
+  const assignment = parseMessage(assignmentSchema, Buffer.from(signed.value.envelope.payload, 'base64'));
+  if (!assignment.ok) return 'its assignment does not parse';
+  const wanted = new Map(assignment.value.releases.map((release) => [release.as, release]));
+  for (const [as, release] of wanted) {
+    const state = machines.get(as);
+    if (state === undefined) return `${as} is assigned and unknown to it`;
+    if (state.target?.manifestSha256 !== release.manifestSha256) return `${as} has another target`;
+    if (state.phase !== 'committed' && state.phase !== 'idle') return `${as} is ${state.phase}`;
+    if (state.phase === 'idle' && state.reason === null) return `${as} is idle and says no reason`;
+    if (state.active?.manifestSha256 !== state.lastGood?.manifestSha256)
+      return `${as} rests on what is not committed`;
+  }
+  for (const as of machines.keys()) if (!wanted.has(as)) return `${as} is not assigned and still there`;
+  return null;
+}
+
+function ofReport(
+  machines: ReadonlyMap<string, MachineState>,
+  models: readonly { name: string; state: string; active: string | null; target: string | null }[],
+): string | null {
+  const reported = models.map(({ name, state, active, target }) => `${name} ${state} ${active} ${target}`);
+  const own = [...machines.values()].map(
+    ({ as, phase, active, target }) =>
+      `${as} ${phase} ${active?.manifestSha256 ?? null} ${target?.releaseId ?? null}`,
+  );
+  own.sort();
+  return reported.join() === own.join()
+    ? null
+    : `the registry knows [${reported.join()}], it is [${own.join()}]`;
+}
+
+function ofRuntime(
+  machines: ReadonlyMap<string, MachineState>,
+  serving: ReadonlyMap<string, string>,
+): string | null {
+  for (const { as, active } of machines.values()) {
+    if ((serving.get(as) ?? null) !== (active?.manifestSha256 ?? null))
+      return `${as} does not serve its active release`;
+  }
+  for (const as of serving.keys()) if (!machines.has(as)) return `${as} is served and in no journal`;
+  return null;
+}
+
+function ofDisk(
+  device: DeviceNode,
+  machines: ReadonlyMap<string, MachineState>,
+  publisher: Publisher,
+): string | null {
+  const needed = new Set<string>();
+  const tolerated = new Set<string>();
+  for (const { active, lastGood, previous } of machines.values()) {
+    for (const ref of [active, lastGood]) {
+      for (const digest of ref === null ? [] : (publisher.ofManifest(ref.manifestSha256)?.digests ?? []))
+        needed.add(digest);
+    }
+    for (const digest of previous === null
+      ? []
+      : (publisher.ofManifest(previous.manifestSha256)?.digests ?? []))
+      tolerated.add(digest);
+  }
+  const files = device.place.files.paths().filter((path) => path.startsWith('blobs/'));
+  const digests = new Set(files.map((path) => path.slice('blobs/'.length)));
+  for (const digest of needed) if (!digests.has(digest)) return `blob ${digest.slice(0, 8)} is missing`;
+  for (const digest of digests) {
+    if (!needed.has(digest) && !tolerated.has(digest))
+      return `blob ${digest.slice(0, 20)} is needed by nobody`;
+  }
+  return null;
+}
+
+function ofOutbox(text: string | null): string | null {
+  if (text === null) return 'it has not reported its outbox';
+  const outbox = JSON.parse(text) as {
+    producedRecords: number;
+    acknowledgedRecords: number;
+    droppedRecords: number;
+  };
+  const { producedRecords, acknowledgedRecords, droppedRecords } = outbox;
+  if (producedRecords === acknowledgedRecords + droppedRecords) return null;
+  return `its outbox holds ${producedRecords - acknowledgedRecords - droppedRecords} records`;
+}
+
+/** Every rollout ends or says what it waits for. */
+function openRollouts(db: SqlTx): string | null {
+  const rows = db.all<{ id: string; state: string; reason: string | null }>(
+    `SELECT rollout_id AS id, state, reason FROM rollouts WHERE state IN ('running', 'rolling-back')`,
+  );
+  const [open] = rows.filter(
+    ({ state, reason }) => state === 'rolling-back' || reason === null || !reason.startsWith('waiting for'),
+  );
+  return open === undefined ? null : `rollout ${open.id} is ${open.state}: ${open.reason}`;
+}

@@ -1,0 +1,161 @@
+// Why: what a registry may say, judged at the moment it says it: nothing before it is durable, no wave before its turn.
+// Trusts: the registry's database as committed. Must never: judge by what the registry says of itself.
+
+import { cumulativeDevices } from '../../registry/rollout/waves.ts';
+import type { RegistryBus, SqlTx } from '../../shared/kernel/ports.ts';
+import {
+  type Assignment,
+  assignmentSchema,
+  parseMessage,
+  signedMessageSchema,
+} from '../../shared/wire/messages.ts';
+import type { Wave } from '../../shared/wire/rollout-file.ts';
+import { batchAnswerSchema } from '../../shared/wire/telemetry.ts';
+import { parseTopic } from '../../shared/wire/topics.ts';
+import type { SimPlace } from '../machine/place.ts';
+import type { World } from '../world.ts';
+import type { Truth } from './truth.ts';
+
+export const registryFile = 'registry.sqlite';
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+
+export interface RegistryOracle {
+  /** The bus of one registry, with everything judged that it publishes. */
+  watched(bus: RegistryBus): RegistryBus;
+}
+
+export function createRegistryOracle(parts: {
+  world: World;
+  node: string;
+  place: SimPlace;
+  truth: Truth;
+}): RegistryOracle {
+  const { world, node, place, truth } = parts;
+  const look = <T>(work: (db: SqlTx) => T): T | null => place.look(registryFile, work);
+
+  function onDesired(deviceId: string, message: Uint8Array): void {
+    if (message.length === 0) return;
+    const stored = look((db) =>
+      db.get<{ message: Uint8Array }>('SELECT message FROM assignments WHERE device_id = ?', deviceId),
+    );
+    if (stored === null) return;
+    // A later one may have been stored since; what is published must have been durable, and this one is not now.
+    const parsed = parseMessage(signedMessageSchema, message);
+    if (!parsed.ok) return world.violate(`${node} published what is no signed message`);
+    const payload = Buffer.from(parsed.value.envelope.payload, 'base64');
+    const assignment = parseMessage(assignmentSchema, payload);
+    if (!assignment.ok) return world.violate(`${node} published what is no assignment`);
+    const { epoch, releases } = assignment.value;
+    const durable = stored === undefined ? null : epochOf(stored.message);
+    if (
+      stored === undefined ||
+      (durable === epoch && !same(stored.message, message)) ||
+      (durable ?? 0) < epoch
+    ) {
+      return world.violate(
+        `${node} published epoch ${epoch} of ${deviceId.slice(0, 8)} before it was durable`,
+      );
+    }
+    truth.issued(deviceId, epoch, payload, releases);
+    if (durable === epoch) for (const release of releases) checkWave(deviceId, release);
+  }
+
+  function epochOf(message: Uint8Array): number {
+    const parsed = parseMessage(signedMessageSchema, message);
+    if (!parsed.ok) return 0;
+    const assignment = parseMessage(assignmentSchema, Buffer.from(parsed.value.envelope.payload, 'base64'));
+    return assignment.ok ? assignment.value.epoch : 0;
+  }
+
+  /** Who gets a release by a rollout is in a wave whose predecessors have passed, and no wave holds too many. */
+  function checkWave(deviceId: string, release: Assignment['releases'][number]): void {
+    const { rolloutId } = release;
+    if (rolloutId === null) return;
+    look((db) => {
+      const rollout = db.get<{ state: string; spec: string }>(
+        'SELECT state, spec FROM rollouts WHERE rollout_id = ?',
+        rolloutId,
+      );
+      const member = db.get<{ wave: number; step: string }>(
+        'SELECT wave_index AS wave, step FROM rollout_devices WHERE rollout_id = ? AND device_id = ?',
+        rolloutId,
+        deviceId,
+      );
+      if (rollout === undefined || member === undefined) return;
+      if (member.step !== 'assigned' || !['running', 'succeeded'].includes(rollout.state)) return;
+      const waves = db.all<{ index: number; state: string }>(
+        'SELECT wave_index AS "index", state FROM rollout_waves WHERE rollout_id = ? ORDER BY wave_index',
+        rolloutId,
+      );
+      for (const wave of waves) {
+        if (wave.index < member.wave && wave.state !== 'passed') {
+          world.violate(
+            `${node}: ${deviceId.slice(0, 8)} of wave ${member.wave} was assigned while wave ${wave.index} is ${wave.state}`,
+          );
+        }
+      }
+      const members = db.all<{ wave: number }>(
+        `SELECT wave_index AS wave FROM rollout_devices WHERE rollout_id = ? AND state != 'incompatible'`,
+        rolloutId,
+      );
+      const spec = JSON.parse(rollout.spec) as { waves?: Wave[] };
+      for (const [index, wave] of (spec.waves ?? []).entries()) {
+        const inside = members.filter((one) => one.wave <= index).length;
+        const room = cumulativeDevices(wave, members.length);
+        if (inside > room) {
+          world.violate(
+            `${node}: waves up to ${index} hold ${inside} of ${members.length} devices, ${room} are allowed`,
+          );
+        }
+      }
+    });
+  }
+
+  function onAnswer(deviceId: string, message: Uint8Array): void {
+    const parsed = parseMessage(signedMessageSchema, message);
+    if (!parsed.ok) return world.violate(`${node} answered with what is no signed message`);
+    const answer = parseMessage(batchAnswerSchema, Buffer.from(parsed.value.envelope.payload, 'base64'));
+    if (!answer.ok || answer.value.result.status !== 'stored') return;
+    const { epoch, sequence, result } = answer.value;
+    const kept = look((db) =>
+      db.get<{ records: number }>(
+        'SELECT records FROM telemetry_batches WHERE device_id = ? AND epoch = ? AND sequence = ?',
+        deviceId,
+        epoch,
+        sequence,
+      ),
+    );
+    if (kept === null) return;
+    const lost = look((db) => lostInRestore(db, deviceId, epoch, sequence));
+    if (kept === undefined && lost !== true) {
+      world.violate(`${node} acknowledged batch ${sequence} of ${deviceId.slice(0, 8)} before it was stored`);
+    } else if (kept !== undefined && result.status === 'stored' && kept.records < result.records) {
+      world.violate(`${node} acknowledged more records of batch ${sequence} than it has`);
+    }
+  }
+
+  return {
+    watched: (bus) => ({
+      ...bus,
+      publish: (topic, payload, options) => {
+        const parsed = parseTopic(topic);
+        if (parsed?.kind === 'device' && parsed.channel === 'desired') onDesired(parsed.deviceId, payload);
+        if (parsed?.kind === 'device' && parsed.channel === 'telemetry/ack')
+          onAnswer(parsed.deviceId, payload);
+        return bus.publish(topic, payload, options);
+      },
+    }),
+  };
+}
+
+/** The chain of the device says that it was stored before a backup was restored. */
+function lostInRestore(db: SqlTx, deviceId: string, epoch: number, sequence: number): boolean {
+  const chain = db.get<{ last: number }>(
+    'SELECT last_sequence AS last FROM telemetry_chains WHERE device_id = ? AND epoch = ?',
+    deviceId,
+    epoch,
+  );
+  const lost = db.get<{ n: number }>("SELECT count(*) AS n FROM fleet_events WHERE code = 'lost-in-restore'");
+  return (chain?.last ?? 0) >= sequence && (lost?.n ?? 0) > 0;
+}

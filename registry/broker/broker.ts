@@ -10,8 +10,15 @@ import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { BusMessage, Clock, Log, RegistryBus } from '../../shared/kernel/ports.ts';
-import { type BusIdentity, filterMatches, mayPublish, maySubscribe } from '../../shared/wire/topics.ts';
-import { type Connection, identityOf, isExpired, newConnection } from './connection.ts';
+import { type BusIdentity, filterMatches, maySubscribe } from '../../shared/wire/topics.ts';
+import {
+  type ConnectDenial,
+  connectionsPerDeviceMax,
+  createAdmission,
+  packetBytesMax,
+  publishDenial,
+} from './admission.ts';
+import { type Connection, isExpired, newConnection } from './connection.ts';
 import { FanOut } from './fan-out.ts';
 import { type CertificateIdentity, identityCheck, subjectOf } from './identity.ts';
 import { guardPackets } from './packet-guard.ts';
@@ -56,17 +63,7 @@ export interface Broker {
   close(): Promise<void>;
 }
 
-/** A control message with its topic and headers. */
-const packetBytesMax = limits.busMessageBytesMax + 1024;
-/** Presence is the one thing a device may have retained; its JSON is about 100 bytes. */
-const deviceRetainedBytesMax = 4 * 1024;
-/** Connections of one device at one time: the old one, its successor, and some that died half open. */
-const connectionsPerDeviceMax = 16;
-/** Devices whose expiry was told; beyond it some are told again. */
-const expiredRememberedMax = 10_000;
-
-/** MQTT 3.1.1 table 3.1: 2 identifier rejected, 3 unavailable, 5 not authorized. */
-function connack(returnCode: 2 | 3 | 5, message: string): AuthenticateError {
+function connack({ returnCode, message }: ConnectDenial): AuthenticateError {
   return Object.assign(new Error(message), { returnCode });
 }
 
@@ -81,12 +78,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   const connections = new WeakMap<Client, Connection>();
   /** Every connection with a good certificate, by its subject. */
   const open = new Map<string, Set<Connection>>();
-  /** Who holds a client id, from the moment all checks are passed until aedes is done with it. */
-  const holders = new Map<string, Connection>();
   const fanOut = new FanOut(retained, clock);
   const handlers = new Set<{ filter: string; handler(message: BusMessage): void }>();
-  /** Devices that came with an expired certificate since they last came with a good one: told once. */
-  const expired = new Set<string>();
   let closing = false;
 
   const refused = (code: ErrorCode, holder: CertificateIdentity | null, detail: string): void => {
@@ -105,67 +98,19 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     }
   };
 
-  const allowed = (
-    identity: BusIdentity,
-    packet: { topic: string; payload: Uint8Array | string; qos: number; retain: boolean },
-  ): string | null => {
-    if (!mayPublish(identity, region, packet.topic, packet.retain)) {
-      return `${packet.retain ? 'retained message on' : 'message on'} ${packet.topic.slice(0, 200)}`;
-    }
-    if (packet.qos > 1) return `QoS 2 on ${packet.topic}`;
-    if (packet.retain && packet.payload.length > deviceRetainedBytesMax) return `retained message too large`;
-    return null;
-  };
-
   // ---- connecting
 
-  /** One event for a device whose certificate has expired, not one for each try. */
-  const noteExpiry = (holder: CertificateIdentity): void => {
-    if (holder.kind !== 'device') return;
-    if (holder.expired !== true) expired.delete(holder.deviceId);
-    else if (!expired.has(holder.deviceId)) {
-      if (expired.size >= expiredRememberedMax) expired.clear();
-      expired.add(holder.deviceId);
-      refused('certificate-expired', holder, 'let in to renew it, and for nothing else');
-    }
-  };
-
-  /** Passes every check or says how CONNACK refuses. The present holder of the id goes only at the end. */
-  const admit = async (client: Client, connection: Connection): Promise<AuthenticateError | null> => {
-    const { holder, socket, will } = connection;
-    const identity = identityOf(holder, client.id);
-    if (identity === null) {
-      refused('broker-client-id-borrowed', holder, `client id ${client.id.slice(0, 80)}`);
-      return connack(2, 'the client id is not the certificate’s');
-    }
-    const denied = will === null ? null : allowed(identity, will);
-    if (denied !== null) {
-      refused('broker-publish-denied', holder, `last will: ${denied}`);
-      return connack(5, 'the last will is not allowed');
-    }
-    if (!(await options.mayConnect(identity))) {
-      refused('broker-not-authorized', holder, 'the registry does not admit it');
-      return connack(5, 'not admitted');
-    }
-    // A device has one key: whoever still shows its expired certificate must not end the connection that shows
-    // the new one. Where that one died half open, the keepalive ends it and the next try comes in.
-    const present = holders.get(client.id);
-    if (isExpired(holder) && present !== undefined && !isExpired(present.holder)) {
-      return connack(3, 'the device is connected with its present certificate');
-    }
-    noteExpiry(holder);
-    // MQTT-3.1.4-2: a second connection replaces the first. Waiting for aedes to be done with the old one
-    // matters: it forgets clients by id, and would forget the new one with the old.
-    for (let old = holders.get(client.id); old !== undefined; old = holders.get(client.id)) {
-      old.socket.destroy();
-      await old.ended;
-    }
-    if (socket.destroyed || closing) return connack(3, 'closed');
-    holders.set(client.id, connection);
-    connection.identity = identity;
-    connection.session = new Session({ clientId: client.id, identity: holder, socket, clock, log });
-    return null;
-  };
+  const { holders, admit } = createAdmission<Connection>({
+    region,
+    mayConnect: (identity) => options.mayConnect(identity),
+    refused,
+    closing: () => closing,
+    admitted: (clientId, connection, identity) => {
+      const { holder, socket } = connection;
+      connection.identity = identity;
+      connection.session = new Session({ clientId, identity: holder, socket, clock, log });
+    },
+  });
 
   const aedes = await Aedes.createBroker({
     persistence: new CleanSessionPersistence(retained),
@@ -191,14 +136,14 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     authenticate: (client, _username, _password, done) => {
       const connection = connections.get(client);
       if (connection === undefined) {
-        done(connack(5, 'unknown connection'), null);
+        done(connack({ returnCode: 5, message: 'unknown connection' }), null);
         return;
       }
-      admit(client, connection).then(
-        (refusal) => done(refusal, refusal === null),
+      admit(client.id, connection).then(
+        (denial) => done(denial === null ? null : connack(denial), denial === null),
         (error: unknown) => {
           log.emit('error', 'broker.message.failed', { clientId: client.id, error: asFleetError(error) });
-          done(connack(3, 'the registry failed'), null);
+          done(connack({ returnCode: 3, message: 'the registry failed' }), null);
         },
       );
     },
@@ -209,7 +154,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
         return;
       }
       const { identity } = connection;
-      const denied = allowed(identity, packet);
+      const denied = publishDenial(identity, region, packet);
       if (denied !== null) {
         refused('broker-publish-denied', connection.holder, denied);
         // aedes ends a connection whose publication is refused; 3.1.1 has no answer that says no.

@@ -5,13 +5,16 @@ import type { Clock } from '../../shared/kernel/ports.ts';
 import type { RetainedMessage, RetainedStore } from './retained.ts';
 import type { Session } from './session.ts';
 
+/** Of a session, what the sending to many needs. */
+export type Listener = Pick<Session, 'topics' | 'send'>;
+
 /** Subscribers of one topic that are written to before others get a turn. */
 const fanOutBatch = 256;
 
 export class FanOut {
   readonly #retained: RetainedStore;
   readonly #clock: Clock;
-  readonly #subscribers = new Map<string, Set<Session>>();
+  readonly #subscribers = new Map<string, Set<Listener>>();
 
   constructor(retained: RetainedStore, clock: Clock) {
     this.#retained = retained;
@@ -19,7 +22,7 @@ export class FanOut {
   }
 
   /** Adds a subscription and sends what is retained on its topic (MQTT-3.8.4-3: also when it is repeated). */
-  subscribe(session: Session, topic: string, qos: 0 | 1): void {
+  subscribe(session: Listener, topic: string, qos: 0 | 1): void {
     session.topics.set(topic, qos);
     const set = this.#subscribers.get(topic) ?? new Set();
     this.#subscribers.set(topic, set.add(session));
@@ -27,14 +30,14 @@ export class FanOut {
     if (message !== undefined) send(session, message, true);
   }
 
-  unsubscribe(session: Session, topic: string): void {
+  unsubscribe(session: Listener, topic: string): void {
     session.topics.delete(topic);
     const set = this.#subscribers.get(topic);
     set?.delete(session);
     if (set?.size === 0) this.#subscribers.delete(topic);
   }
 
-  remove(session: Session): void {
+  remove(session: Listener): void {
     for (const topic of [...session.topics.keys()]) this.unsubscribe(session, topic);
   }
 
@@ -53,7 +56,7 @@ export class FanOut {
   }
 }
 
-function send(session: Session, message: RetainedMessage, retain: boolean): void {
+function send(session: Listener, message: RetainedMessage, retain: boolean): void {
   const granted = session.topics.get(message.topic);
   if (granted === undefined) return;
   session.send({ ...message, qos: granted === 0 ? 0 : message.qos, retain });

@@ -1,402 +1,82 @@
-// Why: the device's side of the bus: MQTT 3.1.1 over TLS 1.3 with a client certificate, reconnecting by
-// itself. Trusts: only a broker whose certificate the fleet's CA signed for the host that was asked for.
-// Must never: queue without a bound, say that a message was delivered that nobody acknowledged, nor use a
-// session for more than it was admitted for.
+// Why: the driver of the device's side of the bus: MQTT 3.1.1 over TLS 1.3 with a client certificate.
+// Trusts: only a broker whose certificate the fleet's CA signed for the host that was asked for (broker-socket.ts).
+// Must never: decide anything; when to connect, with what and for what is bus-line.ts.
 
 import type { TLSSocket } from 'node:tls';
 import { type IClientOptions, MqttClient } from 'mqtt';
 import { writeToStream } from 'mqtt-packet';
-import { type CertificateDates, isWithin } from '../crypto/x509.ts';
-import type { ErrorCode } from '../kernel/codes.ts';
-import { FleetError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
-import type { Bus, BusMessage, Clock, Entropy, Log, Subscription, Timer } from '../kernel/ports.ts';
-import { filterMatches } from '../wire/topics.ts';
-import { refusalOf } from './broker-failure.ts';
-import { type BusCredentials, openBrokerSocket } from './broker-socket.ts';
+import { openBrokerSocket } from './broker-socket.ts';
+import type { BusClient, BusDrivers, ClientEvents, SessionStart } from './bus-drivers.ts';
+import { type AgentBus, type ConnectBusOptions, connectBusOver } from './bus-line.ts';
 
 export type { BusCredentials } from './broker-socket.ts';
+export type { AgentBus, BusStatus, ConnectBusOptions, Restart, SessionScope } from './bus-line.ts';
 
 // At the first packet it would fill a cache of 65,536 buffers: several MiB that a small device does not have.
 writeToStream.cacheNumbers = false;
 
-/**
- * `limited`: a session for the topics of its scope alone stands. `refused`: this attempt failed for a reason that
- * has a code; the next attempt follows by itself.
- */
-export type BusStatus = 'connected' | 'limited' | 'disconnected' | { refused: ErrorCode; detail: string };
-
-/** What a session may be used for: everything, or these topics alone, and then without a last will. */
-export type SessionScope = 'full' | { only: ReadonlySet<string> };
-
-/** When the next attempt begins: at once, after the usual pause of a failure, or after so long. */
-export type Restart = 'now' | 'later' | { afterMs: number };
-
-export interface AgentBus extends Bus {
-  /** True from the moment every subscription stands until the connection is lost; never in a limited session. */
-  connected(): boolean;
-  /** From the next connection on. */
-  use(credentials: BusCredentials): void;
-  /** Ends the present connection with an MQTT DISCONNECT, for a new one. */
-  restart(when: Restart): void;
-  /** Ends the connection with an MQTT DISCONNECT (so no last will) and stops reconnecting. */
-  close(): Promise<void>;
-}
-
-export interface ConnectBusOptions extends BusCredentials {
-  /** `mqtts://HOST:PORT`. */
-  url: string;
-  clientId: string;
-  will?: { topic: string; payload: Uint8Array; qos: 0 | 1; retain: boolean };
-  clock: Clock;
-  entropy: Entropy;
-  log: Log;
-  onStatus(status: BusStatus): void;
-  /**
-   * What a session with this broker may be used for, null for nothing. Its certificate is good but for its dates,
-   * which are not looked at before. Where absent, they must hold by the wall clock.
-   */
-  admit?(dates: CertificateDates): SessionScope | null;
-  reconnectBaseMs?: number;
-  reconnectMaxMs?: number;
-}
-
 const keepaliveSeconds = 30;
-/** Publications that wait for their PUBACK at one time; more are refused with `bus-offline`. */
-const unacknowledgedMax = 256;
-/** A connection that stood this long was good: the next one is tried without delay built up before. */
-const stableMs = 10_000;
-/** How long `close` waits for the broker to take the DISCONNECT. */
-const closeMs = 2_000;
 
-function offline(detail: string): FleetError {
-  return new FleetError('bus-offline', detail);
-}
-
-/** One connection from its TCP handshake to its end. */
-interface Link {
-  /** Null while TLS is not done. */
-  client: MqttClient | null;
-  scope: SessionScope;
-  /** Asked to end, for a new one or for good. */
-  ending: boolean;
-  /** Resolves when its socket is gone. */
-  ended: Promise<void>;
-  destroy(): void;
-}
-
+/** Connects and goes on connecting, until closed. */
 export function connectBus(options: ConnectBusOptions): AgentBus {
-  const { clock, entropy, log } = options;
-  const url = new URL(options.url);
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  const port = url.port === '' ? 8883 : Number(url.port);
-  const baseMs = options.reconnectBaseMs ?? limits.reconnectBaseMs;
-  const maxMs = options.reconnectMaxMs ?? limits.reconnectMaxMs;
+  return connectBusOver(overTls, options);
+}
 
-  const handlers = new Map<string, Set<(message: BusMessage) => void>>();
-  /** Rejects what waits for an answer on the present connection. */
-  const waiting = new Set<(error: FleetError) => void>();
-  let link: Link | null = null;
-  let pause: Timer | null = null;
-  let credentials: BusCredentials = options;
-  let ready = false;
-  let limited = false;
-  let closed = false;
-  let failures = 0;
-  let restart: Restart = 'later';
-  let lastRefusal = '';
+const overTls: BusDrivers = {
+  dial: (address, credentials, clock) => {
+    const { secured, destroy } = openBrokerSocket(address, credentials, clock);
+    const opened = secured.then(({ socket, dates }) => ({
+      dates,
+      start: (session: SessionStart, on: ClientEvents) => startClient(socket, session, on),
+      destroy: () => void socket.destroy(),
+    }));
+    // Whoever gave up does not listen any more.
+    opened.catch(() => undefined);
+    return { opened, destroy };
+  },
+};
 
-  const refused = (code: ErrorCode, detail: string): void => {
-    // A device that is offline for a week must not fill its log with one and the same line.
-    const level = lastRefusal === code ? 'debug' : 'warn';
-    lastRefusal = code;
-    log.emit(level, 'bus.refused', { code, detail, broker: `${host}:${port}` });
-    options.onStatus({ refused: code, detail });
+/** The MQTT client on a socket whose server was judged. */
+function startClient(socket: TLSSocket, session: SessionStart, on: ClientEvents): BusClient {
+  const { clientId, will } = session;
+  const options: IClientOptions = {
+    protocolVersion: 4,
+    clientId,
+    clean: true,
+    keepalive: keepaliveSeconds,
+    connectTimeout: limits.brokerConnectMs,
+    // Each connection is a fresh client, so nothing is carried over and the pauses between are ours.
+    reconnectPeriod: 0,
+    resubscribe: false,
+    queueQoSZero: false,
+    timerVariant: 'native',
+    ...(will === null ? {} : { will: { ...will, payload: Buffer.from(will.payload) } }),
   };
-
-  /** Sends one packet that is answered (or flushed); rejects when the connection goes first. */
-  const answered = <T>(start: (done: (error: unknown, value: T) => void) => void): Promise<T> =>
-    new Promise<T>((resolve, reject) => {
-      const lost = (error: FleetError): void => reject(error);
-      waiting.add(lost);
-      start((error, value) => {
-        waiting.delete(lost);
-        if (error === null || error === undefined) resolve(value);
-        else reject(error);
-      });
-    });
-
-  const requestSubscription = async (client: MqttClient, filter: string): Promise<void> => {
-    const granted = await answered<boolean>((done) => {
+  const client = new MqttClient(() => socket, options);
+  // Whichever of the two hears it first knows the better code.
+  for (const source of [socket, client]) source.on('error', on.failed);
+  client.on('connect', () => on.connected());
+  client.on('message', (topic, payload, packet) => on.message({ topic, payload, retained: packet.retain }));
+  client.once('close', () => on.closed());
+  return {
+    connected: () => client.connected,
+    publish: (topic, payload, sending, done) => {
+      const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+      client.publish(topic, bytes, sending, (error) => done(error ?? null));
+    },
+    subscribe: (filter, done) => {
       client.subscribe(filter, { qos: 1 }, (error, _subscriptions, packet) => {
         // SUBACK 128 arrives as an error that carries the packet; without one the connection was lost.
-        if (packet === undefined && error !== null) done(offline(error.message), false);
+        if (packet === undefined && error !== null) done(error, false);
         else done(null, packet?.granted.every((code) => Number(code) < 128) === true);
       });
-    });
-    if (!granted) throw new FleetError('broker-subscribe-denied', filter);
-  };
-
-  const onConnect = async (current: Link, client: MqttClient): Promise<void> => {
-    const { scope } = current;
-    const filters = [...handlers.keys()].filter((filter) => scope === 'full' || scope.only.has(filter));
-    const results = await Promise.allSettled(filters.map((filter) => requestSubscription(client, filter)));
-    if (link !== current || closed) return;
-    let denied = 0;
-    for (const result of results) {
-      if (result.status === 'rejected' && result.reason instanceof FleetError) {
-        if (result.reason.code === 'bus-offline') return;
-        denied += 1;
-        refused(result.reason.code, result.reason.message);
-      }
-    }
-    // A device that may hear nothing at all is not connected to anything.
-    if (filters.length > 0 && denied === filters.length) {
-      endLink(current);
-      return;
-    }
-    if (scope === 'full') {
-      ready = true;
-      lastRefusal = '';
-    } else limited = true;
-    log.emit('info', 'bus.connected', { broker: `${host}:${port}`, ...(limited ? { limited } : {}) });
-    options.onStatus(limited ? 'limited' : 'connected');
-  };
-
-  const dispatch = (message: BusMessage): void => {
-    for (const [filter, set] of handlers) {
-      if (!filterMatches(filter, message.topic)) continue;
-      for (const handler of [...set]) handler(message);
-    }
-  };
-
-  /** The MQTT client on a socket whose server was judged. */
-  const startClient = (socket: TLSSocket, scope: SessionScope): MqttClient => {
-    const clientOptions: IClientOptions = {
-      protocolVersion: 4,
-      clientId: options.clientId,
-      clean: true,
-      keepalive: keepaliveSeconds,
-      connectTimeout: limits.brokerConnectMs,
-      // Each connection is a fresh client, so nothing is carried over and the pauses between are ours.
-      reconnectPeriod: 0,
-      resubscribe: false,
-      queueQoSZero: false,
-      timerVariant: 'native',
-      ...(options.will === undefined || scope !== 'full'
-        ? {}
-        : { will: { ...options.will, payload: Buffer.from(options.will.payload) } }),
-    };
-    return new MqttClient(() => socket, clientOptions);
-  };
-
-  const admit = options.admit ?? ((dates) => (isWithin(dates, clock.wall()) ? 'full' : null));
-
-  const open = (): void => {
-    let failure: unknown = null;
-    let accepted = false;
-    let connectedAtMs = 0;
-    restart = 'later';
-    let end = (): void => undefined;
-    const ended = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-
-    const run = async (): Promise<void> => {
-      const opening = openBrokerSocket({ host, port }, credentials, clock);
-      current.destroy = opening.destroy;
-      const { socket, dates } = await opening.secured;
-      const scope = admit(dates);
-      if (scope === null || current.ending) {
-        socket.destroy();
-        if (scope === null)
-          throw new FleetError('broker-server-untrusted', 'its certificate is outside its dates');
-        return;
-      }
-      const client = startClient(socket, scope);
-      current.scope = scope;
-      current.client = client;
-      // Whichever of the two hears it first knows the better code.
-      for (const source of [socket, client]) {
-        source.on('error', (error) => {
-          failure ??= error;
-        });
-      }
-      client.on('message', (topic, payload, packet) => {
-        if (link === current && !closed) dispatch({ topic, payload, retained: packet.retain });
-      });
-      client.on('connect', () => {
-        accepted = true;
-        connectedAtMs = clock.mono();
-        void onConnect(current, client);
-      });
-      await new Promise<void>((resolve) => client.once('close', () => resolve()));
-      client.end(true);
-    };
-
-    const current: Link = { client: null, scope: 'full', ending: false, ended, destroy: () => undefined };
-    link = current;
-    void run()
-      .catch((error: unknown) => {
-        failure ??= error;
-      })
-      .then(() => {
-        end();
-        if (link !== current) return;
-        link = null;
-        const stood = ready || limited;
-        const wasFull = ready;
-        ready = false;
-        limited = false;
-        for (const lost of [...waiting]) lost(offline('the connection was lost'));
-        waiting.clear();
-        if (stood) {
-          log.emit('info', 'bus.disconnected', { broker: `${host}:${port}` });
-          options.onStatus('disconnected');
-        }
-        if (closed) return;
-        if (!accepted && !current.ending) {
-          const { code, detail } = refusalOf(failure ?? new Error('the broker closed the connection'));
-          refused(code, detail);
-        }
-        if (wasFull && clock.mono() - connectedAtMs >= stableMs) failures = 0;
-        else if (restart !== 'now') failures += 1;
-        reconnectLater();
-      });
-  };
-
-  /** With a DISCONNECT where there is somebody to hear it; a broker that does not let go is left. */
-  const endLink = (current: Link): void => {
-    current.ending = true;
-    if (current.client === null) {
-      current.destroy();
-      return;
-    }
-    current.client.end(!current.client.connected);
-    const guard = clock.timer(closeMs);
-    void guard.done.then(current.destroy);
-    void current.ended.then(() => guard.cancel());
-  };
-
-  const pauseMs = (): number => {
-    if (restart === 'now') return 0;
-    if (restart !== 'later') return restart.afterMs;
-    // Full jitter: a broker that comes back is not met by its whole fleet at once.
-    const ceilingMs = Math.min(maxMs, baseMs * 2 ** Math.min(failures, 20));
-    return Math.floor((entropy.u32() / 2 ** 32) * ceilingMs);
-  };
-
-  const reconnectLater = (): void => {
-    if (closed) return;
-    const timer = clock.timer(pauseMs());
-    pause = timer;
-    void timer.done.then(() => {
-      if (pause !== timer) return;
-      pause = null;
-      if (!closed) open();
-    });
-  };
-
-  /** The client that may publish on this topic now. */
-  const present = (topic: string): MqttClient => {
-    if (closed) throw offline('the bus is closed');
-    const client = link?.client ?? null;
-    if (link === null || client?.connected !== true) throw offline('not connected to the broker');
-    if (link.scope !== 'full' && !link.scope.only.has(topic)) throw offline('not in this session');
-    return client;
-  };
-
-  /** The client with which a filter can be asked for now, or null: then it waits for a session that may have it. */
-  const hearing = (filter: string): MqttClient | null => {
-    const client = link?.client ?? null;
-    if (link === null || client?.connected !== true) return null;
-    return link.scope === 'full' || link.scope.only.has(filter) ? client : null;
-  };
-
-  open();
-
-  return {
-    connected: () => ready,
-
-    async publish(topic, payload, { qos, retain }) {
-      const client = present(topic);
-      if (waiting.size >= unacknowledgedMax) throw offline('too many messages wait for an acknowledgement');
-      await answered<void>((done) => {
-        client.publish(
-          topic,
-          Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength),
-          { qos, retain },
-          (error) => done(error === undefined || error === null ? null : offline(error.message), undefined),
-        );
-      });
     },
-
-    async subscribe(filter, handler): Promise<Subscription> {
-      const set = handlers.get(filter) ?? new Set();
-      const isNew = set.size === 0;
-      handlers.set(filter, set.add(handler));
-      const cancel = async (): Promise<void> => {
-        if (!set.delete(handler) || set.size > 0) return;
-        handlers.delete(filter);
-        const client = hearing(filter);
-        if (client === null) return;
-        try {
-          await answered<void>((done) =>
-            client.unsubscribe(filter, (error) => done(error ?? null, undefined)),
-          );
-        } catch (error) {
-          // The connection ended first, and the subscription with it.
-          log.emit('debug', 'bus.disconnected', { filter, detail: String(error) });
-        }
-      };
-      const client = hearing(filter);
-      if (isNew && client !== null) {
-        try {
-          await requestSubscription(client, filter);
-        } catch (error) {
-          // Lost on the way: it is asked for again with the next connection.
-          if (error instanceof FleetError && error.code === 'bus-offline') return { cancel };
-          set.delete(handler);
-          if (set.size === 0) handlers.delete(filter);
-          throw error;
-        }
-      }
-      return { cancel };
+    unsubscribe: (filter, done) => {
+      client.unsubscribe(filter, (error) => done(error ?? null));
     },
-
-    use(next) {
-      credentials = next;
-    },
-
-    restart(when) {
-      if (closed) return;
-      restart = when;
-      if (link !== null) {
-        if (!link.ending) endLink(link);
-      } else if (when === 'now' && pause !== null) {
-        pause.cancel();
-        pause = null;
-        open();
-      }
-    },
-
-    async close() {
-      if (closed) return;
-      closed = true;
-      ready = false;
-      limited = false;
-      pause?.cancel();
-      pause = null;
-      const current = link;
-      link = null;
-      for (const lost of [...waiting]) lost(offline('the bus is closed'));
-      waiting.clear();
-      if (current === null) return;
-      endLink(current);
-      const guard = clock.timer(closeMs);
-      await Promise.race([current.ended, guard.done]);
-      guard.cancel();
-      current.destroy();
+    end: (force) => {
+      client.end(force);
     },
   };
 }

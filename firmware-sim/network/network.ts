@@ -1,0 +1,146 @@
+// Why: who reaches whom in the simulated world: devices, registries with a broker each, and what stands between them.
+// Trusts: the world for time, faults and lives. Must never: use real time, sockets or chance, nor let anything pass
+// a cut path.
+
+import { connectBusOver } from '../../shared/host/bus-line.ts';
+import type { AgentBus, ConnectBusOptions } from '../../shared/host/mqtt.ts';
+import { draw } from '../chance.ts';
+import type { Incarnation, World } from '../world.ts';
+import { type ListeningBroker, openSimBroker, type SimBroker, type SimBrokerOptions } from './broker.ts';
+import { clientDrivers } from './client.ts';
+import { createWire, type Wire } from './wire.ts';
+
+export type { SimBroker, SimBrokerOptions } from './broker.ts';
+
+export interface Partition {
+  /** Idempotent. */
+  heal(): void;
+}
+
+export interface Network {
+  /** The agent's `connect` for one life of a device. */
+  connect(of: Incarnation): (options: ConnectBusOptions) => AgentBus;
+  /** The broker of one life of a registry; takes connections from now on. */
+  openBroker(of: Incarnation, options: SimBrokerOptions): SimBroker;
+  /** To which registry a device's broker URL leads from now on; `registry` where nothing was said. */
+  route(device: string, registry: string): void;
+  /** Nothing passes to or from this node, or anywhere with `*`, for so long (for good where absent). */
+  partition(node: string, ms?: number): Partition;
+  /** Ends every partition. */
+  heal(): void;
+  /** To be called when a life ended (`onCut` of the world): its connections die with it. */
+  cut(of: Incarnation): void;
+  /** Connections that stand, for looking at. */
+  connections(): { device: string; registry: string }[];
+}
+
+const firstRegistry = 'registry';
+
+export function createNetwork(parts: { world: World }): Network {
+  const { world } = parts;
+  const brokers = new Map<string, ListeningBroker>();
+  const routes = new Map<string, string>();
+  const partitions = new Set<{ node: string }>();
+  const wires = new Set<{ wire: Wire; blocked(): boolean }>();
+  const dials = new Map<string, number>();
+
+  const apart = (device: string, registry: string): boolean =>
+    [...partitions].some(({ node }) => node === '*' || node === device || node === registry);
+  const routeOf = (device: string): string => routes.get(device) ?? firstRegistry;
+  const sweep = (): void => {
+    for (const one of wires) {
+      if (!one.wire.client.open && !one.wire.server.open) wires.delete(one);
+    }
+  };
+
+  const connectTo = (device: Incarnation, broker: ListeningBroker): Wire => {
+    const number = (dials.get(device.node) ?? 0) + 1;
+    dials.set(device.node, number);
+    const blocked = () => apart(device.node, broker.of.node);
+    const id = `${device.node} ${number}`;
+    const wire = createWire({ world, id, client: device, server: broker.of, blocked });
+    sweep();
+    wires.add({ wire, blocked });
+    broker.take(wire.server);
+    return wire;
+  };
+
+  const listenerFor = (device: string): ListeningBroker | null => {
+    const broker = brokers.get(routeOf(device));
+    return broker?.of.alive === true ? broker : null;
+  };
+
+  const heal = (partition: { node: string }): void => {
+    if (!partitions.delete(partition)) return;
+    world.note(`network heals ${partition.node}`);
+    world.mark({ node: partition.node, kind: 'link', text: 'heals' });
+    for (const { wire } of wires) wire.resume();
+  };
+
+  return {
+    connect: (of) => {
+      const drivers = clientDrivers({
+        world,
+        of,
+        blocked: () => apart(of.node, routeOf(of.node)),
+        listener: () => {
+          const broker = listenerFor(of.node);
+          return broker === null
+            ? null
+            : { shown: broker.shown, connect: (device) => connectTo(device, broker) };
+        },
+      });
+      return (options) => connectBusOver(drivers, options);
+    },
+
+    openBroker: (of, options) => {
+      const broker = openSimBroker(world, of, options);
+      brokers.set(of.node, broker);
+      return {
+        ...broker,
+        close: async () => {
+          if (brokers.get(of.node) === broker) brokers.delete(of.node);
+          await broker.close();
+        },
+      };
+    },
+
+    route: (device, registry) => {
+      routes.set(device, registry);
+      world.note(`network routes ${device} to ${registry}`);
+    },
+
+    partition: (node, ms) => {
+      const partition = { node };
+      const before = new Set([...wires].filter(({ blocked }) => blocked()));
+      partitions.add(partition);
+      world.note(`network cuts ${node}`);
+      world.mark({ node, kind: 'link', text: 'cut off' });
+      sweep();
+      for (const one of wires) {
+        if (one.blocked() && !before.has(one)) one.wire.silence(() => partitions.has(partition));
+      }
+      if (ms !== undefined) world.later(ms, () => heal(partition));
+      return { heal: () => heal(partition) };
+    },
+
+    heal: () => {
+      for (const partition of [...partitions]) heal(partition);
+    },
+
+    cut: (of) => {
+      if (brokers.get(of.node)?.of === of) brokers.delete(of.node);
+      // The process alone died, and its machine tells the others; or the machine did, and they find out.
+      const told = draw(world.seed, 'network.cut', of.node, of.number) < 0.4;
+      for (const { wire } of [...wires]) {
+        if (wire.client.of === of || wire.server.of === of) wire.lose(of, told);
+      }
+      sweep();
+    },
+
+    connections: () =>
+      [...wires]
+        .filter(({ wire }) => wire.client.open && wire.server.open)
+        .map(({ wire }) => ({ device: wire.client.of.node, registry: wire.server.of.node })),
+  };
+}

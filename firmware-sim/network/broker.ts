@@ -3,7 +3,6 @@
 // Trusts: the real identity check, admission, access rules, fan-out and retained messages.
 // Must never: be kinder or stricter to a client than registry/broker/broker.ts is, nor outlive its registry's life.
 
-import { createPrivateKey } from 'node:crypto';
 import {
   type Candidate,
   connectionsPerDeviceMax,
@@ -18,13 +17,13 @@ import { type CertificateIdentity, identityCheck, subjectOf } from '../../regist
 import { retainedStore } from '../../registry/broker/retained.ts';
 import { sessionBytesMax } from '../../registry/broker/session.ts';
 import type { BrokerTls } from '../../registry/broker/tls.ts';
-import { readCertificate } from '../../shared/crypto/x509.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { BusMessage, RegistryBus } from '../../shared/kernel/ports.ts';
 import { type BusIdentity, filterMatches, maySubscribe } from '../../shared/wire/topics.ts';
 import type { Incarnation, World } from '../world.ts';
+import type { Certificates } from './certificates.ts';
 import { bytesOf, type ClientPacket, type PublishPacket } from './packets.ts';
 import { takeTurns } from './turns.ts';
 import type { ServerEnd } from './wire.ts';
@@ -55,15 +54,18 @@ interface Connection extends Candidate {
   done(): void;
 }
 
-/** Faults: those of Node for a key that is not the certificate's. */
-function checkTls(tls: BrokerTls): void {
-  const key = createPrivateKey(tls.key);
-  for (const pem of [tls.cert, ...(tls.named?.values() ?? [])]) {
-    if (readCertificate(pem)?.checkPrivateKey(key) !== true) throw new Error('key values mismatch');
-  }
+export interface SimBrokerParts {
+  world: World;
+  of: Incarnation;
+  certificates: Certificates;
 }
 
-export function openSimBroker(world: World, of: Incarnation, options: SimBrokerOptions): ListeningBroker {
+export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions): ListeningBroker {
+  const { world, of, certificates } = parts;
+  /** Faults: Node's own, for a key that is not the certificate's. */
+  const checkTls = ({ key, cert, named }: BrokerTls): void => {
+    for (const pem of [cert, ...(named?.values() ?? [])]) certificates.checkKey(pem, key);
+  };
   const { clock, log, region } = options;
   let { tls } = options;
   checkTls(tls);
@@ -212,7 +214,7 @@ export function openSimBroker(world: World, of: Incarnation, options: SimBrokerO
 
   /** The handshake is done: who is it? */
   const hello = (end: ServerEnd, certificate: string): void => {
-    const found = check.identify(readCertificate(certificate) ?? undefined, clock.wall());
+    const found = check.identify(certificates.read(certificate), clock.wall());
     if (!found.ok) {
       refused(found.refusal.code, null, found.refusal.detail);
       end.close();
@@ -319,7 +321,7 @@ export function openSimBroker(world: World, of: Incarnation, options: SimBrokerO
       tls = next;
       check = identityCheck(next.ca);
       for (const { end, certificate } of [...open.values()].flatMap((same) => [...same])) {
-        if (!check.identify(readCertificate(certificate) ?? undefined, clock.wall()).ok) end.close();
+        if (!check.identify(certificates.read(certificate), clock.wall()).ok) end.close();
       }
     },
     close: async () => {

@@ -2,9 +2,6 @@
 // broker shows with the real checks, and speaks MQTT on it. What to do with that is the real bus-line.ts.
 // Trusts: the network to know who listens. Must never: answer a life that is over, nor skip a check of the real driver.
 
-import { createPrivateKey } from 'node:crypto';
-import { readCertificate } from '../../shared/crypto/x509.ts';
-import { checkBrokerCertificate } from '../../shared/host/broker-certificate.ts';
 import type { BrokerAddress, BusCredentials } from '../../shared/host/broker-socket.ts';
 import type {
   BrokerChannel,
@@ -16,41 +13,37 @@ import type {
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
+import { drawInt } from '../chance.ts';
 import { type Incarnation, latencyMs, type World } from '../world.ts';
+import type { Certificates } from './certificates.ts';
 import { type Turns, takeTurns } from './turns.ts';
 import type { ClientEnd, Wire } from './wire.ts';
 
 export interface ClientParts {
   world: World;
   of: Incarnation;
+  certificates: Certificates;
   /** Whether nothing passes between this device and its registry at the moment. */
   blocked(): boolean;
   /** Who listens there at the moment: shows its certificate for a server name, and takes a connection. */
   listener(): { shown(serverName: string | undefined): string; connect(of: Incarnation): Wire } | null;
 }
 
-/** Node's own words for what its TLS would throw. */
-function checkKey({ cert, key }: BusCredentials): void {
-  const certificate = readCertificate(cert);
-  if (certificate?.checkPrivateKey(createPrivateKey(key)) !== true) throw new Error('key values mismatch');
-}
-
 export function clientDrivers(parts: ClientParts): BusDrivers {
-  const { world, of } = parts;
+  const { world, of, certificates } = parts;
   let dials = 0;
 
   const judged = (address: BrokerAddress, credentials: BusCredentials): { wire: Wire; shown: Dates } => {
     const listener = parts.listener();
     if (listener === null) throw new Error(`connection refused by ${address.host}:${address.port}`);
     const named = credentials.serverName ?? (/^[\d.]+$|:/.test(address.host) ? undefined : address.host);
-    const certificate = readCertificate(listener.shown(named)) ?? undefined;
-    const checked = checkBrokerCertificate({ certificate, error: null }, credentials.ca, address.host);
+    const checked = certificates.judge(listener.shown(named), credentials.ca, address.host);
     if (!checked.ok) throw new FleetError(checked.refusal.code, checked.refusal.detail);
     return { wire: listener.connect(of), shown: checked.value };
   };
 
   const dial = (address: BrokerAddress, credentials: BusCredentials, clock: Clock) => {
-    checkKey(credentials);
+    certificates.checkKey(credentials.cert, credentials.key);
     dials += 1;
     const number = dials;
     const unreachable = world.fault('link.unreachable', of.node);
@@ -70,6 +63,9 @@ export function clientDrivers(parts: ClientParts): BusDrivers {
         // Nobody answers: the time limit ends it.
         if (over || parts.blocked()) return;
         if (unreachable) throw new Error('the host is unreachable');
+        // A machine without power does not even refuse.
+        if (parts.listener() === null && drawInt(0, 1, world.seed, 'dial', of.node, of.number, number) === 0)
+          return;
         const found = judged(address, credentials);
         const { client } = found.wire;
         wire = found.wire;

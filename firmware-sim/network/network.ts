@@ -7,6 +7,7 @@ import type { AgentBus, ConnectBusOptions } from '../../shared/host/mqtt.ts';
 import { draw } from '../chance.ts';
 import type { Incarnation, World } from '../world.ts';
 import { type ListeningBroker, openSimBroker, type SimBroker, type SimBrokerOptions } from './broker.ts';
+import { createCertificates } from './certificates.ts';
 import { clientDrivers } from './client.ts';
 import { createWire, type Wire } from './wire.ts';
 
@@ -42,6 +43,7 @@ export function createNetwork(parts: { world: World }): Network {
   const routes = new Map<string, string>();
   const partitions = new Set<{ node: string }>();
   const wires = new Set<{ wire: Wire; blocked(): boolean }>();
+  const certificates = createCertificates();
   const dials = new Map<string, number>();
 
   const apart = (device: string, registry: string): boolean =>
@@ -82,6 +84,7 @@ export function createNetwork(parts: { world: World }): Network {
       const drivers = clientDrivers({
         world,
         of,
+        certificates,
         blocked: () => apart(of.node, routeOf(of.node)),
         listener: () => {
           const broker = listenerFor(of.node);
@@ -94,8 +97,11 @@ export function createNetwork(parts: { world: World }): Network {
     },
 
     openBroker: (of, options) => {
-      const broker = openSimBroker(world, of, options);
+      const broker = openSimBroker({ world, of, certificates }, options);
       brokers.set(of.node, broker);
+      for (const { wire } of wires) {
+        if (wire.server.of.node === of.node && wire.server.of !== of) wire.reset();
+      }
       return {
         ...broker,
         close: async () => {

@@ -3,7 +3,8 @@
 // Trusts: the world for time and faults. Must never: let anything arrive at an end that is closed or dead, nor tell
 // an end of what it cannot know.
 
-import { draw, drawInt } from '../chance.ts';
+import { drawInt } from '../chance.ts';
+import type { FaultKind } from '../faults.ts';
 import { type Incarnation, latencyMs, type World } from '../world.ts';
 import { bytesOf, type ClientPacket, describe, type Packet, type ServerPacket } from './packets.ts';
 
@@ -38,6 +39,8 @@ export interface Wire {
   resume(): void;
   /** This life is over. `told`: its machine lives and says so. */
   lose(of: Incarnation, told: boolean): void;
+  /** The server's machine has another life, which does not know this connection: the client hears that when it pings. */
+  reset(): void;
   /** Both ends are told soon; nothing arrives any more. */
   break(): void;
 }
@@ -66,11 +69,8 @@ export function createWire(parts: WireParts): Wire {
   const { world, id } = parts;
   const node = parts.client.node;
   let broken = false;
-  let events = 0;
-  const drawn = (low: number, high: number): number => {
-    events += 1;
-    return drawInt(low, high, world.seed, 'wire', id, events);
-  };
+  const drawn = (low: number, high: number, ...key: (string | number)[]): number =>
+    drawInt(low, high, world.seed, 'wire', id, ...key);
   const up: Lane<ClientPacket> = createLane<ClientPacket>(parts, 'up', parts.server, {
     isOpen: () => !broken && server.end.open,
     operationOf: () => 'bus.take',
@@ -87,23 +87,23 @@ export function createWire(parts: WireParts): Wire {
   const breakIt = (): void => {
     if (broken) return;
     broken = true;
-    for (const side of [client, server]) world.later(drawn(1, 400), () => side.learn());
+    world.later(drawn(1, 400, 'break', 'client'), () => client.learn());
+    world.later(drawn(1, 400, 'break', 'server'), () => server.learn());
   };
 
+  let publications = 0;
   /** Sends one packet with whatever goes wrong with it. */
   const transmit = <P extends Packet>(lane: Lane<P>, packet: P): void => {
     if (packet.cmd !== 'publish') {
       lane.push(packet);
       return;
     }
+    publications += 1;
+    const number = publications;
     // All are asked, whatever happens: one answer must not move another's number.
-    const happens = (kind: Parameters<World['fault']>[0]) => world.fault(kind, node, packet.topic);
-    const [breaks, drops] = [happens('link.break'), happens('link.drop')];
-    const [delays, doubles, overtaken] = [
-      happens('link.delay'),
-      happens('link.duplicate'),
-      happens('link.reorder'),
-    ];
+    const happens = (kind: FaultKind) => world.fault(kind, node, packet.topic);
+    const [breaks, drops, delays] = [happens('link.break'), happens('link.drop'), happens('link.delay')];
+    const [doubles, overtaken] = [happens('link.duplicate'), happens('link.reorder')];
     if (breaks) {
       breakIt();
       return;
@@ -111,13 +111,12 @@ export function createWire(parts: WireParts): Wire {
     if (drops) {
       if (packet.qos === 0) return;
       // TCP gives up on it: the connection ends, and the sender never learns whether it was taken.
-      events += 1;
-      if (draw(world.seed, 'taken', id, events) < 0.5) breakIt();
+      if (drawn(0, 1, 'taken', number) === 0) breakIt();
       else lane.push(packet, 0, breakIt);
       return;
     }
-    const extraMs = delays ? drawn(500, 20_000) : 0;
-    if (overtaken) lane.straggle(packet, extraMs + drawn(200, 5_000));
+    const extraMs = delays ? drawn(500, 20_000, 'delay', number) : 0;
+    if (overtaken) lane.straggle(packet, extraMs + drawn(200, 5_000, 'reorder', number));
     else lane.push(packet, extraMs);
     if (doubles) lane.push(packet, extraMs);
   };
@@ -133,13 +132,16 @@ export function createWire(parts: WireParts): Wire {
     (packet) => transmit(down, packet),
   );
 
+  let silences = 0;
   return {
     client: client.end,
     server: server.end,
     silence: (still) => {
-      for (const side of [client, server]) {
-        world.later(drawn(silenceMs.min, silenceMs.max), () => {
-          if (still()) side.learn();
+      silences += 1;
+      for (const [name, { end }] of [['client', client] as const, ['server', server] as const]) {
+        world.later(drawn(silenceMs.min, silenceMs.max, name, silences), () => {
+          // Where the path is free again before the other side gave up as well, it learns of it then.
+          if (still()) end.close();
         });
       }
     },
@@ -151,7 +153,14 @@ export function createWire(parts: WireParts): Wire {
       const [gone, other] = client.end.of === of ? [client, server] : [server, client];
       if (!gone.end.open && !other.end.open) return;
       gone.forget();
-      world.later(told ? drawn(1, 50) : drawn(silenceMs.min, silenceMs.max), () => other.learn());
+      const silentMs = drawn(silenceMs.min, silenceMs.max, 'lost');
+      const isTold = told && !parts.blocked();
+      world.later(isTold ? drawn(1, 50, 'told') : silentMs, () => other.learn());
+    },
+    reset: () => {
+      world.later(drawn(1, silenceMs.min, 'reset'), () => {
+        if (!parts.blocked()) client.learn();
+      });
     },
     break: breakIt,
   };

@@ -15,12 +15,13 @@ import { publicKeyOf } from '../../shared/crypto/ed25519.ts';
 import { deviceIdOf, pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
 import {
   type CertificateAuthority,
+  issueClaimCertificate,
   issueDeviceCertificate,
   issueServerCertificate,
   makeCertificateAuthority,
 } from '../../shared/host/certificates.ts';
 import type { AgentBus, BusStatus, ConnectBusOptions } from '../../shared/host/mqtt.ts';
-import type { Clock, Log } from '../../shared/kernel/ports.ts';
+import type { BusMessage, Clock, Log } from '../../shared/kernel/ports.ts';
 import { authorityServerName } from '../../shared/trust/authorities.ts';
 import { everyDeviceFilter } from '../../shared/wire/topics.ts';
 
@@ -60,9 +61,23 @@ export async function newDevice(
   return { id, seed, cert, key: pkcs8PemFromSeed(seed) };
 }
 
+/** Its id is the claim's. */
+export async function newClaim(ca: CertificateAuthority, seedByte: number): Promise<TestDevice> {
+  const seed = new Uint8Array(32).fill(seedByte);
+  const id = `claim${seedByte}`.padEnd(20, '0');
+  const validity = { notBeforeMs: startMs - dayMs, notAfterMs: startMs + dayMs };
+  const cert = await issueClaimCertificate({ ca, claimId: id, publicKey: publicKeyOf(seed), ...validity });
+  return { id, seed, cert, key: pkcs8PemFromSeed(seed) };
+}
+
 export async function brokerTls(ca: CertificateAuthority): Promise<BrokerTls> {
   const validity = { notBeforeMs: startMs - 50 * dayMs, notAfterMs: startMs + 90 * dayMs };
-  const cert = await issueServerCertificate({ ca, seed: brokerSeed, hosts: [brokerHost], ...validity });
+  const cert = await issueServerCertificate({
+    ca,
+    seed: brokerSeed,
+    hosts: [brokerHost, 'localhost'],
+    ...validity,
+  });
   const named = new Map([[authorityServerName(ca.certificatePem), cert]]);
   return { key: pkcs8PemFromSeed(brokerSeed), cert, ca: ca.certificatePem, named };
 }
@@ -95,7 +110,7 @@ export interface Scene {
   network: Network;
   cuts: Incarnation[];
   barred: Set<string>;
-  registry(tls: BrokerTls, node?: string): Promise<SceneRegistry>;
+  registry(tls: BrokerTls, node?: string, onMessage?: (message: BusMessage) => void): Promise<SceneRegistry>;
   device(
     identity: TestDevice,
     ca: string,
@@ -143,7 +158,7 @@ export function createScene(options: SceneOptions = {}): Scene {
     barred,
     clock: (of) => world.clock(of),
     log,
-    registry: async (tls, node = 'registry') => {
+    registry: async (tls, node = 'registry', onMessage = () => undefined) => {
       const of = world.boot(node);
       const made: Omit<SceneRegistry, 'broker'> = { of, heard: [], refused: [], presence: [] };
       const idOf = (identity: { kind: string; deviceId?: string }) => identity.deviceId ?? identity.kind;
@@ -153,6 +168,7 @@ export function createScene(options: SceneOptions = {}): Scene {
         clock: world.clock(of),
         log: log(of),
         mayConnect: (identity) => world.call(of, 'test.admit', '', 3, () => !barred.has(idOf(identity))),
+        onMessage: (_identity, message) => onMessage(message),
         onRefused: ({ code }) => made.refused.push(code),
         onConnected: (identity) => made.presence.push(`+${idOf(identity)}`),
         onDisconnected: (identity) => made.presence.push(`-${idOf(identity)}`),
@@ -185,4 +201,23 @@ export function createScene(options: SceneOptions = {}): Scene {
       return { of, bus, status, states };
     },
   };
+}
+
+export const once = { qos: 0, retain: false } as const;
+export const acknowledged = { qos: 1, retain: false } as const;
+export const kept = { qos: 1, retain: true } as const;
+export const minuteMs = 60_000;
+
+/** What became of a promise, without waiting for it. */
+export function fate(work: Promise<unknown>): { is: string } {
+  const told = { is: 'open' };
+  work.then(
+    () => {
+      told.is = 'done';
+    },
+    (error: unknown) => {
+      told.is = error instanceof Error && 'code' in error ? String(error.code) : 'failed';
+    },
+  );
+  return told;
 }

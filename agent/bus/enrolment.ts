@@ -103,6 +103,7 @@ async function attempt(parts: EnrolmentParts, csr: string): Promise<Result<Enrol
   const attemptId = randomHex(entropy, 8);
   const timer = clock.timer(attemptMs);
   let bus: AgentBus | null = null;
+  let interrupt = (): void => undefined;
   try {
     return await new Promise<Result<Enrolled>>((resolve) => {
       const fail = (error: unknown): void => {
@@ -110,7 +111,8 @@ async function attempt(parts: EnrolmentParts, csr: string): Promise<Result<Enrol
         resolve(refuse(fault.code, fault.message));
       };
       void timer.done.then(() => resolve(refuse('broker-unreachable', `no answer in ${attemptMs} ms`)));
-      parts.signal.addEventListener('abort', () => resolve(refuse('interrupted', 'stopped')), { once: true });
+      interrupt = () => resolve(refuse('interrupted', 'stopped'));
+      parts.signal.addEventListener('abort', interrupt);
 
       const request = async (line: AgentBus): Promise<void> => {
         await line.subscribe(enrolReplyTopic(claim.region, claim.claimId, attemptId), (message) => {
@@ -159,6 +161,8 @@ async function attempt(parts: EnrolmentParts, csr: string): Promise<Result<Enrol
     });
   } finally {
     timer.cancel();
+    // A device that waits for its registry for weeks makes many attempts on one signal.
+    parts.signal.removeEventListener('abort', interrupt);
     await (bus as AgentBus | null)?.close();
   }
 }
@@ -172,6 +176,9 @@ export async function enrol(parts: EnrolmentParts): Promise<Enrolled> {
   const { log, clock, entropy, signal } = parts;
   const csr = makeCertificateRequest(parts.seed);
   const backoff = createBackoff(entropy, limits.reconnectBaseMs, limits.reconnectMaxMs);
+  const aborted = new Promise<void>((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  );
   for (;;) {
     const result = await attempt(parts, csr);
     if (result.ok) return result.value;
@@ -184,9 +191,6 @@ export async function enrol(parts: EnrolmentParts): Promise<Enrolled> {
     const waitMs = backoff.nextMs();
     log.emit('warn', 'agent.enrolment.retry', { code, detail, waitMs });
     const timer = clock.timer(waitMs);
-    const aborted = new Promise<void>((resolve) =>
-      signal.addEventListener('abort', () => resolve(), { once: true }),
-    );
     await Promise.race([timer.done, aborted]);
     timer.cancel();
     if (signal.aborted) throw new FleetError('interrupted', 'stopped before the enrolment was done');

@@ -135,7 +135,9 @@ export function createTimeAsker(parts: TimeParts): TimeAsker {
 
   async function run(): Promise<void> {
     while (!stopped) {
-      await bell.wait(Math.max(0, Math.min(limits.timeEveryMs, nextAtMs - clock.mono())));
+      // Off the line nothing can be asked, however due it is: the bell rings with the next connection.
+      const dueMs = bus.connected() ? nextAtMs - clock.mono() : limits.timeEveryMs;
+      await bell.wait(Math.max(0, Math.min(limits.timeEveryMs, dueMs)));
       if (stopped) return;
       if (!bus.connected() || clock.mono() < nextAtMs) continue;
       const answered = await ask();

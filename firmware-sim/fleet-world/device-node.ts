@@ -54,7 +54,12 @@ export interface DeviceNodeParts {
   kindOf(manifestSha256: string): ReleaseKind | undefined;
   witness: RuntimeWitness;
   /** The application's records: how often, and told of each that was answered. */
-  application: { everyMs: number; goesOn(): boolean; record(): Uint8Array; answered(body: Uint8Array): void } | null;
+  application: {
+    everyMs: number;
+    goesOn(): boolean;
+    record(): Uint8Array;
+    answered(body: Uint8Array): void;
+  } | null;
   onBoot(of: Incarnation): void;
   /** The core serves what it had, and has not used the network yet. */
   onServing(life: { of: Incarnation; runtime: SimRuntime }): void;

@@ -43,7 +43,8 @@ export function createClocks(
       }
       const monoOrigin = drawInt(0, 10_000_000, world.seed, 'mono', node, number) - bootedAtMs;
       return {
-        wallMs: (nowMs) => originMs + nowMs + offsetMs + drifted(nowMs),
+        // As `Date.now` has it: whole milliseconds.
+        wallMs: (nowMs) => Math.floor(originMs + nowMs + offsetMs + drifted(nowMs)),
         monoMs: (nowMs) => nowMs + monoOrigin,
       };
     },

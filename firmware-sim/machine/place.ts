@@ -43,6 +43,8 @@ interface Database {
   /** With `synchronous` NORMAL: what the last checkpoint wrote. */
   checkpoint: Uint8Array | null;
   inner: SqliteStore | null;
+  /** When the last of its transactions ends: they are done one after the other, in the order of the calls. */
+  busyUntilMs: number;
   terms: StoreTerms | null;
   torn: boolean;
 }
@@ -61,6 +63,12 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
     calls += 1;
     return latencyMs(world, low, high, 'store', node, calls);
   };
+
+  function inTurn(database: Database, ms: number): number {
+    const now = world.nowMs();
+    database.busyUntilMs = Math.max(now + ms, database.busyUntilMs + 1);
+    return database.busyUntilMs - now;
+  }
 
   function durableNow(database: Database): void {
     if (database.inner === null) return;
@@ -109,6 +117,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
       image: null,
       checkpoint: null,
       inner: null,
+      busyUntilMs: 0,
       terms: null,
       torn: false,
     };
@@ -116,13 +125,13 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
     const inner = await world.call(of, 'store.open', file, latency(1, 5), () => openInner(database, terms));
     return {
       tx: (work) =>
-        world.call(of, 'store.tx', file, latency(0, 15), () => {
+        world.call(of, 'store.tx', file, inTurn(database, latency(0, 15)), () => {
           const value = attempted(inner, file, work);
           committed(database, file);
           return value;
         }),
       close: () =>
-        world.call(of, 'store.close', file, latency(0, 2), () => {
+        world.call(of, 'store.close', file, inTurn(database, latency(0, 2)), () => {
           if (database.inner !== inner) return;
           database.image = inner.snapshot();
           database.inner = null;
@@ -203,7 +212,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
       databases = new Map(
         [...image.databases].map(([file, bytes]) => [
           file,
-          { image: bytes, checkpoint: null, inner: null, terms: null, torn: false },
+          { image: bytes, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false },
         ]),
       );
     },

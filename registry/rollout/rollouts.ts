@@ -76,10 +76,18 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     changed = true;
     if (members) newcomers = true;
     if (!started || stopped || passing !== null) return;
-    passing = passes().finally(() => {
-      passing = null;
-      if (changed) wake(false);
-    });
+    passing = passes()
+      .catch((thrown: unknown) => {
+        // A store that fails now may work soon: nothing is forgotten, for everything is looked at again.
+        const error = asFleetError(thrown);
+        log.emit('error', 'rollout.step.failed', { code: error.code, detail: error.message });
+        newcomers = true;
+        if (!stopped) sleepUntil(clock.wall() + stepEveryMs);
+      })
+      .finally(() => {
+        passing = null;
+        if (changed) wake(false);
+      });
   }
 
   async function passes(): Promise<void> {

@@ -131,6 +131,8 @@ export function createWorld(options: WorldOptions): World {
     return value;
   };
   const note = (line: string) => {
+    // The world has ended: what still runs has nobody to tell.
+    if (hashed !== null) return;
     const whole = `${nowMs} ${line}`;
     hash.update(encoder.encode(`${whole}\n`));
     if (keepTrace) lines.push(whole);

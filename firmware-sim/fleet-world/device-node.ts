@@ -14,7 +14,7 @@ import { createSimRuntime, type RuntimeWitness, type SimRuntime } from '../machi
 import type { Network } from '../network/network.ts';
 import type { Incarnation, World } from '../world.ts';
 import { nodeLog, type Reached } from './node-log.ts';
-import type { ReleaseKind } from './publisher.ts';
+import type { SimRelease } from './publisher.ts';
 
 export const arch = 'x64';
 
@@ -51,7 +51,7 @@ export interface DeviceNodeParts {
   labels: Labels;
   terms: CoreTerms;
   reached: Reached;
-  kindOf(manifestSha256: string): ReleaseKind | undefined;
+  releaseOf(manifestSha256: string): SimRelease | undefined;
   witness: RuntimeWitness;
   /** The application's records: how often, and told of each that was answered. */
   application: {
@@ -105,7 +105,8 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
             clock,
             events,
             peek: (path) => place.files.peek(path),
-            kindOf: parts.kindOf,
+            kindOf: (sha256) => parts.releaseOf(sha256)?.kind,
+            releaseOf: (sha256) => parts.releaseOf(sha256)?.releaseId ?? 'acme/unknown@1.0.0',
             witness: parts.witness,
           }),
         terms: parts.terms,

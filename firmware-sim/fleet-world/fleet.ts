@@ -25,6 +25,8 @@ export interface FleetDevice {
   revoked: boolean;
   /** Its accounts cannot be checked any more: its outbox was torn, or somebody else wrote into its name. */
   unaccounted: boolean;
+  /** Somebody has its key. */
+  stolen: boolean;
 }
 
 export interface FleetWorld {
@@ -40,6 +42,8 @@ export interface FleetWorld {
   truth: Truth;
   reached: Reached;
   addDevice(labels: Labels): FleetDevice;
+  /** Somebody carries a new claim to a device whose registry does not know it any more. */
+  enrolAgain(device: FleetDevice): void;
   addTwin(): RegistryNode;
   /** A node that is no device of ours, with the disk of one. */
   addThief(of: FleetDevice): DeviceNode;
@@ -152,7 +156,7 @@ export function createFleetWorld(
       labels,
       terms: terms.device,
       reached,
-      kindOf: (sha256) => publisher.ofManifest(sha256)?.kind,
+      releaseOf: publisher.ofManifest,
       witness: oracle.witness,
       application: {
         everyMs: terms.recordEveryMs,
@@ -184,29 +188,30 @@ export function createFleetWorld(
         oracle.afterCut();
       },
     });
-    const made: FleetDevice = { device, oracle, revoked: false, unaccounted: false };
+    const made: FleetDevice = { device, oracle, revoked: false, unaccounted: false, stolen: false };
     devices.push(made);
     return made;
   }
 
   /** An operator makes a claim and carries it to the device, which is switched on with it. */
-  function giveClaim(to: FleetDevice, tries = 40): void {
+  function giveClaim(to: FleetDevice, again = false, tries = 40): void {
     const up = self.registry.up();
     if (up === null) {
-      if (tries > 0) world.later(20_000, () => giveClaim(to, tries - 1));
+      if (tries > 0) world.later(20_000, () => giveClaim(to, again, tries - 1));
       return;
     }
     let done = false;
     const carry = (claim: ClaimFile): void => {
       done = true;
-      to.device.give(claim);
-      to.device.boot();
+      to.device.give(claim, again);
+      if (again) to.device.fail('exit', 1_000);
+      else to.device.boot();
     };
     up.fleet.claims
       .create({ labels: {}, uses: 1, ttlMs: 86_400_000, createdBy: 'operator' })
       .then(carry, (thrown: unknown) => world.note(`no claim: ${String(thrown)}`));
     world.later(20_000, () => {
-      if (!done && tries > 0) giveClaim(to, tries - 1);
+      if (!done && tries > 0) giveClaim(to, again, tries - 1);
     });
   }
 
@@ -226,6 +231,7 @@ export function createFleetWorld(
       giveClaim(made);
       return made;
     },
+    enrolAgain: (device) => giveClaim(device, true),
     addTwin: () => {
       const twin = makeRegistry('registry-b');
       twin.place.load(self.registry.backup());
@@ -247,7 +253,7 @@ export function createFleetWorld(
         labels: {},
         terms: terms.device,
         reached,
-        kindOf: (sha256) => publisher.ofManifest(sha256)?.kind,
+        releaseOf: publisher.ofManifest,
         witness: {
           loading: none,
           probing: none,

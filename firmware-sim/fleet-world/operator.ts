@@ -27,6 +27,9 @@ export function createOperator(fleet: FleetWorld): Operator {
   const { world, registry, network, publisher, reached } = fleet;
   const rollouts: string[] = [];
   let backup: PlaceImage | null = null;
+  /** An authority was made since the backup. With the backup restored, its key is gone, and what it signed with it. */
+  let rotated = false;
+  let authorityLost = false;
   let named = 0;
 
   /** Does it once the registry is up, again where the registry died over it, until there is an answer. */
@@ -122,6 +125,7 @@ export function createOperator(fleet: FleetWorld): Operator {
   function restore(downMs: number): void {
     if (backup === null) return;
     fleet.truth.forked();
+    authorityLost ||= rotated;
     world.note('the registry comes back from a backup');
     registry.restoreFrom(backup, downMs);
   }
@@ -142,6 +146,7 @@ export function createOperator(fleet: FleetWorld): Operator {
   function steal(one: FleetDevice | undefined, ms: number): void {
     if (one === undefined || one.oracle.deviceId() === null) return;
     one.unaccounted = true;
+    one.stolen = true;
     const thief = fleet.addThief(one);
     world.note(`somebody has a copy of the disk of ${one.device.node}`);
     thief.boot();
@@ -181,6 +186,7 @@ export function createOperator(fleet: FleetWorld): Operator {
       case 'revoke':
         return revoke(deviceAt(act.device));
       case 'rotate-authority':
+        rotated = true;
         return wanted('rotate the authority', (parts) => parts.fleet.authorities.rotate('operator'));
       case 'device-power':
         return deviceAt(act.device)?.device.fail('cut', act.downMs);
@@ -202,7 +208,9 @@ export function createOperator(fleet: FleetWorld): Operator {
       case 'registry-restart':
         return registry.restart();
       case 'backup':
-        if (registry.up() !== null) backup = registry.backup();
+        if (registry.up() === null) return;
+        backup = registry.backup();
+        rotated = false;
         return;
       case 'restore':
         return restore(act.downMs);
@@ -239,6 +247,9 @@ export function createOperator(fleet: FleetWorld): Operator {
         if (id === null || one.revoked) continue;
         wanted(`release ${one.device.node}`, async (parts) => {
           const standing = await parts.fleet.devices.standing(id);
+          // Enrolled after the backup that the registry came back from: its certificate is good and nobody knows it.
+          // And a key that was stolen is no device's own any more.
+          if (standing === null || one.stolen || authorityLost) fleet.enrolAgain(one);
           if (standing !== 'quarantined') return { ok: true, value: undefined };
           return parts.fleet.devices.release(id, 'operator');
         });

@@ -1,6 +1,7 @@
 // Why: one seed from its first boot to the fleet at rest: chaos for a while, then everything heals, and the fleet must
 // agree in bounded time. Trusts: the oracles. Must never: let a run pass in which the fleet did not come to rest.
 
+import { registryMigrations } from '../../registry/store/open.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { RunSeed, SeedOptions, SeedResult } from '../explore/seed-run.ts';
 import { guarded } from '../guard.ts';
@@ -14,7 +15,11 @@ import { drawTerms } from './terms.ts';
 /** How often is looked whether the fleet agrees, in its own time. */
 const lookEveryMs = 20_000;
 
-export const runSeed: RunSeed = (options) => guarded(() => run(options));
+export const runSeed: RunSeed = (options) => {
+  // Part of the program, read from its folder: before the doors are shut.
+  registryMigrations();
+  return guarded(() => run(options));
+};
 
 async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResult> {
   const terms = drawTerms(seed);

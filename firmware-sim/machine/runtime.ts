@@ -37,6 +37,8 @@ export interface SimRuntimeParts {
   /** The bytes of a file on this device now. */
   peek(path: string): Uint8Array | null;
   kindOf(manifestSha256: string): ReleaseKind | undefined;
+  /** `NS/NAME@VERSION` of these bytes. */
+  releaseOf(manifestSha256: string): string;
   witness: RuntimeWitness;
 }
 
@@ -234,7 +236,7 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
         return false;
       }
       answered += 1;
-      events.onRequest({ as, releaseId: as, code: null, latencyMs: 4 });
+      events.onRequest({ as, releaseId: parts.releaseOf(active), code: null, latencyMs: 4 });
       return true;
     },
     requests: () => ({ answered, failed }),

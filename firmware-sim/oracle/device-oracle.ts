@@ -62,6 +62,8 @@ interface Soak {
 const needFiles: ReadonlySet<string> = new Set(['verifying', 'staging', 'probing', 'shadowing', 'switching']);
 /** A release that was good once serves again this long after a boot, whatever went wrong meanwhile. */
 const servesAgainMs = 15 * 60_000;
+/** The soak begins before its journal is written, which may have to be tried again. */
+const soakSlackMs = 5_000;
 /** Beyond its deadline: the journal may have had to be tried again. */
 const deadlineSlackMs = 15 * 60_000;
 
@@ -143,7 +145,8 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
       const onMs = soak.onMs + (soak.sinceMs === null ? 0 : world.nowMs() - soak.sinceMs);
       const wantedMs = Math.min(before.policy.soakMs, state.policy.soakMs);
       if (sameRelease && before.lastGood?.manifestSha256 !== state.lastGood?.manifestSha256)
-        require(onMs + 50 >= wantedMs, `${state.as} was committed after ${onMs} ms of ${wantedMs} ms soak`);
+        require(onMs * 1.02 + soakSlackMs >=
+          wantedMs, `${state.as} was committed after ${onMs} ms of ${wantedMs} ms soak`);
     }
     soaks.delete(state.as);
   }

@@ -13,10 +13,20 @@ export interface CertificateDates {
   notAfterMs: number;
 }
 
+/** Certificates that were read lately: a device's own and its authorities' are asked for with each report and session. */
+const lately = new Map<string, X509Certificate>();
+const latelyMax = 32;
+
 /** Null where it is no certificate in PEM. */
 export function readCertificate(pem: string): X509Certificate | null {
+  const known = lately.get(pem);
+  if (known !== undefined) return known;
   try {
-    return new X509Certificate(pem);
+    const certificate = new X509Certificate(pem);
+    const oldest = lately.keys().next();
+    if (lately.size >= latelyMax && oldest.done !== true) lately.delete(oldest.value);
+    lately.set(pem, certificate);
+    return certificate;
   } catch {
     // Node's words may quote what was read.
     return null;

@@ -1,6 +1,7 @@
 // Why: one whole fleet in one world: a registry, its devices, their publisher, the network between them, and what judges
 // all of it. Trusts: the seed for everything. Must never: share anything with another fleet in the same process.
 
+import { limits } from '../../shared/kernel/limits.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
 import type { FaultId, Faults } from '../faults.ts';
@@ -141,6 +142,7 @@ export function createFleetWorld(
       publisher,
       reached,
       journalWritesMax: terms.device.update.journalWritesMax,
+      outboxBytesMax: terms.device.outbox?.outboxBytesMax ?? limits.outboxBytesMax,
       faults: () => faults.fired().length,
       alive: (of) => of.alive,
       present: () => present,

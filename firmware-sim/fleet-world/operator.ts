@@ -5,6 +5,7 @@ import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { PlaceImage } from '../machine/place.ts';
+import { registryFile } from '../oracle/registry-oracle.ts';
 import { attack } from './adversary.ts';
 import type { FleetDevice, FleetWorld } from './fleet.ts';
 import type { SimRelease } from './publisher.ts';
@@ -150,7 +151,42 @@ export function createOperator(fleet: FleetWorld): Operator {
     const thief = fleet.addThief(one);
     world.note(`somebody has a copy of the disk of ${one.device.node}`);
     thief.boot();
-    world.later(ms, () => thief.retire());
+    const until = world.nowMs() + ms;
+    let last = '';
+    let turns = 0;
+    // Both come and go in turns under one name; a registry that sees two reports of each has proof.
+    const watch = (): void => {
+      const seen = network.connections().map(({ device }) => device);
+      const now = [one.device.node, thief.node].find((node) => seen.includes(node)) ?? last;
+      if (now !== last) turns += 1;
+      last = now;
+      if (world.nowMs() < until) return world.later(5_000, watch);
+      thief.retire();
+      if (turns >= 6 && !fleet.truth.isForked()) noticed(one);
+    };
+    watch();
+  }
+
+  function noticed(one: FleetDevice): void {
+    const id = one.oracle.deviceId();
+    const status = registry.place.look(registryFile, (db) =>
+      db.get<{ status: string }>('SELECT status FROM devices WHERE device_id = ?', id),
+    );
+    if (status?.status === 'active')
+      world.violate(`${one.device.node} and its copy took turns, and nobody noticed`);
+  }
+
+  /** Nobody has a second device with this key. */
+  function wronglySuspected(): void {
+    if (fleet.truth.isForked()) return;
+    const quarantined = registry.place.look(registryFile, (db) =>
+      db.all<{ id: string }>("SELECT device_id AS id FROM devices WHERE status = 'quarantined'"),
+    );
+    for (const { id } of quarantined ?? []) {
+      const one = fleet.devices.find(({ oracle }) => oracle.deviceId() === id);
+      if (one !== undefined && !one.stolen)
+        world.violate(`${one.device.node} was taken for two devices, and is one`);
+    }
   }
 
   function act(act: Act): void {
@@ -239,6 +275,7 @@ export function createOperator(fleet: FleetWorld): Operator {
       act(step.act);
     },
     tidyUp: () => {
+      wronglySuspected();
       for (const { device } of fleet.devices) network.route(device.node, 'registry');
       fleet.twin?.fail('exit', null);
       // Two devices showed one key: the copy is gone, so the true one may come back.

@@ -10,12 +10,14 @@ import type { SqlTx } from '../../shared/kernel/ports.ts';
 import { parseTargets } from '../../shared/trust/tuf/metadata.ts';
 import type { Reached } from '../fleet-world/node-log.ts';
 import { namespace, type Publisher } from '../fleet-world/publisher.ts';
+import { originMs } from '../machine/clocks.ts';
 import type { SimPlace } from '../machine/place.ts';
 import type { RuntimeWitness, SimRuntime } from '../machine/runtime.ts';
 import type { Incarnation, World } from '../world.ts';
 import type { Truth } from './truth.ts';
 
 export const stateFile = 'state.sqlite';
+const outboxFile = 'outbox.sqlite';
 const copyFile = 'state-copy.json';
 
 export interface DeviceOracle {
@@ -41,6 +43,7 @@ export interface DeviceOracleParts {
   publisher: Publisher;
   reached: Reached;
   journalWritesMax: number;
+  outboxBytesMax: number;
   /** Faults that took place so far in this world. */
   faults(): number;
   alive(of: Incarnation): boolean;
@@ -64,6 +67,10 @@ const needFiles: ReadonlySet<string> = new Set(['verifying', 'staging', 'probing
 const servesAgainMs = 15 * 60_000;
 /** The soak begins before its journal is written, which may have to be tried again. */
 const soakSlackMs = 5_000;
+/** What a region signs is by its own clock, which drifts a little. */
+const clockSlackMs = 10 * 60_000;
+/** What the outbox may hold beyond its limit: the batch that is being written, and what cannot be dropped. */
+const outboxSlackBytes = 16 * 1024;
 /** Beyond its deadline: the journal may have had to be tried again. */
 const deadlineSlackMs = 15 * 60_000;
 
@@ -180,6 +187,10 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
       'SELECT epoch, payload_sha256 FROM trust_assignment WHERE id = 1',
     );
     if (row !== undefined && row.payload_sha256 !== held?.payloadSha256) assignmentTaken(row);
+    const clock = db.get<{ at: number | null }>('SELECT max(at_ms) AS at FROM clock_floors');
+    const floorMs = (clock?.at ?? 0) - originMs - world.nowMs();
+    require(floorMs <
+      clockSlackMs, `its clock floor is ${Math.round(floorMs / 60_000)} minutes ahead of the time`);
     for (const name of ['timestamp', 'snapshot']) {
       const file = db.get<{ bytes: Uint8Array }>('SELECT bytes FROM trust_files WHERE name = ?', name);
       if (file !== undefined) fileTaken(name, file.bytes);
@@ -210,6 +221,17 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     require(before === undefined ||
       version >= before.version, `${name} ${version} was taken after ${before?.version}`);
     versions.set(name, { bytes, version });
+  }
+
+  // --- telemetry ---
+
+  function outboxCommitted(): void {
+    const held = place.look(outboxFile, (db) =>
+      db.get<{ bytes: number }>('SELECT total(held_bytes) AS bytes FROM batches'),
+    );
+    const bytes = held?.bytes ?? 0;
+    const most = parts.outboxBytesMax * 1.1 + outboxSlackBytes;
+    require(bytes <= most, `its outbox holds ${bytes} bytes, ${parts.outboxBytesMax} are allowed`);
   }
 
   // --- the runtime ---
@@ -302,6 +324,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     machines: () => machines,
     deviceId: () => deviceId,
     committed: (file) => {
+      if (file === outboxFile) outboxCommitted();
       if (file !== stateFile) return;
       look((db) => {
         journalCommitted(db);

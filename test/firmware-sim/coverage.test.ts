@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { type MachineEvent, type MachineState, newMachine, step } from '../../agent/update/machine.ts';
 import { addCoverage, coverageLines, judgeCoverage } from '../../firmware-sim/explore/coverage.ts';
 import { expected, transitions } from '../../firmware-sim/explore/expected.ts';
@@ -147,4 +148,21 @@ test('the tables of firmware-sim/README.md are those of the measured files', () 
   const planted = plantedBugsTable(JSON.parse(read('planted-results.json')));
   assert.equal(betweenMarkers(betweenMarkers(text, 'found-bugs', kept), 'planted-bugs', planted), text);
   assert.throws(() => betweenMarkers(text, 'nothing', ''), { code: 'input-invalid' });
+});
+
+test('every planted bug is still a change of the compiled code, and they have names of their own', async () => {
+  interface Edit {
+    find: string;
+    replace: string;
+  }
+  const hook = pathToFileURL(join(projectFolder, 'scripts', 'planted-hook.mjs')).href;
+  const { withEdits } = (await import(hook)) as { withEdits: (text: string, edits: Edit[]) => string };
+  const file = readFileSync(join(projectFolder, 'firmware-sim', 'planted-bugs.json'), 'utf8');
+  const bugs = JSON.parse(file) as (Edit & { name: string; file: string; and?: Edit[] })[];
+  assert.ok(bugs.length >= 24);
+  assert.equal(new Set(bugs.map(({ name }) => name)).size, bugs.length);
+  for (const { name, file: source, find, replace, and = [] } of bugs) {
+    const text = readFileSync(join(projectFolder, 'dist', source.replace(/\.ts$/, '.js')), 'utf8');
+    assert.notEqual(withEdits(text, [{ find, replace }, ...and]), text, name);
+  }
 });

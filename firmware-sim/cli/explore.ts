@@ -118,8 +118,10 @@ async function enter(flags: RunFlags, seeds: number): Promise<Room> {
     },
     advance: () => {
       done += 1;
-      if (bar !== null) bar.advance(1);
-      else if (isTerminal() && done < seeds) process.stderr.write(`\r${done} of ${seeds} seeds`);
+      bar?.advance(1);
+      // What follows is the summary: no bar may be drawn over it.
+      if (done === seeds) bar?.stop();
+      else if (bar === null && isTerminal()) process.stderr.write(`\r${done} of ${seeds} seeds`);
     },
     wasStopped: () => stopped,
     leave: () => {

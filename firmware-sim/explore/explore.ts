@@ -91,7 +91,7 @@ export function summaryLines(tally: Tally, elapsedMs: number, asked: number): st
   const told = kinds.map(([kind, times]) => `${kind} ${times}`).join(', ');
   return [
     `faults: ${told === '' ? 'none' : told}`,
-    `${seeds === asked ? '' : `stopped after ${seeds} of ${asked}: `}${seeds} seeds${speed}, ${round(tally.deviceDays)} devices × virtual days, ${tally.operations} operations, ${faults.get('step') ?? 0} steps: ${verdict}`,
+    `${seeds === asked ? '' : `stopped after ${seeds} of ${asked}: `}${seeds} ${seeds === 1 ? 'seed' : 'seeds'}${speed}, ${round(tally.deviceDays)} devices × virtual days, ${tally.operations} operations, ${faults.get('step') ?? 0} steps: ${verdict}`,
   ];
 }
 

@@ -4,7 +4,8 @@
 import type { MachineStateName } from '../../shared/wire/messages.ts';
 import type { Mark } from '../world.ts';
 import type { SeedResult } from './seed-run.ts';
-import { type Box, escapeXml, placed, textWidth, timeText, timeTicks, wrapped } from './timeline-layout.ts';
+import { type Box, escapeXml, placed, textWidth, timeText, wrapped } from './timeline-layout.ts';
+import { timeScale } from './timeline-scale.ts';
 
 /** Colours that stay apart on white and on black; the same for those who see no red or green (after Okabe and Ito). */
 const phaseColours: Record<MachineStateName, string> = {
@@ -41,12 +42,13 @@ const barHeight = 14;
 const labelledMax = 60;
 
 const style = `
-.bg{fill:#ffffff}.ink{fill:#1b1f23}.soft{fill:#57606a}.line{stroke:#d0d7de}.lane{fill:#f6f8fa}.life{fill:#c9d1d9}
+.bg{fill:#ffffff}.ink{fill:#1b1f23}.soft{fill:#57606a}.line{stroke:#d0d7de}.lane{fill:#f6f8fa}.gap{fill:#afb8c1;fill-opacity:.35}.life{fill:#c9d1d9}
 .bad{fill:#c1121f}.badline{stroke:#c1121f}.step{stroke:#57606a}.end{stroke:#57606a}
 text{font:12px system-ui,"Segoe UI","Noto Sans","Noto Sans CJK SC",sans-serif}.name{font-weight:600}.small{font-size:11px}
+.label{paint-order:stroke;stroke:#f6f8fa;stroke-width:3px}
 .title{font-size:16px;font-weight:600}
 @media (prefers-color-scheme:dark){.bg{fill:#0d1117}.ink{fill:#e6edf3}.soft{fill:#9aa4af}.line{stroke:#30363d}
-.lane{fill:#161b22}.life{fill:#484f58}.bad{fill:#ff7b72}.badline{stroke:#ff7b72}.step{stroke:#9aa4af}.end{stroke:#9aa4af}}
+.label{stroke:#161b22}.lane{fill:#161b22}.gap{fill:#6e7681;fill-opacity:.35}.life{fill:#484f58}.bad{fill:#ff7b72}.badline{stroke:#ff7b72}.step{stroke:#9aa4af}.end{stroke:#9aa4af}}
 `.trim();
 
 type ScaleX = (atMs: number) => number;
@@ -63,7 +65,8 @@ const colourOf = (text: string) => familyColours[familyOf(text)] ?? otherColour;
 export function timelineSvg(result: SeedResult): string {
   const { marks, endedAtMs } = result;
   const spanMs = Math.max(1, endedAtMs, ...marks.map((mark) => mark.atMs));
-  const x: ScaleX = (atMs) => left + (atMs / spanMs) * plotWidth;
+  const times = marks.map(({ atMs }) => atMs);
+  const { x, ticks, breaks } = timeScale(times, spanMs, left, plotWidth);
   const names = nodesOf(marks);
   const withLabels = marks.filter(({ kind }) => kind === 'fault' || kind === 'cut').length <= labelledMax;
 
@@ -79,21 +82,30 @@ export function timelineSvg(result: SeedResult): string {
   }
   const top = y + 30;
   y = top;
+  const grounds: string[] = [];
   const lanes: string[] = [];
   for (const name of names) {
     const ofNode = marks.filter((mark) => mark.node === name && mark.kind !== 'violation');
     const lane = name === 'world' ? worldLane(ofNode, x) : nodeLane(ofNode, x, spanMs, withLabels);
+    grounds.push(`<rect class="lane" x="8" y="${y}" width="${width - 16}" height="${lane.height}" rx="4"/>`);
     lanes.push(`<g transform="translate(0 ${y})"><title>${escapeXml(name)}</title>`);
-    lanes.push(`<rect class="lane" x="8" y="0" width="${width - 16}" height="${lane.height}" rx="4"/>`);
     lanes.push(`<text class="ink name" x="16" y="${lineHeight + 4}">${escapeXml(shortened(name))}</text>`);
     lanes.push(lane.svg, '</g>');
     y += lane.height + 6;
   }
   const bottom = y;
-  for (const { atMs, text } of timeTicks(spanMs)) {
-    const at = x(atMs).toFixed(1);
+  parts.push(...grounds);
+  for (const { fromX, toX, ms } of breaks) {
+    const look = `class="gap" rx="0"`;
+    parts.push(
+      rect(fromX, toX, top - 6, bottom - top + 6, look, `drawn short: ${timeText(ms)} without an event`),
+    );
+  }
+  for (const { x: atX, text } of ticks) {
+    const at = atX.toFixed(1);
     parts.push(`<line class="line" x1="${at}" x2="${at}" y1="${top - 6}" y2="${bottom}"/>`);
-    parts.push(`<text class="soft small" x="${at}" y="${top - 10}" text-anchor="middle">${text}</text>`);
+    const anchor = atX > width - 50 ? 'end' : 'middle';
+    parts.push(`<text class="soft small" x="${at}" y="${top - 10}" text-anchor="${anchor}">${text}</text>`);
   }
   parts.push(...lanes);
   const broke = marks.find(({ kind }) => kind === 'violation');
@@ -103,7 +115,7 @@ export function timelineSvg(result: SeedResult): string {
       `<g><title>${escapeXml(result.violation)}</title><line class="badline" stroke-width="2" x1="${at}" x2="${at}" y1="${top - 6}" y2="${bottom}"/></g>`,
     );
   }
-  const legend = legendOf(marks, result.violation !== null, bottom + 20);
+  const legend = legendOf(marks, result.violation !== null, breaks.length > 0, bottom + 20);
   parts.push(legend.svg);
   const height = bottom + 20 + legend.height;
   return [
@@ -134,16 +146,20 @@ function labelled(marks: readonly Mark[], x: ScaleX, from: number, className: st
   });
   const rows = placed(boxes, left, width - right);
   const height = rows.count * lineHeight;
-  const svg = rows.boxes
-    .map(({ at, row, text, anchorEnd }, index) => {
-      const mark = marks[index];
-      const y = from + row * lineHeight + 11;
-      const title =
-        mark === undefined ? '' : `<title>${escapeXml(`${timeText(mark.atMs)} ${mark.text}`)}</title>`;
-      const anchor = anchorEnd ? ' text-anchor="end"' : '';
-      return `<g>${title}<line class="step" x1="${at.toFixed(1)}" x2="${at.toFixed(1)}" y1="${from}" y2="${from + height}" stroke-opacity="0.35"/><text class="${className} small" x="${(at + (anchorEnd ? -3 : 3)).toFixed(1)}" y="${y}"${anchor}>${escapeXml(text)}</text></g>`;
-    })
-    .join('\n');
+  const lines: string[] = [];
+  const texts = rows.boxes.map(({ at, row, text, anchorEnd }, index) => {
+    const mark = marks[index];
+    const y = from + row * lineHeight + 11;
+    const title = mark === undefined ? text : `${timeText(mark.atMs)} ${mark.text}`;
+    const anchor = anchorEnd ? ' text-anchor="end"' : '';
+    const atX = at.toFixed(1);
+    lines.push(
+      `<line class="step" x1="${atX}" x2="${atX}" y1="${from}" y2="${y + 2}" stroke-opacity="0.35"/>`,
+    );
+    const textX = (at + (anchorEnd ? -3 : 3)).toFixed(1);
+    return `<text class="${className} small label" x="${textX}" y="${y}"${anchor}><title>${escapeXml(title)}</title>${escapeXml(text)}</text>`;
+  });
+  const svg = [...lines, ...texts].join('\n');
   return { svg, height };
 }
 
@@ -235,7 +251,7 @@ function nodeLane(marks: readonly Mark[], x: ScaleX, spanMs: number, withLabels:
 }
 
 /** Only what the picture shows. */
-function legendOf(marks: readonly Mark[], broke: boolean, top: number): Lane {
+function legendOf(marks: readonly Mark[], broke: boolean, isShortened: boolean, top: number): Lane {
   const states = new Set(
     marks.flatMap(({ kind, text }) => (kind === 'phase' ? (phaseOf(text)?.state ?? []) : [])),
   );
@@ -243,6 +259,7 @@ function legendOf(marks: readonly Mark[], broke: boolean, top: number): Lane {
   if (marks.some(({ kind }) => kind === 'cut')) families.add('cut');
   const entries: { text: string; look: string; isLine: boolean }[] = [
     { text: 'has power', look: 'class="life"', isLine: false },
+    ...(isShortened ? [{ text: 'time drawn short', look: 'class="gap"', isLine: false }] : []),
     ...Object.entries(phaseColours)
       .filter(([state]) => isState(state) && states.has(state))
       .map(([text, colour]) => ({ text, look: `fill="${colour}"`, isLine: false })),

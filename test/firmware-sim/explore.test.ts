@@ -106,7 +106,7 @@ test('after a stop: what was done is told, and it is no success', async () => {
     }),
   );
   assert.equal(await explore({ ...plan, jobs: 1, json: false }, parts), false);
-  assert.match(lines.at(-1) ?? '', /^stopped after 1 of 4: 1 seeds/);
+  assert.match(lines.at(-1) ?? '', /^stopped after 1 of 4: 1 seed/);
 });
 
 test('a pool that is closed gives up its seeds', async () => {

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { brokenRun } from '../../firmware-sim/explore/runner.ts';
 import { timelineSvg } from '../../firmware-sim/explore/timeline.ts';
 import { placed, timeText, timeTicks, wrapped } from '../../firmware-sim/explore/timeline-layout.ts';
+import { timeScale } from '../../firmware-sim/explore/timeline-scale.ts';
 import { runSeed } from './one-device-world.ts';
 
 /** Every element is closed in its order; no bare ampersand. */
@@ -90,4 +91,20 @@ test('times and ticks read well at every scale', () => {
     assert.ok((ticks.at(-1)?.atMs ?? 0) <= spanMs);
   }
   assert.deepEqual(wrapped('ab cd efghij', 5), ['ab cd', 'efghi', 'j']);
+});
+
+test('long stretches without an event are drawn short, and times keep their order', () => {
+  const hourMs = 3_600_000;
+  const times = [0, 1, 2, 3].flatMap((hour) => [0, 2, 5, 9, 12].map((s) => hour * hourMs + s * 1_000));
+  const { x, ticks, breaks } = timeScale(times, 3 * hourMs + 20_000, 100, 1_000);
+  assert.equal(breaks.length, 3);
+  assert.ok(x(12_000) - x(0) > 100, 'twelve seconds of an hour are seen');
+  for (const [index, time] of times.entries()) {
+    const next = times[index + 1];
+    if (next !== undefined) assert.ok(x(next) > x(time));
+  }
+  assert.deepEqual([x(0), x(3 * hourMs + 20_000)], [100, 1_100]);
+  assert.ok(ticks.length >= 4 && ticks.length <= 5, ticks.map(({ text }) => text).join());
+  const even = timeScale([0, 10, 20, 30], 40, 0, 400);
+  assert.deepEqual([even.breaks.length, even.x(10)], [0, 100]);
 });

@@ -2,6 +2,7 @@
 // Trusts: nothing. Must never: keep an explanation of something that is reached: `lepton-sim coverage` says so.
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import type { RolloutState } from '../../shared/wire/http.ts';
 
 interface Group {
   why: string;
@@ -75,7 +76,13 @@ const groups: readonly Group[] = [
   },
 ];
 
+const states: readonly (readonly [`rollout ${RolloutState}`, string])[] = [
+  ['rollout draft', 'a word of the API for which no part of the registry has a use yet'],
+  ['rollout awaiting-approval', 'a word of the API for which no part of the registry has a use yet'],
+];
+
 /** Name of the thing → why the world does not reach it. */
-export const explained: ReadonlyMap<string, string> = new Map(
-  groups.flatMap(({ why, codes }) => codes.map((code) => [`code ${code}`, why] as const)),
-);
+export const explained: ReadonlyMap<string, string> = new Map([
+  ...groups.flatMap(({ why, codes }) => codes.map((code) => [`code ${code}`, why] as const)),
+  ...states,
+]);

@@ -31,7 +31,11 @@ interface Worker {
   timer: Timer | null;
   /** The end of what it wrote to stderr. */
   words: string;
+  runs: number;
 }
+
+/** A world leaves memory behind in its process, a little with each seed; a fresh one costs a second. */
+const runsMax = 250;
 
 const wordsCharsMax = 2_000;
 const program = fileURLToPath(new URL('./seed-child.js', import.meta.url));
@@ -64,7 +68,7 @@ export function createPool({ world, jobs, seedLimitMs, clock }: PoolOptions): Ru
   function start(): Worker {
     // Its stdout is nobody's: results come as messages.
     const child = fork(program, [world], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
-    const worker: Worker = { child, job: null, timer: null, words: '' };
+    const worker: Worker = { child, job: null, timer: null, words: '', runs: 0 };
     workers.add(worker);
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       worker.words = (worker.words + text).slice(-wordsCharsMax);
@@ -72,6 +76,12 @@ export function createPool({ world, jobs, seedLimitMs, clock }: PoolOptions): Ru
     child.on('message', (reply: Reply) => {
       const job = done(worker);
       if (job === null) return;
+      worker.runs += 1;
+      if (worker.runs >= runsMax) {
+        workers.delete(worker);
+        // It ends when nobody asks any more.
+        child.disconnect();
+      }
       job.resolve('result' in reply ? reply.result : brokenRun(job.options.seed, reply.failed));
       next();
     });

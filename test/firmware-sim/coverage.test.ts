@@ -22,14 +22,14 @@ import { runSeed } from './one-device-world.ts';
 
 const digest = (name: string) => name.repeat(64);
 const shadow = { requests: 1, cpuPercent: 25, timeoutMs: 1_000, agreementMin: 0.9 };
-const assigned = (name: string, rolloutId: string, isShadowed: boolean): AssignedRelease => ({
+const assigned = (name: string, isShadowed: boolean): AssignedRelease => ({
   as: 'm',
   releaseId: 'acme/m@1.0.0',
   manifestSha256: digest(name),
   manifestBytes: 1,
   counter: 1,
   requires: null,
-  rolloutId,
+  rolloutId: 'r',
   policy: {
     deadlinesMs: { fetching: 1, probing: 1, soaking: 1 },
     soakMs: 0,
@@ -61,17 +61,14 @@ const events: MachineEvent[] = [
   { type: 'deadline', lastProblem: null },
   { type: 'served', manifestSha256: null },
   ...names.flatMap((name): MachineEvent[] => [
-    { type: 'assigned', release: assigned(name, 'r', name === 'b') },
-    { type: 'assigned', release: assigned(name, 's', false) },
+    { type: 'assigned', release: assigned(name, name === 'b') },
     { type: 'served', manifestSha256: digest(name) },
-    ...names.map(
-      (other): MachineEvent => ({
-        type: 'crash-looped',
-        manifestSha256: digest(name),
-        reason,
-        fallback: digest(other),
+    ...names
+      .filter((other) => other !== name)
+      .map((other): MachineEvent => {
+        const [manifestSha256, fallback] = [digest(name), digest(other)];
+        return { type: 'crash-looped', manifestSha256, reason, fallback };
       }),
-    ),
   ]),
 ];
 /** Long after every deadline: what is due is due at once. */

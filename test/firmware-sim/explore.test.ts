@@ -109,6 +109,17 @@ test('after a stop: what was done is told, and it is no success', async () => {
   assert.match(lines.at(-1) ?? '', /^stopped after 1 of 4: 1 seed/);
 });
 
+test('children are replaced after a while, and none of their seeds is lost', async (t) => {
+  const pool = troubled(120_000);
+  t.after(() => pool.close());
+  const seeds = Array.from({ length: 700 }, (_, index) => index + 10);
+  const results = await Promise.all(seeds.map((seed) => pool.run({ seed })));
+  assert.deepEqual(
+    results.map(({ seed, violation }) => [seed, violation]),
+    seeds.map((seed) => [seed, null]),
+  );
+});
+
 test('a pool that is closed gives up its seeds', async () => {
   const pool = troubled(120_000);
   const under = pool.run({ seed: 5 });

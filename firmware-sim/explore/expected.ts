@@ -57,7 +57,7 @@ export const transitions: readonly (readonly [MachineStateName, MachineStateName
 
 export const expected: readonly string[] = [
   ...faultKinds.map((kind) => `fault ${kind}`),
-  ...deviceStates.map((state) => `state ${state}`),
+  ...deviceStates.map((state) => `state device ${state}`),
   ...transitions.map(([before, after]) => `transition ${before} ${after}`),
   ...rolloutStates.map((state) => `rollout ${state}`),
   ...waveStates.map((state) => `wave ${state}`),

@@ -9,6 +9,8 @@ import { type Shrunk, shrink } from './shrink.ts';
 
 /** Lines of a failing seed's trace that are shown without `--json`. */
 const tailLines = 40;
+/** And with it, the last ones, where there are more seeds: a livelock has millions of lines. */
+const traceLinesMax = 20_000;
 /** A wrong world fails everywhere; the first few tell as much as all would. */
 const shrunkMax = 3;
 const dayMs = 86_400_000;
@@ -114,7 +116,7 @@ export async function explore(plan: ExplorePlan, parts: ExploreParts): Promise<b
         : result;
     const mayShrink = plan.shrink && plan.only === undefined && tally.failed <= shrunkMax;
     const shrunk = result.violation !== null && mayShrink ? await shrunkOf(shown, plan, parts) : null;
-    if (plan.json) write(documentOf(shown, shrunk, plan.seeds === 1 || shown.violation !== null));
+    if (plan.json) write(documentOf(shown, shrunk, plan.seeds === 1));
     else if (shown.violation !== null) for (const line of failureLines(shown, shrunk, parts)) write(line);
     const known = drawn.result;
     if (parts.draw !== null && (known === null || (known.violation === null && shown.violation !== null)))
@@ -161,10 +163,13 @@ async function toDraw(result: SeedResult, shrunk: Shrunk | null, parts: ExploreP
   return result.marks.length > 0 ? result : parts.runner.run({ seed, trace: true });
 }
 
-function documentOf(result: SeedResult, shrunk: Shrunk | null, isLong: boolean): string {
+function documentOf(result: SeedResult, shrunk: Shrunk | null, isSingle: boolean): string {
   const { trace, marks, ...summary } = result;
+  if (!isSingle && result.violation === null) return JSON.stringify(summary);
   const short = shrunk === null ? {} : { shrunk };
-  return JSON.stringify(isLong ? { ...summary, ...short, marks, trace } : summary);
+  const shown = isSingle ? trace : trace.slice(-traceLinesMax);
+  const omitted = trace.length === shown.length ? {} : { traceLinesOmitted: trace.length - shown.length };
+  return JSON.stringify({ ...summary, ...short, marks, ...omitted, trace: shown });
 }
 
 function failureLines(result: SeedResult, shrunk: Shrunk | null, parts: ExploreParts): string[] {

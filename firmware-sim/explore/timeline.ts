@@ -76,7 +76,7 @@ export function timelineSvg(result: SeedResult): string {
   const about = `${result.devices} ${result.devices === 1 ? 'device' : 'devices'}, ${timeText(spanMs)} of virtual time, ${result.operations} operations, ${result.faults.length} faults and steps, trace ${result.traceSha256.slice(0, 12)}`;
   parts.push(`<text class="soft" x="16" y="45">${escapeXml(about)}</text>`);
   let y = 58;
-  for (const line of result.violation === null ? [] : wrapped(result.violation, 170).slice(0, 6)) {
+  for (const line of result.violation === null ? [] : violationLines(result.violation)) {
     y += lineHeight;
     parts.push(`<text class="bad name" x="16" y="${y}">${escapeXml(line)}</text>`);
   }
@@ -129,6 +129,12 @@ export function timelineSvg(result: SeedResult): string {
   ].join('\n');
 }
 
+/** Without the lines of a stack, which the whole text has. */
+function violationLines(violation: string): string[] {
+  const words = violation.split('\n').filter((line) => !/^\s+at /.test(line));
+  return wrapped(words.join('\n'), 170).slice(0, 6);
+}
+
 /** The registry first, then devices by name, the world last. */
 function nodesOf(marks: readonly Mark[]): string[] {
   const rank = (name: string) => (name === 'world' ? 2 : name.startsWith('registry') ? 0 : 1);
@@ -141,7 +147,7 @@ const shortened = (name: string) => (name.length <= 15 ? name : `${name.slice(0,
 /** Marks with a line down to their place and a label in the first row that has room for it. */
 function labelled(marks: readonly Mark[], x: ScaleX, from: number, className: string): Lane {
   const boxes: Box[] = marks.map((mark) => {
-    const text = mark.text.length > 60 ? `${mark.text.slice(0, 59)}…` : mark.text;
+    const text = mark.text.length > 44 ? `${mark.text.slice(0, 43)}…` : mark.text;
     return { at: x(mark.atMs), width: textWidth(text, 11) + 8, text };
   });
   const rows = placed(boxes, left, width - right);

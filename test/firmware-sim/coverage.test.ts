@@ -121,7 +121,7 @@ test('the small world reaches most of the machine, and says what it does not', a
   const counts = {};
   for (let seed = 1; seed <= 20; seed += 1) addCoverage(counts, (await runSeed({ seed })).coverage);
   const report = judgeCoverage(counts, 20);
-  assert.ok(!report.missed.includes('state committed'));
+  assert.ok(!report.missed.includes('state device committed'));
   assert.ok(report.missed.includes('fault broker.forget'));
   const lines = coverageLines(report);
   assert.ok(lines.includes('never reached: fault broker.forget'));

@@ -36,7 +36,7 @@ function told(trace: readonly string[]): { phases: Mark[]; coverage: Coverage } 
     if (at === undefined || fields === undefined) continue;
     const { model, from, to } = JSON.parse(fields) as { model: string; from: string; to: string };
     phases.push({ atMs: Number(at), node, kind: 'phase', text: `${model} ${to}` });
-    count(`state ${to}`);
+    count(`state device ${to}`);
     count(`transition ${from} ${to}`);
   }
   return { phases, coverage };

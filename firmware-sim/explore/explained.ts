@@ -17,8 +17,8 @@ const groups: readonly Group[] = [
   {
     why: 'flags, settings and files that a person types: the world calls cores, not command lines',
     codes: [
-      ...(['config-invalid', 'input-invalid', 'interrupted', 'claim-malformed'] as const),
-      ...(['enrolment-required', 'rollout-file-invalid', 'golden-malformed'] as const),
+      ...(['config-invalid', 'interrupted', 'claim-malformed'] as const),
+      ...(['rollout-file-invalid', 'golden-malformed'] as const),
       ...(['profile-malformed', 'rollout-failed', 'demo-failed'] as const),
     ],
   },
@@ -43,13 +43,13 @@ const groups: readonly Group[] = [
     why: 'a push of a release by a publisher: the world’s catalogue is signed before its fleet is booted',
     codes: [
       ...(['release-exists', 'release-unknown', 'release-not-signed', 'namespace-unknown'] as const),
-      ...(['publisher-key-unknown', 'blob-missing', 'manifest-malformed'] as const),
+      ...(['publisher-key-unknown', 'blob-missing'] as const),
     ],
   },
   {
     why: 'admission of an ONNX graph: the models of the world are bytes with a behaviour, not graphs',
     codes: [
-      ...(['model-not-onnx', 'model-invalid', 'model-int4-output', 'model-output-not-tensor'] as const),
+      ...(['model-not-onnx', 'model-int4-output', 'model-output-not-tensor'] as const),
       ...(['model-custom-operator', 'model-external-data-missing', 'model-opset-too-new'] as const),
       ...(['model-type-unsupported', 'model-memory-estimate', 'model-trial-memory'] as const),
       ...(['model-trial-crashed', 'model-trial-timeout'] as const),
@@ -58,7 +58,7 @@ const groups: readonly Group[] = [
   {
     why: 'requests for inference: the inference child is a stub that answers no application',
     codes: [
-      ...(['infer-invalid', 'infer-unknown-model', 'infer-queue-full', 'infer-deadline'] as const),
+      ...(['infer-invalid', 'infer-unknown-model', 'infer-queue-full'] as const),
       ...(['infer-unsupported', 'infer-failed'] as const),
     ],
   },
@@ -66,7 +66,7 @@ const groups: readonly Group[] = [
     why: 'TLS and the broker’s own doors: the world’s link carries messages, not packets and certificates',
     codes: [
       ...(['broker-no-certificate', 'broker-certificate-untrusted', 'broker-client-id-borrowed'] as const),
-      ...(['broker-publish-denied', 'broker-subscribe-denied', 'broker-not-authorized'] as const),
+      ...(['broker-publish-denied', 'broker-subscribe-denied'] as const),
       ...(['broker-server-untrusted'] as const),
     ],
   },

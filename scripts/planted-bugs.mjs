@@ -47,6 +47,11 @@ function problemOf(bug, folder) {
   return parsed.status === 0 ? null : parsed.stderr.split('\n').slice(0, 6).join(' ');
 }
 
+/** What runs seeds now: it must not outlive this script. */
+let running = null;
+process.on('exit', () => running?.kill());
+process.on('SIGTERM', () => process.exit(1));
+
 /** The first of these seeds that fails with this bug, or without one; null: all hold. */
 function explore(bug, from, seeds) {
   const planted = bug && { url: pathToFileURL(compiled(bug.file)).href, edits: editsOf(bug) };
@@ -64,6 +69,7 @@ function explore(bug, from, seeds) {
         stdio: ['ignore', 'pipe', 'inherit'],
       },
     );
+    running = child;
     let first = null;
     createInterface({ input: child.stdout }).on('line', (line) => {
       const { seed, violation, error } = JSON.parse(line);
@@ -71,7 +77,10 @@ function explore(bug, from, seeds) {
       if (violation !== null) first ??= { seed, violation };
     });
     child.on('error', reject);
-    child.on('close', () => resolve(first));
+    child.on('close', () => {
+      running = null;
+      resolve(first);
+    });
   });
 }
 

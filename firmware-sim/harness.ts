@@ -16,7 +16,7 @@ import { createInvariants, type End } from './invariants.ts';
 import { createSimRuntime, type SimRuntime } from './runtime.ts';
 import { assignmentOf, drawScenario, type Step } from './scenario.ts';
 import { createSimStore } from './store.ts';
-import { type Cut, createWorld, type Incarnation, latencyMs, type Operation } from './world.ts';
+import { type Cut, createWorld, type Incarnation, latencyMs, type Mark, type Operation } from './world.ts';
 
 /** Bugs planted by tests: what stands between the updater and its disk or store. */
 export interface Plant {
@@ -47,6 +47,7 @@ export interface RunResult {
   virtualMs: number;
   traceSha256: string;
   trace: string[];
+  marks: readonly Mark[];
 }
 
 const node = 'device';
@@ -253,6 +254,7 @@ async function run(options: RunOptions): Promise<RunResult> {
     virtualMs: world.nowMs(),
     traceSha256: world.traceSha256(),
     trace: world.trace(),
+    marks: world.marks(),
   };
 }
 

@@ -234,9 +234,10 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
     { modules: ['node:http', 'node:https', 'node:http2'], from: ['agent/api', 'registry/api', 'agent/cli'] },
     {
       modules: ['node:child_process'],
-      // A child for each model; a trial of a model; the demo's programs.
+      // A child for each model; a trial of a model; the demo's programs; children that run seeds.
       from: [
         ...['agent/inference', 'shared/host/model-trial.ts', 'firmware-sim/demo/place.ts'],
+        'firmware-sim/explore/workers.ts',
         'shared/host/model-child.ts', // the type of one
       ],
     },
@@ -258,6 +259,11 @@ test('single doors: what must not spread has the importers that are named, and n
   const rules: { file: string; from: string[]; why: string }[] = [
     {
       file: 'shared/host/model-trial-child.ts',
+      from: [],
+      why: 'it ends the process that loads it: it is started, never imported',
+    },
+    {
+      file: 'firmware-sim/explore/seed-child.ts',
       from: [],
       why: 'it ends the process that loads it: it is started, never imported',
     },

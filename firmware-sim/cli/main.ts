@@ -1,14 +1,12 @@
 #!/usr/bin/env node
-// Why: `lepton-sim`: explore seeds of the simulated world from a shell or a nightly job.
+// Why: `lepton-sim`: explore seeds of the simulated world from a shell or a nightly job, and the demo.
 // Trusts: its flags after the checks here. Must never: exit 0 when a seed broke an invariant.
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { progress } from '../../shared/host/terminal.ts';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
-import { exploreSeed } from '../harness.ts';
 import { type DemoFlags, demo } from './demo.ts';
-import { type ExploreOptions, explore } from './explore.ts';
+import { coverageCommand, type ExploreFlags, exploreCommand, type RunFlags } from './explore.ts';
 
 function wholeNumber(text: string): number {
   const value = Number(text);
@@ -22,6 +20,12 @@ function positive(text: string): number {
   return value;
 }
 
+function jobs(text: string): number {
+  const value = positive(text);
+  if (value > 256) throw new InvalidArgumentError('expected at most 256');
+  return value;
+}
+
 function fail(thrown: unknown): void {
   const { line, json, exit } = formatError(thrown);
   if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(json)}\n`);
@@ -30,7 +34,7 @@ function fail(thrown: unknown): void {
 }
 
 const program = new Command('lepton-sim')
-  .description('Simulation: the real update code under power cuts from a seed, and a fleet to look at.')
+  .description('Simulation: a fleet of real code on simulated hardware from one seed, and one to look at.')
   .exitOverride()
   // Errors are written below, as one line with a code.
   .configureOutput({ outputError: () => undefined });
@@ -38,18 +42,30 @@ const program = new Command('lepton-sim')
 program
   .command('explore')
   .description('run seeds; exit 1 where one breaks an invariant')
-  .requiredOption('--seed <number>', 'the first seed', wholeNumber)
-  .option('--seeds <number>', 'how many, counting up', positive, 1)
+  .option('--seed <number>', 'the first seed', wholeNumber)
+  .option('--from <number>', 'the first seed, where --seeds says how many', wholeNumber)
+  .option('--seeds <number>', 'how many, counting up', positive)
+  .option('--jobs <number>', 'processes at once; 1: in this one (default: one for each core)', jobs)
   .option('--json', 'one JSON document a seed; the trace with a single seed or a failure', false)
-  .action(async (options: ExploreOptions) => {
-    const bar = progress('seeds', options.seeds);
-    const held = await explore(options, {
-      run: exploreSeed,
-      write: (line) => process.stdout.write(`${line}\n`),
-      advance: () => bar.advance(1),
-    });
-    bar.stop();
-    if (!held) process.exitCode = 1;
+  .option('--no-shrink', 'do not look for the shortest list of faults of a seed that fails')
+  .option('--until-failure', 'end at the first seed that fails', false)
+  .option('--svg <file>', 'a timeline of the first seed that fails, else of the first')
+  .option('--only <file>', 'exactly the faults and steps that this file lists')
+  .addOption(new Option('--world <file>', 'a module that exports runSeed').hideHelp())
+  .action(async (flags: ExploreFlags) => {
+    if (!(await exploreCommand(flags))) process.exitCode = 1;
+  });
+
+program
+  .command('coverage')
+  .description('run seeds; exit 1 where they never reached something that is not explained')
+  .option('--from <number>', 'the first seed', wholeNumber)
+  .option('--seeds <number>', 'how many, counting up', positive, 1_000)
+  .option('--jobs <number>', 'processes at once; 1: in this one (default: one for each core)', jobs)
+  .option('--json', 'one JSON document', false)
+  .addOption(new Option('--world <file>', 'a module that exports runSeed').hideHelp())
+  .action(async (flags: RunFlags) => {
+    if (!(await coverageCommand(flags))) process.exitCode = 1;
   });
 
 program

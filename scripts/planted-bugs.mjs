@@ -1,0 +1,148 @@
+// node scripts/planted-bugs.mjs: plants each bug of firmware-sim/planted-bugs.json in turn and runs seeds 1 to 500 until
+// one breaks an invariant. Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
+// --check only looks whether each bug is still a change of the compiled code that can be parsed; --name PART takes those
+// whose name or file contains PART (and keeps the results of the others); --seeds N, --jobs J, --world FILE as in
+// lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no change of the code any more.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { withEdits } from './planted-hook.mjs';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const bugsFile = join(root, 'firmware-sim', 'planted-bugs.json');
+const resultsFile = join(root, 'firmware-sim', 'planted-results.json');
+const hook = pathToFileURL(join(root, 'scripts', 'planted-hook.mjs')).href;
+const program = join(root, 'dist', 'firmware-sim', 'cli', 'main.js');
+
+const { values: flags } = parseArgs({
+  options: {
+    check: { type: 'boolean' },
+    name: { type: 'string' },
+    seeds: { type: 'string', default: '500' },
+    jobs: { type: 'string', default: String(availableParallelism()) },
+    world: { type: 'string' },
+  },
+});
+
+const compiled = (file) => join(root, 'dist', file.replace(/\.ts$/, '.js'));
+const editsOf = ({ find, replace, and = [] }) => [{ find, replace }, ...and];
+
+/** Why a bug is none, or null. */
+function problemOf(bug, folder) {
+  const path = compiled(bug.file);
+  if (!existsSync(path)) return `no ${path}; npm run build`;
+  let source;
+  try {
+    source = withEdits(readFileSync(path, 'utf8'), editsOf(bug));
+  } catch (error) {
+    return error.message;
+  }
+  const copy = join(folder, 'planted.mjs');
+  writeFileSync(copy, source);
+  const parsed = spawnSync(process.execPath, ['--check', copy], { encoding: 'utf8' });
+  return parsed.status === 0 ? null : parsed.stderr.split('\n').slice(0, 6).join(' ');
+}
+
+/** What runs seeds now: it must not outlive this script. */
+let running = null;
+process.on('exit', () => running?.kill());
+process.on('SIGTERM', () => process.exit(1));
+
+/** The first of these seeds that fails with this bug, or without one; null: all hold. */
+function explore(bug, from, seeds) {
+  const planted = bug && { url: pathToFileURL(compiled(bug.file)).href, edits: editsOf(bug) };
+  const args = ['explore', '--from', String(from), '--seeds', String(seeds), '--jobs', flags.jobs];
+  const world = flags.world === undefined ? [] : ['--world', flags.world];
+  // In children, even with one job: a bug may keep a world from ever ending.
+  const jobs = flags.jobs === '1' ? ['--jobs', '2'] : [];
+  return new Promise((resolve, reject) => {
+    const child = spawn(
+      process.execPath,
+      ['--import', hook, program, ...args, ...jobs, '--json', '--no-shrink', '--until-failure', ...world],
+      {
+        cwd: root,
+        env: { ...process.env, LEPTON_PLANTED: JSON.stringify(planted) },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    running = child;
+    let first = null;
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const { seed, violation, error } = JSON.parse(line);
+      if (error !== undefined) return reject(new Error(error.message));
+      if (violation !== null) first ??= { seed, violation };
+    });
+    child.on('error', reject);
+    child.on('close', () => {
+      running = null;
+      resolve(first);
+    });
+  });
+}
+
+const bugs = JSON.parse(readFileSync(bugsFile, 'utf8'));
+const chosen = bugs.filter(
+  ({ name, file }) => flags.name === undefined || name.includes(flags.name) || file.includes(flags.name),
+);
+if (new Set(bugs.map(({ name }) => name)).size !== bugs.length) {
+  console.error('two planted bugs have one name');
+  process.exit(2);
+}
+const folder = mkdtempSync(join(tmpdir(), 'lepton-planted-'));
+const problems = chosen.flatMap((bug) => {
+  const problem = problemOf(bug, folder);
+  return problem === null ? [] : [`${bug.name} (${bug.file}): ${problem}`];
+});
+rmSync(folder, { recursive: true });
+for (const problem of problems) console.error(problem);
+if (problems.length > 0) process.exit(2);
+console.log(`${chosen.length} planted bugs are changes of the compiled code`);
+if (flags.check) process.exit(0);
+
+/** Seeds that fail without any bug show nothing about one. */
+const red = new Map();
+async function failsAnyway(seed) {
+  if (!red.has(seed)) {
+    red.set(seed, (await explore(null, seed, 1)) !== null);
+    if (red.get(seed)) console.error(`seed ${seed} fails without a planted bug and is left out`);
+  }
+  return red.get(seed);
+}
+
+/** The first seed up to `seeds` that fails with this bug and holds without it. */
+async function firstFinding(bug, seeds) {
+  for (let from = 1; from <= seeds; ) {
+    const first = await explore(bug, from, seeds - from + 1);
+    if (first === null || !(await failsAnyway(first.seed))) return first;
+    from = first.seed + 1;
+  }
+  return null;
+}
+
+const before = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : [];
+const results = new Map(before.map((result) => [result.name, result]));
+let missed = 0;
+for (const bug of chosen) {
+  const { name, file } = bug;
+  const first = await firstFinding(bug, Number(flags.seeds));
+  // A bug that keeps the world from being loaded shows nothing about the world.
+  const isLoaded = first === null || !/cannot be loaded|SyntaxError/.test(first.violation);
+  if (first === null || !isLoaded) missed += 1;
+  const words = first === null ? 'NOT FOUND' : `seed ${first.seed}: ${first.violation.split('\n')[0]}`;
+  console.log(`${name}: ${isLoaded ? words : `NOT LOADED: ${words}`}`);
+  results.set(name, {
+    name,
+    file,
+    seed: isLoaded ? (first?.seed ?? null) : null,
+    seedsNeeded: isLoaded ? (first?.seed ?? null) : null,
+    violation: isLoaded ? (first?.violation.split('\n')[0] ?? null) : null,
+  });
+  const all = bugs.flatMap((one) => results.get(one.name) ?? []);
+  writeFileSync(resultsFile, `${JSON.stringify(all, null, 2)}\n`);
+}
+console.log(`${chosen.length - missed} of ${chosen.length} found within ${flags.seeds} seeds`);
+process.exitCode = missed === 0 ? 0 : 1;

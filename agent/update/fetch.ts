@@ -2,7 +2,7 @@
 // a power cut. Trusts: digests and sizes that were signed; nothing that the network says.
 // Must never: give a file its final name before its digest was checked and its bytes were synced.
 
-import { sha256Stream } from '../../shared/crypto/digests.ts';
+import { sha256Hex, sha256Stream } from '../../shared/crypto/digests.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Disk, Fetcher, Log } from '../../shared/kernel/ports.ts';
 import { sha256Pattern } from '../../shared/kernel/releases.ts';
@@ -243,6 +243,11 @@ export function openBlobs(parts: BlobParts): Blobs {
       const bytes = await disk.read(blobPath(ref.sha256));
       if (bytes === null)
         return refuse('fetch-not-found', `blob ${ref.sha256.slice(0, 12)} is not on the disk`);
+      // These very bytes, for they are used: the file may have rotted since it was verified.
+      if (sha256Hex(bytes) !== ref.sha256) {
+        await discard(ref);
+        return refuse('blob-digest-mismatch', `blob ${ref.sha256.slice(0, 12)} rotted on the disk`);
+      }
       return ok(bytes);
     },
     collect: (keep) => inSlot(() => collectNow(keep)),

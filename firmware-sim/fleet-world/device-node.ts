@@ -105,6 +105,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
             clock,
             events,
             peek: (path) => place.files.peek(path),
+            rotted: (path) => place.files.rotted.has(path),
             kindOf: (sha256) => parts.releaseOf(sha256)?.kind,
             releaseOf: (sha256) => parts.releaseOf(sha256)?.releaseId ?? 'acme/unknown@1.0.0',
             witness: parts.witness,

@@ -96,6 +96,7 @@ export function createFleetWorld(
   const listeners = new Set<(parts: RegistryParts) => void>();
   const devices: FleetDevice[] = [];
   let healed = false;
+  let thieves = 0;
 
   function clocksOf(node: string, isDevice: boolean) {
     const clocks = createClocks(world, { node, driftPpmMax: isDevice ? 200 : 20, faults: isDevice });
@@ -105,7 +106,7 @@ export function createFleetWorld(
 
   function makeRegistry(node: string): RegistryNode {
     const place = createSimPlace(world, { node });
-    const oracle = createRegistryOracle({ world, node, place, truth });
+    const oracle = createRegistryOracle({ world, node, place, truth, reached });
     const made = createRegistryNode({
       world,
       network,
@@ -242,7 +243,8 @@ export function createFleetWorld(
       return twin;
     },
     addThief: (of) => {
-      const node = `thief-${of.device.node}`;
+      thieves += 1;
+      const node = `thief-${thieves}`;
       const place = createSimPlace(world, { node });
       place.load(of.device.place.image());
       const none = (): void => undefined;

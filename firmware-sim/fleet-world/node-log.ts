@@ -38,6 +38,7 @@ export function nodeLog(world: World, node: string, reached: Reached): Log {
   return {
     emit: (level, event, fields = {}) => {
       world.note(`${node} ${level} ${event} ${JSON.stringify(fields)}`);
+      if (event === 'rollout.transition') reached.count('rollout', String(fields['to']));
       for (const code of codesIn(fields)) {
         reached.count('code', code);
         if (code === 'internal') world.violate(`${node}: a fault inside: ${event} ${JSON.stringify(fields)}`);

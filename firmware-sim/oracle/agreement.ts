@@ -19,7 +19,6 @@ interface DeviceRow {
   status: string;
   presence: string;
   reported: number;
-  outbox: string | null;
 }
 
 /** Why the fleet is not at rest, in words; null where it is. */
@@ -43,7 +42,7 @@ function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher
   if (deviceId === null) return 'it is not enrolled';
   const seen = registry.place.look(registryFile, (db) => {
     const row = db.get<DeviceRow>(
-      'SELECT status, presence, reported_epoch AS reported, outbox FROM devices WHERE device_id = ?',
+      'SELECT status, presence, reported_epoch AS reported FROM devices WHERE device_id = ?',
       deviceId,
     );
     const assignment = db.get<{ epoch: number; message: Uint8Array }>(
@@ -71,7 +70,7 @@ function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher
     ofReport(oracle.machines(), models) ??
     ofRuntime(oracle.machines(), life.core.runtime.serving) ??
     ofDisk(device, oracle.machines(), publisher) ??
-    ofOutbox(row.outbox)
+    ofOutbox(device)
   );
 }
 
@@ -148,16 +147,15 @@ function ofDisk(
   return null;
 }
 
-function ofOutbox(text: string | null): string | null {
-  if (text === null) return 'it has not reported its outbox';
-  const outbox = JSON.parse(text) as {
-    producedRecords: number;
-    acknowledgedRecords: number;
-    droppedRecords: number;
-  };
-  const { producedRecords, acknowledgedRecords, droppedRecords } = outbox;
-  if (producedRecords === acknowledgedRecords + droppedRecords) return null;
-  return `its outbox holds ${producedRecords - acknowledgedRecords - droppedRecords} records`;
+/** Everything is told and signed for: what the device itself holds, whatever it last reported. */
+function ofOutbox(device: DeviceNode): string | null {
+  const held = device.place.look('outbox.sqlite', (db) =>
+    db.get<{ batches: number; records: number }>(
+      'SELECT count(*) AS batches, total(record_count) AS records FROM batches',
+    ),
+  );
+  if (held === null || held === undefined) return 'its outbox is not open';
+  return held.batches === 0 ? null : `its outbox holds ${held.records} records in ${held.batches} batches`;
 }
 
 /** Every rollout ends or says what it waits for. */

@@ -12,6 +12,7 @@ import {
 import type { Wave } from '../../shared/wire/rollout-file.ts';
 import { batchAnswerSchema } from '../../shared/wire/telemetry.ts';
 import { parseTopic } from '../../shared/wire/topics.ts';
+import type { Reached } from '../fleet-world/node-log.ts';
 import type { SimPlace } from '../machine/place.ts';
 import type { World } from '../world.ts';
 import type { Truth } from './truth.ts';
@@ -89,6 +90,7 @@ export function createRegistryOracle(parts: {
         rolloutId,
       );
       for (const wave of waves) {
+        reached.count('wave', wave.state);
         if (wave.index < member.wave && wave.state !== 'passed') {
           world.violate(
             `${node}: ${deviceId.slice(0, 8)} of wave ${member.wave} was assigned while wave ${wave.index} is ${wave.state}`,

@@ -50,7 +50,7 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
     case 'replay-assignment': {
       const message = stored(deviceId);
       if (message === null) return;
-      for (const minutes of [5, 30, 90]) {
+      for (const minutes of [2, 10, 25]) {
         world.later(minutes * 60_000, () => republish(fleet, deviceId, message));
       }
       return;
@@ -91,7 +91,7 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       parts.bus
         .subscribe(deviceTopic(region, deviceId, 'reported'), ({ payload }) => void kept.push(payload))
         .catch(() => undefined);
-      for (const minutes of [10, 40]) {
+      for (const minutes of [4, 15]) {
         world.later(minutes * 60_000, () => {
           const [first] = kept;
           if (first !== undefined)

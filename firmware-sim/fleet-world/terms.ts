@@ -27,16 +27,16 @@ export function drawTerms(seed: number): WorldTerms {
   const sometimes = (share: number, name: string): boolean => draw(seed, name) < share;
   const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');
   const shortLived = sometimes(0.25, 'short-lived');
-  const chaosMs = between(6, sometimes(0.2, 'long') ? 180 : 50, 'chaos') * minuteMs;
+  const chaosMs = between(4, sometimes(0.12, 'long') ? 150 : 30, 'chaos') * minuteMs;
   return {
-    devices: between(1, 4, 'devices'),
+    devices: between(1, sometimes(0.3, 'many') ? 5 : 3, 'devices'),
     chaosMs,
     convergeMs: 8 * hourMs,
     device: {
       pollMs: between(2, 15, 'poll') * minuteMs,
-      reportEveryMs: between(1, 10, 'report') * minuteMs,
+      reportEveryMs: between(2, 15, 'report') * minuteMs,
       fetchTimeoutMs: between(5, 15, 'fetch-timeout') * secondMs,
-      statsEveryMs: between(5, 30, 'stats') * minuteMs,
+      statsEveryMs: between(8, 60, 'stats') * minuteMs,
       batchAgeMs: between(1, 30, 'age') * secondMs,
       outbox: {
         batchRecordsMax: 2 ** between(1, 10, 'batch-records'),
@@ -62,7 +62,7 @@ export function drawTerms(seed: number): WorldTerms {
           }
         : {}),
     },
-    recordEveryMs: between(15, 180, 'record') * secondMs,
+    recordEveryMs: between(20, 240, 'record') * secondMs,
     models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
   };
 }

@@ -31,8 +31,9 @@ export function createRegistryOracle(parts: {
   node: string;
   place: SimPlace;
   truth: Truth;
+  reached: Reached;
 }): RegistryOracle {
-  const { world, node, place, truth } = parts;
+  const { world, node, place, truth, reached } = parts;
   const look = <T>(work: (db: SqlTx) => T): T | null => place.look(registryFile, work);
 
   function onDesired(deviceId: string, message: Uint8Array): void {

@@ -80,17 +80,20 @@ export function tufKeyObject(publicKey: Uint8Array): TufKeyObject {
  * `node` (26,000 a second) is for what is signed often. Both give the same bytes.
  */
 export function signerFromSeed(seed: Uint8Array, engine: SigningEngine): Signer {
-  const publicKey = engine === 'node' ? publicKeyOf(seed) : keyPairFromSeed(seed).publicKey;
+  if (engine === 'node') return nodeSigner(seed);
+  const { publicKey } = keyPairFromSeed(seed);
+  return { publicKey, keyId: tufKeyId(publicKey), sign: naclSigning(seed) };
+}
+
+function nodeSigner(seed: Uint8Array): Signer {
+  invariant(seed.length === 32, 'an Ed25519 seed has 32 bytes');
+  const key = privateKeyOf(seed);
+  const publicKey = rawPublicKey(key);
   return {
     publicKey,
     keyId: tufKeyId(publicKey),
-    sign: engine === 'node' ? nodeSigning(seed) : naclSigning(seed),
+    sign: (message) => new Uint8Array(nodeSign(null, message, key)),
   };
-}
-
-function nodeSigning(seed: Uint8Array): Signer['sign'] {
-  const key = privateKeyOf(seed);
-  return (message) => new Uint8Array(nodeSign(null, message, key));
 }
 
 function naclSigning(seed: Uint8Array): Signer['sign'] {

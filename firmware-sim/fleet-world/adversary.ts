@@ -60,7 +60,8 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       const assignment = message === null ? null : assignmentIn(message);
       if (assignment === null) return;
       const forged: Assignment = { ...assignment, epoch: assignment.epoch + 7, releases: [] };
-      return toDevice('desired', encodeMessage({ ...head, envelope: signAssignment(forged, thiefs) }));
+      toDevice('desired', encodeMessage({ ...head, envelope: signAssignment(forged, thiefs) }));
+      return;
     }
     case 'other-device-assignment': {
       const other = fleet.devices.find((one) => one !== victim)?.oracle.deviceId() ?? null;
@@ -69,7 +70,8 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       return;
     }
     case 'forge-acknowledgement':
-      return forgeAcknowledgements(fleet, parts, victim, deviceId);
+      forgeAcknowledgements(fleet, parts, victim, deviceId);
+      return;
     case 'forge-time': {
       const listening = parts.bus.subscribe(deviceTopic(region, deviceId, 'time'), ({ payload }) => {
         const { nonce } = JSON.parse(new TextDecoder().decode(payload)) as { nonce: string };
@@ -82,10 +84,8 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       return;
     }
     case 'forge-report':
-      return toRegistry(
-        'reported',
-        encodeMessage({ ...head, envelope: signReport(reportOf(deviceId), thiefs) }),
-      );
+      toRegistry('reported', encodeMessage({ ...head, envelope: signReport(reportOf(deviceId), thiefs) }));
+      return;
     case 'replay-report': {
       const kept: Uint8Array[] = [];
       parts.bus
@@ -101,7 +101,8 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       return;
     }
     case 'forge-telemetry':
-      return toRegistry('telemetry', drawBytes(400, world.seed, 'telemetry', deviceId));
+      toRegistry('telemetry', drawBytes(400, world.seed, 'telemetry', deviceId));
+      return;
     case 'garbage':
       for (const channel of [
         'reported',

@@ -160,7 +160,10 @@ export function createOperator(fleet: FleetWorld): Operator {
       const now = [one.device.node, thief.node].find((node) => seen.includes(node)) ?? last;
       if (now !== last) turns += 1;
       last = now;
-      if (world.nowMs() < until) return world.later(5_000, watch);
+      if (world.nowMs() < until) {
+        world.later(5_000, watch);
+        return;
+      }
       thief.retire();
       if (turns >= 6 && !fleet.truth.isForked()) noticed(one);
     };
@@ -192,44 +195,55 @@ export function createOperator(fleet: FleetWorld): Operator {
   function act(act: Act): void {
     switch (act.kind) {
       case 'release':
-        return pushAndRollOut(act);
+        pushAndRollOut(act);
+        return;
       case 'roll-out-older': {
         const release = known(act.model).at(-1 - act.back);
         if (release === undefined) return;
-        return wanted(`roll out ${release.releaseId} again`, (parts) => rollOut(parts, release, act.rollout));
+        wanted(`roll out ${release.releaseId} again`, (parts) => rollOut(parts, release, act.rollout));
+        return;
       }
       case 'abort': {
         const id = rollouts.at(-1);
         if (id === undefined) return;
-        return wanted(`abort ${id}`, (parts) => parts.rollouts.abort(id, 'operator', act.revert));
+        wanted(`abort ${id}`, (parts) => parts.rollouts.abort(id, 'operator', act.revert));
+        return;
       }
       case 'floor': {
         const counters = known(act.model).map(({ counter }) => counter);
         const floor = counters.at(-1);
         if (floor === undefined) return;
-        return wanted(`floor ${act.model}`, (parts) => publisher.raiseFloor(parts, act.model, floor));
+        wanted(`floor ${act.model}`, (parts) => publisher.raiseFloor(parts, act.model, floor));
+        return;
       }
       case 'withdraw': {
         const release = known(act.model).at(-1);
         if (release === undefined) return;
-        return wanted(`withdraw ${release.releaseId}`, (parts) => publisher.withdraw(parts, release));
+        wanted(`withdraw ${release.releaseId}`, (parts) => publisher.withdraw(parts, release));
+        return;
       }
       case 'label': {
         const id = deviceAt(act.device)?.oracle.deviceId() ?? null;
         if (id === null) return;
-        return wanted(`label ${act.device}`, (parts) => parts.fleet.devices.label(id, { site: act.site }));
+        wanted(`label ${act.device}`, (parts) => parts.fleet.devices.label(id, { site: act.site }));
+        return;
       }
       case 'revoke':
-        return revoke(deviceAt(act.device));
+        revoke(deviceAt(act.device));
+        return;
       case 'rotate-authority':
         rotated = true;
-        return wanted('rotate the authority', (parts) => parts.fleet.authorities.rotate('operator'));
+        wanted('rotate the authority', (parts) => parts.fleet.authorities.rotate('operator'));
+        return;
       case 'device-power':
-        return deviceAt(act.device)?.device.fail('cut', act.downMs);
+        deviceAt(act.device)?.device.fail('cut', act.downMs);
+        return;
       case 'device-crash':
-        return deviceAt(act.device)?.device.fail('exit', 10_000);
+        deviceAt(act.device)?.device.fail('exit', 10_000);
+        return;
       case 'device-restart':
-        return deviceAt(act.device)?.device.restart();
+        deviceAt(act.device)?.device.restart();
+        return;
       case 'device-joins': {
         fleet.addDevice({ site: 'north' });
         return;
@@ -240,24 +254,31 @@ export function createOperator(fleet: FleetWorld): Operator {
         return;
       }
       case 'registry-crash':
-        return registry.fail(act.how, act.downMs);
+        registry.fail(act.how, act.downMs);
+        return;
       case 'registry-restart':
-        return registry.restart();
+        registry.restart();
+        return;
       case 'backup':
         if (registry.up() === null) return;
         backup = registry.backup();
         rotated = false;
         return;
       case 'restore':
-        return restore(act.downMs);
+        restore(act.downMs);
+        return;
       case 'twin':
-        return runTwice(act.ms);
+        runTwice(act.ms);
+        return;
       case 'thief':
-        return steal(deviceAt(act.device), act.ms);
+        steal(deviceAt(act.device), act.ms);
+        return;
       case 'clock':
-        return deviceAt(act.device)?.device.clocks.jump(act.ms);
+        deviceAt(act.device)?.device.clocks.jump(act.ms);
+        return;
       case 'clock-sync':
-        return deviceAt(act.device)?.device.clocks.sync();
+        deviceAt(act.device)?.device.clocks.sync();
+        return;
       case 'attack': {
         const victim = deviceAt(act.device);
         if (victim !== undefined) attack(fleet, victim, act.how);

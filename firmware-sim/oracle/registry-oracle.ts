@@ -44,10 +44,16 @@ export function createRegistryOracle(parts: {
     if (stored === null) return;
     // A later one may have been stored since; what is published must have been durable, and this one is not now.
     const parsed = parseMessage(signedMessageSchema, message);
-    if (!parsed.ok) return world.violate(`${node} published what is no signed message`);
+    if (!parsed.ok) {
+      world.violate(`${node} published what is no signed message`);
+      return;
+    }
     const payload = Buffer.from(parsed.value.envelope.payload, 'base64');
     const assignment = parseMessage(assignmentSchema, payload);
-    if (!assignment.ok) return world.violate(`${node} published what is no assignment`);
+    if (!assignment.ok) {
+      world.violate(`${node} published what is no assignment`);
+      return;
+    }
     const { epoch, releases } = assignment.value;
     const durable = stored === undefined ? null : epochOf(stored.message);
     if (
@@ -55,9 +61,8 @@ export function createRegistryOracle(parts: {
       (durable === epoch && !same(stored.message, message)) ||
       (durable ?? 0) < epoch
     ) {
-      return world.violate(
-        `${node} published epoch ${epoch} of ${deviceId.slice(0, 8)} before it was durable`,
-      );
+      world.violate(`${node} published epoch ${epoch} of ${deviceId.slice(0, 8)} before it was durable`);
+      return;
     }
     truth.issued(deviceId, epoch, payload, releases);
     if (durable === epoch) for (const release of releases) checkWave(deviceId, release);
@@ -117,7 +122,10 @@ export function createRegistryOracle(parts: {
 
   function onAnswer(deviceId: string, message: Uint8Array): void {
     const parsed = parseMessage(signedMessageSchema, message);
-    if (!parsed.ok) return world.violate(`${node} answered with what is no signed message`);
+    if (!parsed.ok) {
+      world.violate(`${node} answered with what is no signed message`);
+      return;
+    }
     const answer = parseMessage(batchAnswerSchema, Buffer.from(parsed.value.envelope.payload, 'base64'));
     if (!answer.ok || answer.value.result.status !== 'stored') return;
     const { epoch, sequence, result } = answer.value;

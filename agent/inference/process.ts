@@ -13,7 +13,7 @@ import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { type ChildAnswer, readAnswer } from './answers.ts';
+import { type ChildAnswer, readAnswer, readPart } from './answers.ts';
 import {
   type ChildReply,
   type ChildRequest,
@@ -21,6 +21,9 @@ import {
   encodePipeFrame,
   type Frame,
   malformed,
+  type PartNotice,
+  type SharedPlace,
+  singlePieceBytesMax,
 } from './pipe.ts';
 import { type Area, openSharedFile, type SharedFile } from './shared-file.ts';
 
@@ -116,7 +119,6 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   let fault = '';
   let gone: ChildExit | null = null;
   let timedOut = false;
-  let corked = false;
   let watch: { timer: Timer; dueAtMs: number } | null = null;
 
   const kill = (): void => {
@@ -148,7 +150,13 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   const receive = (frame: Frame): void => {
     const [first] = waiting;
     if (first === undefined || first.id !== frame.id) throw malformed('an answer that nobody waits for');
-    const answer = readAnswer(frame, first.area?.outputs ?? null);
+    const part = readPart(frame);
+    if (part !== null) {
+      if (first.area === null) throw malformed('a part in a file that was not offered');
+      first.area.outputs.begin(part);
+      return;
+    }
+    const answer = readAnswer(frame, first.area?.outputs.take ?? null);
     waiting.shift();
     if (first.area !== null) shared?.release(first.area);
     const [next] = waiting;
@@ -162,6 +170,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
 
   const pipe = child.stdio[3];
   const socket = pipe instanceof Socket ? pipe : null;
+  const sender = socket === null ? null : createSender(socket);
   socket?.on('data', (chunk: Buffer) => {
     if (fault !== '' || timedOut) return;
     try {
@@ -210,13 +219,17 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
     ask: <Request extends ChildRequest>(request: Request, tensors: Tensor[], timeoutMs: number) =>
       new Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
         const id = nextId++;
-        if (gone !== null || socket === null)
+        if (gone !== null || sender === null)
           return resolve(refuse('model-crashed', gone?.reason ?? 'no pipe'));
         const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
         let pieces: Uint8Array[];
         try {
-          const place = area === null ? undefined : { area: area.index, put: area.inputs };
-          pieces = encodePipeFrame(id, request, tensors, place);
+          pieces = encodePipeFrame(
+            id,
+            request,
+            tensors,
+            area === null ? undefined : placeIn(area, id, sender),
+          );
         } catch (thrown) {
           if (area !== null) shared?.release(area);
           const error = asFleetError(thrown);
@@ -239,20 +252,48 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
         });
         watchFirst();
         // To an idle child at once; behind others together with whatever else this turn of the event loop brings.
-        if (!corked) {
-          socket.cork();
-          if (waiting.length > 1) {
-            corked = true;
-            atEndOfTurn(() => {
-              corked = false;
-              socket.uncork();
-            });
-          }
-        }
-        for (const piece of pieces) socket.write(piece);
-        if (!corked) socket.uncork();
+        if (waiting.length > 1) sender.soon(pieces);
+        else sender.now(pieces);
       }),
   };
+}
+
+/** Puts pieces on the socket in the order in which they are given. */
+interface Sender {
+  now(pieces: readonly Uint8Array[]): void;
+  /** Together with whatever else this turn of the event loop brings. */
+  soon(pieces: readonly Uint8Array[]): void;
+}
+
+function createSender(socket: Socket): Sender {
+  const kept: Uint8Array[] = [];
+  const flush = (): void => {
+    const pieces = kept.splice(0);
+    const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    // Small ones as one buffer: each that a socket takes costs more than copying it.
+    const joined =
+      pieces.length > 1 && bytes <= singlePieceBytesMax ? [Buffer.concat(pieces, bytes)] : pieces;
+    if (joined.length > 1) socket.cork();
+    for (const piece of joined) socket.write(piece);
+    if (joined.length > 1) socket.uncork();
+  };
+  return {
+    now: (pieces) => {
+      kept.push(...pieces);
+      flush();
+    },
+    soon: (pieces) => {
+      if (kept.length === 0) atEndOfTurn(flush);
+      kept.push(...pieces);
+    },
+  };
+}
+
+/** Large tensors go into the area; the child is told of their parts while the rest is still written. */
+function placeIn({ index, inputs }: Area, id: number, sender: Sender): SharedPlace {
+  const tell = (part: PartNotice): void =>
+    sender.now(encodePipeFrame(id, part, [], { area: index, put: () => null }));
+  return { area: index, put: (bytes) => inputs(bytes, tell) };
 }
 
 const replyTo: ReplyTo = { admit: 'admitted', load: 'loaded', run: 'ran', memory: 'memory' };

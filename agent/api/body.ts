@@ -30,9 +30,12 @@ export interface BodyReader {
   read(request: IncomingMessage, alignAt?: number): Promise<Result<Body>>;
 }
 
-/** Memory is taken in steps of what already came, so that nobody gets it for a promise. */
+/**
+ * Memory is taken in steps of what already came, so that nobody gets it for a promise. Wide ones: what lies there has to
+ * be copied at each, and pages that nothing was written to take no memory.
+ */
 const firstBytes = 64 * 1024;
-const growth = 8;
+const growth = 32;
 
 /** Null where the process gets no more: that is one request's bad luck, not the agent's end. */
 function allocate(bytes: number): Uint8Array | null {

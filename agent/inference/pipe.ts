@@ -110,12 +110,13 @@ export function rawBytes(data: Exclude<TensorData, string[]>): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** The pieces of one frame in order. Large tensor data is not copied: write it before it changes. */
+/** The pieces of one frame in order, no more than one from `allocate`. Large tensor data is not copied. */
 export function encodePipeFrame(
   id: number,
   message: ChildRequest | ChildReply | PartNotice,
   tensors: Tensor[],
   shared?: SharedPlace,
+  allocate: (bytes: number) => Buffer = Buffer.allocUnsafe,
 ): Uint8Array[] {
   const heads: TensorHead[] = [];
   const body: Uint8Array[] = [];
@@ -145,7 +146,7 @@ export function encodePipeFrame(
     );
   }
   const single = prefixBytes + headerBytes + bodyBytes <= singlePieceBytesMax;
-  const head = Buffer.allocUnsafe(prefixBytes + headerBytes + (single ? bodyBytes : 0));
+  const head = allocate(prefixBytes + headerBytes + (single ? bodyBytes : 0));
   head.writeUInt32LE(headerBytes + bodyBytes, 0);
   head.writeUInt32LE(headerBytes, 4);
   head.write(json, prefixBytes);

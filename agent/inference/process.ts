@@ -7,7 +7,6 @@ import { Socket } from 'node:net';
 import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { atEndOfTurn } from '../../shared/host/event-loop.ts';
 import { endWithUs, modelChildEnvironment } from '../../shared/host/model-child.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
@@ -23,8 +22,8 @@ import {
   malformed,
   type PartNotice,
   type SharedPlace,
-  singlePieceBytesMax,
 } from './pipe.ts';
+import { createSender, type Sender } from './sender.ts';
 import { type Area, openSharedFile, type SharedFile } from './shared-file.ts';
 
 export interface ChildExit {
@@ -224,12 +223,8 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
         const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
         let pieces: Uint8Array[];
         try {
-          pieces = encodePipeFrame(
-            id,
-            request,
-            tensors,
-            area === null ? undefined : placeIn(area, id, sender),
-          );
+          const place = area === null ? undefined : placeIn(area, id, sender);
+          pieces = encodePipeFrame(id, request, tensors, place, sender.allocate);
         } catch (thrown) {
           if (area !== null) shared?.release(area);
           const error = asFleetError(thrown);
@@ -258,41 +253,10 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   };
 }
 
-/** Puts pieces on the socket in the order in which they are given. */
-interface Sender {
-  now(pieces: readonly Uint8Array[]): void;
-  /** Together with whatever else this turn of the event loop brings. */
-  soon(pieces: readonly Uint8Array[]): void;
-}
-
-function createSender(socket: Socket): Sender {
-  const kept: Uint8Array[] = [];
-  const flush = (): void => {
-    const pieces = kept.splice(0);
-    const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-    // Small ones as one buffer: each that a socket takes costs more than copying it.
-    const joined =
-      pieces.length > 1 && bytes <= singlePieceBytesMax ? [Buffer.concat(pieces, bytes)] : pieces;
-    if (joined.length > 1) socket.cork();
-    for (const piece of joined) socket.write(piece);
-    if (joined.length > 1) socket.uncork();
-  };
-  return {
-    now: (pieces) => {
-      kept.push(...pieces);
-      flush();
-    },
-    soon: (pieces) => {
-      if (kept.length === 0) atEndOfTurn(flush);
-      kept.push(...pieces);
-    },
-  };
-}
-
 /** Large tensors go into the area; the child is told of their parts while the rest is still written. */
 function placeIn({ index, inputs }: Area, id: number, sender: Sender): SharedPlace {
   const tell = (part: PartNotice): void =>
-    sender.now(encodePipeFrame(id, part, [], { area: index, put: () => null }));
+    sender.now(encodePipeFrame(id, part, [], { area: index, put: () => null }, sender.allocate));
   return { area: index, put: (bytes) => inputs(bytes, tell) };
 }
 

@@ -4,7 +4,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
-import { createUnpacker, readCoding, type Unpacker } from './coding.ts';
+import { type Coding, createUnpacker, readCoding, type Unpacker } from './coding.ts';
 
 export interface BodyLimits {
   /** Of the body as it is used: after it was inflated. */
@@ -30,9 +30,12 @@ export interface BodyReader {
   read(request: IncomingMessage, alignAt?: number): Promise<Result<Body>>;
 }
 
-/** Memory is taken in steps of what already came, so that nobody gets it for a promise. */
+/**
+ * Memory is taken in steps of what already came, so that nobody gets it for a promise. Wide ones: what lies there has to
+ * be copied at each, and pages that nothing was written to take no memory.
+ */
 const firstBytes = 64 * 1024;
-const growth = 8;
+const growth = 32;
 
 /** Null where the process gets no more: that is one request's bad luck, not the agent's end. */
 function allocate(bytes: number): Uint8Array | null {
@@ -112,48 +115,53 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
     return true;
   };
 
-  const read = async (request: IncomingMessage, alignAt = 0): Promise<Result<Body>> => {
+  const read: BodyReader['read'] = (request, alignAt = 0) => {
     const coding = readCoding(request.headers['content-encoding']);
-    if (!coding.ok) return coding;
+    if (!coding.ok) return Promise.resolve(coding);
     const announced = request.headers['content-length'];
     const announcedBytes = announced === undefined ? null : Number(announced);
     if (announcedBytes !== null && announcedBytes > limits.bytesMax) {
-      return refuse('body-too-large', `a body of ${announcedBytes} bytes; the limit is ${limits.bytesMax}`);
+      const detail = `a body of ${announcedBytes} bytes; the limit is ${limits.bytesMax}`;
+      return Promise.resolve(refuse('body-too-large', detail));
     }
     const ceiling = coding.value === null && announcedBytes !== null ? announcedBytes : limits.bytesMax;
     const gathering = new Gathering(ceiling, alignAt, take);
-    const refusal = await receive(request, coding.value, gathering);
-    if (refusal !== null) {
-      heldBytes -= gathering.held;
-      // The rest is not read: the answer goes out and the connection is closed.
-      request.pause();
-      return { ok: false, refusal };
-    }
-    let used = false;
-    const done = (): void => {
-      if (!used) heldBytes -= gathering.held;
-      used = true;
-    };
-    return ok({ bytes: gathering.bytes(), done });
+    const come = { coding: coding.value, announcedBytes };
+    return receive(request, come, gathering, (refusal) => {
+      if (refusal !== null) {
+        heldBytes -= gathering.held;
+        // The rest is not read: the answer goes out and the connection is closed.
+        request.pause();
+        return { ok: false, refusal };
+      }
+      let used = false;
+      const done = (): void => {
+        if (!used) heldBytes -= gathering.held;
+        used = true;
+      };
+      return ok({ bytes: gathering.bytes(), done });
+    });
   };
 
-  /** Null once the whole body is in `gathering`. */
+  /** `conclude` is told null once the whole body is in `gathering`. */
   const receive = (
     request: IncomingMessage,
-    coding: 'gzip' | 'deflate' | null,
+    { coding, announcedBytes }: { coding: Coding | null; announcedBytes: number | null },
     gathering: Gathering,
-  ): Promise<Refusal | null> =>
+    conclude: (refusal: Refusal | null) => Result<Body>,
+  ): Promise<Result<Body>> =>
     new Promise((resolve) => {
       let timer: Timer | null = null;
       let unpacker: Unpacker | null = null;
       let settled = false;
+      let cameBytes = 0;
       const settle = (code: Refusal['code'] | null, detail = ''): void => {
         if (settled) return;
         settled = true;
         timer?.cancel();
         request.off('data', onData);
         unpacker?.stop();
-        resolve(code === null ? null : { code, detail });
+        resolve(conclude(code === null ? null : { code, detail }));
       };
       const keep = (piece: Buffer): void => {
         if (settled) return;
@@ -172,17 +180,21 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
           end: (fault) => settle(fault === null ? null : 'body-malformed', fault ?? ''),
         });
       }
-      const onData = (chunk: Buffer): void => (unpacker === null ? keep(chunk) : unpacker.write(chunk));
+      const onData = (chunk: Buffer): void => {
+        cameBytes += chunk.length;
+        if (unpacker === null) keep(chunk);
+        else unpacker.write(chunk);
+      };
       request.on('data', onData);
-      request.once('end', () => (unpacker === null ? settle(null) : unpacker.end()));
+      request.on('end', () => (unpacker === null ? settle(null) : unpacker.end()));
       const aborted = (): void => {
         if (!request.complete) settle('interrupted', 'the client went away');
       };
-      request.once('error', aborted);
-      request.once('close', aborted);
-      // A body that came in one packet with its head is complete by then, and needs no timer.
-      queueMicrotask(() => {
-        if (settled || request.complete) return;
+      request.on('error', aborted);
+      request.on('close', aborted);
+      // A body that came in one packet with its head is there by then, and needs no timer.
+      void Promise.resolve().then(() => {
+        if (settled || request.complete || cameBytes === announcedBytes) return;
         timer = clock.timer(limits.timeoutMs);
         void timer.done.then(() => settle('body-timeout', `no complete body within ${limits.timeoutMs} ms`));
       });

@@ -23,6 +23,7 @@ import {
 } from '../../shared/wire/oip-json.ts';
 import type { InferAnswer, InferenceHost, ServedModel } from '../inference/host.ts';
 import { isStateful } from '../inference/recipe.ts';
+import type { Cancellation } from '../inference/served.ts';
 import type { Answer, RouteParts } from './answer.ts';
 
 export function findModel(
@@ -106,20 +107,38 @@ function deadlineOf(
   return ok(Math.min(Number(header), inBodyMs ?? Number.POSITIVE_INFINITY));
 }
 
-const departures = new WeakMap<Socket, AbortSignal>();
+/** What the host needs of an AbortSignal; a real one takes as long to listen to as a small body takes to read. */
+class Departure implements Cancellation {
+  aborted = false;
+  readonly #acts = new Set<() => void>();
 
-/**
- * Aborted when the client went away. One for each connection, which is all that a client can close; a new one for
- * each request would cost as much as reading a small body.
- */
-function departureOf(socket: Socket): AbortSignal {
+  addEventListener(_type: 'abort', act: () => void): void {
+    this.#acts.add(act);
+  }
+
+  removeEventListener(_type: 'abort', act: () => void): void {
+    this.#acts.delete(act);
+  }
+
+  abort(): void {
+    if (this.aborted) return;
+    this.aborted = true;
+    for (const act of this.#acts) act();
+    this.#acts.clear();
+  }
+}
+
+const departures = new WeakMap<Socket, Departure>();
+
+/** Aborted when the client went away. One for each connection, which is all that a client can close. */
+function departureOf(socket: Socket): Departure {
   const known = departures.get(socket);
   if (known !== undefined) return known;
-  const gone = new AbortController();
-  departures.set(socket, gone.signal);
+  const gone = new Departure();
+  departures.set(socket, gone);
   if (socket.destroyed) gone.abort();
   else socket.once('close', () => gone.abort());
-  return gone.signal;
+  return gone;
 }
 
 interface Asked {

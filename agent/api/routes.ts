@@ -50,8 +50,23 @@ const modelKinds: Record<string, ModelKind> = {
   stream: 'stream',
 };
 
-/** Null where there is no such path. `input-invalid` where it is not even a path. */
+/** Of the last paths: applications ask the same few again and again. */
+const foundRoutes = new Map<string, Route>();
+const foundRoutesMax = 64;
+const rememberedUrlMax = 256;
+
 function findRoute(url: string): Result<Route | null> {
+  const known = foundRoutes.get(url);
+  if (known !== undefined) return ok(known);
+  const found = readRoute(url);
+  if (!found.ok || found.value === null || url.length > rememberedUrlMax) return found;
+  if (foundRoutes.size >= foundRoutesMax) foundRoutes.clear();
+  foundRoutes.set(url, found.value);
+  return found;
+}
+
+/** Null where there is no such path. `input-invalid` where it is not even a path. */
+function readRoute(url: string): Result<Route | null> {
   let path: string;
   try {
     path = decodeURIComponent(url.split('?', 1)[0] ?? '');
@@ -96,11 +111,11 @@ const methods: Record<Route['kind'], readonly string[]> = {
 const open: ReadonlySet<Route['kind']> = new Set(['live', 'ready', 'healthz']);
 
 /** Answers one request. Refusals carry the code whose HTTP status is sent. */
-export async function routeRequest(
+export function routeRequest(
   request: IncomingMessage,
   response: ServerResponse,
   parts: RouteParts,
-): Promise<Result<Answer>> {
+): Result<Answer> | Promise<Result<Answer>> {
   const found = findRoute(request.url ?? '');
   if (!found.ok) return found;
   const route = found.value;
@@ -141,11 +156,11 @@ export async function routeRequest(
       return ok(json({ name, version, extensions: [...extensions] } satisfies ServerMetadata));
     }
     case 'status':
-      return ok(json(await parts.status()));
+      return parts.status().then((status) => ok(json(status)));
     case 'metrics':
-      return ok(await metrics(parts));
+      return metrics(parts).then((answer) => ok(answer));
     case 'page':
-      return ok(await page(request, parts));
+      return page(request, parts).then((answer) => ok(answer));
     case 'index':
       return repositoryIndex(request, parts);
     case 'load':

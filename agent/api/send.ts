@@ -31,6 +31,21 @@ export function refusalAnswer(refusal: Refusal): Answer {
 /** How long a refused body is read and thrown away, so that its sender gets to read why. */
 const lingerMs = 2_000;
 
+/** Up to here a body is put behind its head as text, one piece for the socket; a second one would cost more. */
+const textBytesMax = 4 * 1024;
+
+/** Each byte as the character of its number, which `latin1` writes back as that byte. */
+function asText(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+}
+
+/** Names and values in turn, as Node takes them fastest. */
+function flat(headers: Record<string, string | number>): (string | number)[] {
+  const list: (string | number)[] = [];
+  for (const name in headers) list.push(name, headers[name] ?? '');
+  return list;
+}
+
 export async function send(
   request: IncomingMessage,
   response: ServerResponse,
@@ -40,7 +55,8 @@ export async function send(
   if (response.headersSent || response.destroyed) return;
   const whole = request.complete;
   let pieces = answer.body instanceof Uint8Array ? [answer.body] : answer.body;
-  let bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  let bytes = 0;
+  for (const piece of pieces) bytes += piece.length;
   const headers: Record<string, string | number> = {
     'content-type': 'application/json',
     'cache-control': 'no-store',
@@ -59,12 +75,18 @@ export async function send(
   headers['content-length'] = bytes;
   // Bytes that were not read must not be taken for the next request.
   if (!whole) headers['connection'] = 'close';
-  response.writeHead(answer.status, headers);
+  response.writeHead(answer.status, flat(headers));
+  if (request.method === 'HEAD') pieces = [];
+  const [first] = pieces;
+  if (whole && pieces.length === 1 && first !== undefined && bytes <= textBytesMax) {
+    response.end(asText(first), 'latin1');
+    return;
+  }
   const last = pieces.length - 1;
   // One write to the socket: head and pieces together.
   response.cork();
-  if (request.method !== 'HEAD') for (const piece of pieces.slice(0, last)) response.write(piece);
-  const end = request.method === 'HEAD' ? undefined : pieces[last];
+  for (const piece of pieces.slice(0, last)) response.write(piece);
+  const end = pieces[last];
   if (whole) {
     response.end(end);
     return;

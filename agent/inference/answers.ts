@@ -8,7 +8,14 @@ import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { tensorSignatureSchema } from '../../shared/wire/manifest.ts';
 import { checkTensor, isDatatype, rankMax, type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
-import { type ChildReply, type Frame, malformed, type TakeBytes, tensorBytes } from './pipe.ts';
+import {
+  type ChildReply,
+  type Frame,
+  malformed,
+  type PartNotice,
+  type TakeBytes,
+  tensorBytes,
+} from './pipe.ts';
 
 export interface ChildAnswer<Reply> {
   reply: Reply;
@@ -52,6 +59,15 @@ function readReply(message: unknown): ChildReply {
   const parsed = rareReplySchema.safeParse(message);
   if (!parsed.success) throw malformed('an answer of an unknown form');
   return parsed.data;
+}
+
+/** Null where the frame is an answer. Throws FleetError `internal` where it is neither. */
+export function readPart({ message, tensors }: Frame): PartNotice | null {
+  if (!isObject(message) || message['kind'] !== 'part') return null;
+  const { at, bytes: length, ready } = message;
+  if (!isSize(at) || !isSize(length) || !isSize(ready) || tensors.length > 0)
+    throw malformed('a part without a place');
+  return { kind: 'part', at, bytes: length, ready };
 }
 
 function readHead(head: unknown): {

@@ -20,6 +20,7 @@ import {
   createFrameReader,
   encodePipeFrame,
   type Frame,
+  type PartNotice,
   type PutBytes,
   type TakeBytes,
   tensorBytes,
@@ -41,9 +42,11 @@ let session: OpenSession | null = null;
 let uncollectedBytes = 0;
 
 function writeReply(id: number, reply: ChildReply, tensors: Tensor[], put: PutBytes | undefined): void {
+  const tell = (part: PartNotice): void => writePieces(encodePipeFrame(id, part, []));
   let pieces: Uint8Array[];
   try {
-    pieces = encodePipeFrame(id, reply, tensors, put === undefined ? undefined : { put });
+    const shared = put === undefined ? undefined : { put: (bytes: Uint8Array) => put(bytes, tell) };
+    pieces = encodePipeFrame(id, reply, tensors, shared);
   } catch (error) {
     pieces = encodePipeFrame(id, refused('infer-unsupported', error), []);
   }
@@ -147,9 +150,9 @@ async function run(
 
 async function answer(
   frame: Frame,
+  request: ChildRequest,
   take: TakeBytes | null,
 ): Promise<{ reply: ChildReply; tensors: Tensor[] }> {
-  const request = frame.message as ChildRequest;
   switch (request.kind) {
     case 'admit':
       return { reply: await admit(request), tensors: [] };
@@ -171,9 +174,19 @@ async function collect(bytes: number): Promise<void> {
   await nextTurn();
 }
 
+/** Of the request whose inputs come in parts now. */
+let coming: { id: number; area: ReturnType<typeof openArea> } | null = null;
+
 async function serve(frame: Frame): Promise<void> {
-  const area = openArea(sharedFile, frame.area, inputMemory);
-  const { reply, tensors } = await answer(frame, area?.inputs ?? null);
+  const area = coming?.id === frame.id ? coming.area : openArea(sharedFile, frame.area, inputMemory);
+  const message = frame.message as ChildRequest | PartNotice;
+  if (message.kind === 'part') {
+    coming = { id: frame.id, area };
+    area?.inputs.begin(message);
+    return;
+  }
+  coming = null;
+  const { reply, tensors } = await answer(frame, message, area?.inputs.take ?? null);
   writeReply(frame.id, reply, tensors, area?.outputs);
   let bytes = frame.body.length;
   for (const { data } of tensors) if (!Array.isArray(data)) bytes += data.byteLength;

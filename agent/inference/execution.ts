@@ -7,7 +7,8 @@ import type { Tensor } from '../../shared/wire/tensors.ts';
 import type { BatchTrial } from './batch-trial.ts';
 import { cutOutputs, joinInputs } from './batching.ts';
 import type { Seat } from './keeper.ts';
-import { neverBegun } from './process.ts';
+import type { ChildReply } from './pipe.ts';
+import { neverBegun, type Told } from './process.ts';
 
 /** A request as a run sees it. */
 export interface Runnable {
@@ -100,20 +101,31 @@ function answered<Job extends Runnable>(
 }
 
 /** Runs these requests as one. Never rejects. */
-export async function execute<Job extends Runnable>(
+export function execute<Job extends Runnable>(
   jobs: readonly Job[],
   seat: Seat,
   options: { deadlineMs: number; trial: BatchTrial },
 ): Promise<Executed<Job>> {
   const [first] = jobs;
-  if (first === undefined) return { waitedMs: 0, runMs: null, outcomes: [], again: [], lost: false };
+  if (first === undefined)
+    return Promise.resolve({ waitedMs: 0, runMs: null, outcomes: [], again: [], lost: false });
   const outputs = jobs.length === 1 ? first.outputs : [...new Set(jobs.flatMap((job) => job.outputs))];
   const inputs = jobs.length === 1 ? first.inputs : joinInputs(jobs.map((job) => job.inputs));
-  const told = await seat.process.ask({ kind: 'run', outputs }, inputs, options.deadlineMs);
+  return seat.process
+    .ask({ kind: 'run', outputs }, inputs, options.deadlineMs)
+    .then((told) => executed(jobs, seat, options.trial, told));
+}
+
+function executed<Job extends Runnable>(
+  jobs: readonly Job[],
+  seat: Seat,
+  trial: BatchTrial,
+  told: Result<Told<ChildReply & { kind: 'ran' }>>,
+): Executed<Job> {
   if (told.ok) {
     const { reply, tensors, waitedMs } = told.value;
     const { runMs } = reply;
-    return { waitedMs, runMs, lost: false, ...answered(jobs, tensors, runMs, options.trial) };
+    return { waitedMs, runMs, lost: false, ...answered(jobs, tensors, runMs, trial) };
   }
   const { code } = told.refusal;
   if (code === 'model-crashed' || told.refusal === neverBegun) return died(jobs, told.refusal, seat);

@@ -8,6 +8,7 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, LoadableRelease, Log, Runtime } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
+import type { Tensor } from '../../shared/wire/tensors.ts';
 import { batchTerms } from './batching.ts';
 import { createHistories } from './history.ts';
 import { createMemoryJudge, memoryLimits, type RecycleTerms } from './memory-budget.ts';
@@ -17,7 +18,7 @@ import { probeRelease } from './probe.ts';
 import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
 import { type Shadow, startShadow } from './shadow.ts';
 import { checkRequest, type ModelSignature } from './signature.ts';
-import { createSlot, type Slot } from './slot.ts';
+import { createSlot, type RunAnswer, type Slot } from './slot.ts';
 import { createTurns, threadsOf } from './turns.ts';
 
 export interface InferenceHostOptions {
@@ -229,24 +230,25 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     if (draining.get(key) === drained) draining.delete(key);
   };
 
-  const inferNow: InferenceHost['infer'] = async (as, version, call) => {
-    const served = serving.get(as);
-    if (served === undefined) return refuse('infer-unknown-model', `no model ${as} is served here`);
+  const ask = (
+    served: Loaded,
+    version: string | null,
+    call: InferCall,
+  ): Result<RunAnswer> | Promise<Result<RunAnswer>> => {
     if (version !== null && version !== served.version) {
+      const { as } = served.release;
       return refuse('infer-unknown-model', `${as} is served in version ${served.version}, not ${version}`);
     }
     const wanted = checkRequest(served.signature, call.inputs, call.outputs);
-    if (!wanted.ok) {
-      served.slot.refused(wanted.refusal);
-      return wanted;
-    }
-    const ran = await served.slot.run(call.inputs, wanted.value, 'client', call);
-    if (!ran.ok) return ran;
-    const { outputs, runMs } = ran.value;
+    if (wanted.ok) return served.slot.run(call.inputs, wanted.value, 'client', call);
+    served.slot.refused(wanted.refusal);
+    return wanted;
+  };
+
+  const offerToShadows = (as: string, inputs: Tensor[], { outputs, runMs }: RunAnswer): void => {
     for (const { shadow, loaded } of entries.values()) {
-      if (shadow !== null && loaded?.release.as === as) shadow.offer({ inputs: call.inputs, outputs, runMs });
+      if (shadow !== null && loaded?.release.as === as) shadow.offer({ inputs, outputs, runMs });
     }
-    return ok({ releaseId: served.release.releaseId, version: served.version, outputs, runMs });
   };
 
   const describe = ({ release, version, manifest, signature, slot, limitBytes }: Loaded): ServedModel => ({
@@ -339,19 +341,24 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
 
     infer: async (as, version, call) => {
       const startedAtMs = clock.mono();
-      const releaseId = serving.get(as)?.release.releaseId;
-      const answer = await inferNow(as, version, call);
-      if (answer.ok) requests.answered += 1;
-      else requests.failed += 1;
-      if (releaseId !== undefined) {
-        options.onRequest?.({
-          as,
-          releaseId: answer.ok ? answer.value.releaseId : releaseId,
-          code: answer.ok ? null : answer.refusal.code,
-          latencyMs: clock.mono() - startedAtMs,
-        });
+      const served = serving.get(as);
+      if (served === undefined) {
+        requests.failed += 1;
+        return refuse('infer-unknown-model', `no model ${as} is served here`);
       }
-      return answer;
+      const { releaseId } = served.release;
+      const ran = await ask(served, version, call);
+      if (ran.ok) {
+        requests.answered += 1;
+        offerToShadows(as, call.inputs, ran.value);
+      } else requests.failed += 1;
+      options.onRequest?.({
+        as,
+        releaseId,
+        code: ran.ok ? null : ran.refusal.code,
+        latencyMs: clock.mono() - startedAtMs,
+      });
+      return ran.ok ? ok({ releaseId, version: served.version, ...ran.value }) : ran;
     },
 
     requests: () => ({ ...requests }),

@@ -5,7 +5,8 @@
 //
 // Layout, little-endian: u32 length of what follows the prefix · u32 header length · header (JSON, padded
 // with spaces to 8) · each tensor's bytes in the header's order, padded to 8. Strings stand in the header.
-// A large tensor may stand in the file that both ends have open (shared-file.ts): then its head says where.
+// A large tensor may stand in the file that both ends have open (shared-file.ts): then its head says where, and
+// frames before its own say how much of it stands there already: both ends copy at the same time.
 
 import type { LinkedModel } from '../../shared/host/linked-folder.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
@@ -36,6 +37,16 @@ export type ChildRequest =
     }
   | { kind: 'run'; outputs: string[] }
   | { kind: 'memory' };
+
+/** Before a request or an answer of the same id, without an answer itself: part of a tensor is in the shared file. */
+export interface PartNotice {
+  kind: 'part';
+  /** Offset of the whole tensor in the shared file, and its length. */
+  at: number;
+  bytes: number;
+  /** So many of its bytes can be read. */
+  ready: number;
+}
 
 /** Bytes; `peakBytes` is the high-water mark of resident memory. */
 export interface ChildMemory {
@@ -74,15 +85,23 @@ export interface Frame extends Header {
   body: Uint8Array;
 }
 
-/** Puts bytes into the shared file. Their offset there, or null where they have no room. */
-export type PutBytes = (bytes: Uint8Array) => number | null;
+/**
+ * Puts bytes into the shared file, and tells of its parts where they are many. Their offset there, or null where they
+ * have no room.
+ */
+export type PutBytes = (bytes: Uint8Array, tell: (part: PartNotice) => void) => number | null;
+/** Where the large tensors of one frame go. */
+export interface SharedPlace {
+  area?: number;
+  put: (bytes: Uint8Array) => number | null;
+}
 /** Reads them back. Throws FleetError `internal` where they cannot stand there. */
 export type TakeBytes = (at: number, bytes: number) => Uint8Array;
 
 /** Smaller tensors cost less in the socket, which is written anyway, than two system calls more. */
 const inlineBytesMax = 32 * 1024;
 /** Up to here a frame is one piece: copying it is cheaper than handing over several. */
-const singlePieceBytesMax = 64 * 1024;
+export const singlePieceBytesMax = 64 * 1024;
 
 const padded = (length: number): number => (length + 7) & ~7;
 const padding = new Uint8Array(8);
@@ -91,12 +110,13 @@ export function rawBytes(data: Exclude<TensorData, string[]>): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** The pieces of one frame in order. Large tensor data is not copied: write it before it changes. */
+/** The pieces of one frame in order, no more than one from `allocate`. Large tensor data is not copied. */
 export function encodePipeFrame(
   id: number,
-  message: ChildRequest | ChildReply,
+  message: ChildRequest | ChildReply | PartNotice,
   tensors: Tensor[],
-  shared?: { area?: number; put: PutBytes },
+  shared?: SharedPlace,
+  allocate: (bytes: number) => Buffer = Buffer.allocUnsafe,
 ): Uint8Array[] {
   const heads: TensorHead[] = [];
   const body: Uint8Array[] = [];
@@ -126,7 +146,7 @@ export function encodePipeFrame(
     );
   }
   const single = prefixBytes + headerBytes + bodyBytes <= singlePieceBytesMax;
-  const head = Buffer.allocUnsafe(prefixBytes + headerBytes + (single ? bodyBytes : 0));
+  const head = allocate(prefixBytes + headerBytes + (single ? bodyBytes : 0));
   head.writeUInt32LE(headerBytes + bodyBytes, 0);
   head.writeUInt32LE(headerBytes, 4);
   head.write(json, prefixBytes);

@@ -7,13 +7,12 @@ import { Socket } from 'node:net';
 import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { atEndOfTurn } from '../../shared/host/event-loop.ts';
 import { endWithUs, modelChildEnvironment } from '../../shared/host/model-child.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { type ChildAnswer, readAnswer } from './answers.ts';
+import { type ChildAnswer, readAnswer, readPart } from './answers.ts';
 import {
   type ChildReply,
   type ChildRequest,
@@ -21,7 +20,10 @@ import {
   encodePipeFrame,
   type Frame,
   malformed,
+  type PartNotice,
+  type SharedPlace,
 } from './pipe.ts';
+import { createSender, type Sender } from './sender.ts';
 import { type Area, openSharedFile, type SharedFile } from './shared-file.ts';
 
 export interface ChildExit {
@@ -116,7 +118,6 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   let fault = '';
   let gone: ChildExit | null = null;
   let timedOut = false;
-  let corked = false;
   let watch: { timer: Timer; dueAtMs: number } | null = null;
 
   const kill = (): void => {
@@ -148,7 +149,13 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   const receive = (frame: Frame): void => {
     const [first] = waiting;
     if (first === undefined || first.id !== frame.id) throw malformed('an answer that nobody waits for');
-    const answer = readAnswer(frame, first.area?.outputs ?? null);
+    const part = readPart(frame);
+    if (part !== null) {
+      if (first.area === null) throw malformed('a part in a file that was not offered');
+      first.area.outputs.begin(part);
+      return;
+    }
+    const answer = readAnswer(frame, first.area?.outputs.take ?? null);
     waiting.shift();
     if (first.area !== null) shared?.release(first.area);
     const [next] = waiting;
@@ -162,6 +169,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
 
   const pipe = child.stdio[3];
   const socket = pipe instanceof Socket ? pipe : null;
+  const sender = socket === null ? null : createSender(socket);
   socket?.on('data', (chunk: Buffer) => {
     if (fault !== '' || timedOut) return;
     try {
@@ -210,13 +218,13 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
     ask: <Request extends ChildRequest>(request: Request, tensors: Tensor[], timeoutMs: number) =>
       new Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
         const id = nextId++;
-        if (gone !== null || socket === null)
+        if (gone !== null || sender === null)
           return resolve(refuse('model-crashed', gone?.reason ?? 'no pipe'));
         const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
         let pieces: Uint8Array[];
         try {
-          const place = area === null ? undefined : { area: area.index, put: area.inputs };
-          pieces = encodePipeFrame(id, request, tensors, place);
+          const place = area === null ? undefined : placeIn(area, id, sender);
+          pieces = encodePipeFrame(id, request, tensors, place, sender.allocate);
         } catch (thrown) {
           if (area !== null) shared?.release(area);
           const error = asFleetError(thrown);
@@ -239,20 +247,17 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
         });
         watchFirst();
         // To an idle child at once; behind others together with whatever else this turn of the event loop brings.
-        if (!corked) {
-          socket.cork();
-          if (waiting.length > 1) {
-            corked = true;
-            atEndOfTurn(() => {
-              corked = false;
-              socket.uncork();
-            });
-          }
-        }
-        for (const piece of pieces) socket.write(piece);
-        if (!corked) socket.uncork();
+        if (waiting.length > 1) sender.soon(pieces);
+        else sender.now(pieces);
       }),
   };
+}
+
+/** Large tensors go into the area; the child is told of their parts while the rest is still written. */
+function placeIn({ index, inputs }: Area, id: number, sender: Sender): SharedPlace {
+  const tell = (part: PartNotice): void =>
+    sender.now(encodePipeFrame(id, part, [], { area: index, put: () => null }, sender.allocate));
+  return { area: index, put: (bytes) => inputs(bytes, tell) };
 }
 
 const replyTo: ReplyTo = { admit: 'admitted', load: 'loaded', run: 'ran', memory: 'memory' };

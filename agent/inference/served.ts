@@ -32,6 +32,13 @@ export interface ServedModel {
   provider: string;
 }
 
+/** As much of an AbortSignal as is used. Each listener is called once. */
+export interface Cancellation {
+  readonly aborted: boolean;
+  addEventListener(type: 'abort', act: () => void): void;
+  removeEventListener(type: 'abort', act: () => void): void;
+}
+
 export interface InferCall {
   inputs: Tensor[];
   /** Names of the outputs wanted; absent: all. */
@@ -39,7 +46,7 @@ export interface InferCall {
   /** Shorter than the host's own deadline, from the client. */
   deadlineMs?: number | undefined;
   /** Aborted when the client went away: a request that still waits is dropped. Outlives the call: one for many. */
-  signal?: AbortSignal | undefined;
+  signal?: Cancellation | undefined;
 }
 
 export interface InferAnswer {

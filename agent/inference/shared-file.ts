@@ -4,7 +4,8 @@
 // than a fixed size.
 //
 // The file is cut into areas, one for each request under way: a window for its inputs, then one for its outputs.
-// Only the pages that were written take memory.
+// Only the pages that were written take memory. What is larger than a part is read by one end while the other still
+// writes, which hides most of the copying and the time in which a process wakes up.
 
 import {
   closeSync,
@@ -16,11 +17,13 @@ import {
   statfsSync,
   writeSync,
 } from 'node:fs';
-import { malformed, type PutBytes, type TakeBytes } from './pipe.ts';
+import { malformed, type PartNotice, type PutBytes, type TakeBytes } from './pipe.ts';
 
 /** Inputs, or outputs, of one request; what does not fit goes through the socket. */
 export const windowBytes = 16 * 1024 * 1024;
 const areasMax = 2;
+/** Between two notices: less would cost more in the socket than it hides. */
+export const partBytes = 512 * 1024;
 /** Pages kept for the next request; taking them anew costs as much as writing them. */
 const keptBytesMax = 8 * 1024 * 1024;
 const folderDefault = '/dev/shm';
@@ -29,10 +32,18 @@ const tmpfsMagic = 0x01021994;
 /** Of open(2): a file that never had a name. Not among Node's constants. */
 const temporaryFile = 0o20000000;
 
+/** What the other end writes into a window. Throws FleetError `internal` where that cannot stand there. */
+export interface Incoming {
+  /** Reads what is there of a tensor that still comes. */
+  begin(part: PartNotice): void;
+  /** The whole tensor. */
+  take: TakeBytes;
+}
+
 export interface Area {
   index: number;
   inputs: PutBytes;
-  outputs: TakeBytes;
+  outputs: Incoming;
 }
 
 export interface SharedFile {
@@ -108,7 +119,7 @@ export function openArea(
   descriptor: number,
   area: unknown,
   local: (offset: number, bytes: number) => Uint8Array,
-): { inputs: TakeBytes; outputs: PutBytes } | null {
+): { inputs: Incoming; outputs: PutBytes } | null {
   if (typeof area !== 'number') return null;
   return {
     inputs: takeFrom(descriptor, inputsStart(area), local),
@@ -118,17 +129,21 @@ export function openArea(
 
 function putInto(descriptor: number, start: number, touch: () => void): PutBytes {
   let end = start;
-  return (bytes) => {
+  return (bytes, tell) => {
     if (bytes.length > start + windowBytes - end) return null;
     touch();
     const at = end;
     try {
-      for (let done = 0; done < bytes.length; )
-        done += writeSync(descriptor, bytes, done, bytes.length - done, at + done);
+      for (let done = 0; done < bytes.length; ) {
+        const ready = Math.min(bytes.length, done + partBytes);
+        while (done < ready) done += writeSync(descriptor, bytes, done, ready - done, at + done);
+        if (ready < bytes.length) tell({ kind: 'part', at, bytes: bytes.length, ready });
+      }
     } catch (error) {
-      // The folder is full, often at 64 MiB in a container: the socket carries it.
-      if (isSystemError(error)) return null;
-      throw error;
+      if (!isSystemError(error)) throw error;
+      // The folder is full, often at 64 MiB in a container: the socket carries this one and what follows.
+      end = start + windowBytes;
+      return null;
     }
     end = Math.ceil((at + bytes.length) / 8) * 8;
     return at;
@@ -139,19 +154,45 @@ function takeFrom(
   descriptor: number,
   start: number,
   allocate: (offset: number, bytes: number) => Uint8Array,
-): TakeBytes {
-  let end = start;
-  return (at, bytes) => {
-    // One behind the other, so that a short header cannot make us read more than one window.
-    if (!Number.isSafeInteger(at) || at < end || bytes > start + windowBytes - at)
+): Incoming {
+  let takenEnd = start;
+  let begunEnd = start;
+  /** In the order of their places, not taken yet. */
+  const begun: { at: number; target: Uint8Array; filled: number }[] = [];
+
+  // One behind the other, so that short headers cannot make us read a window more than twice.
+  const check = (at: number, bytes: number, end: number): void => {
+    if (!Number.isSafeInteger(at) || at < end || !(bytes >= 0 && bytes <= start + windowBytes - at))
       throw malformed('a tensor beyond its window');
-    const target = allocate(at - start, bytes);
-    for (let done = 0; done < bytes; ) {
-      const count = readSync(descriptor, target, done, bytes - done, at + done);
+  };
+  const fill = (tensor: { at: number; target: Uint8Array; filled: number }, ready: number): void => {
+    while (tensor.filled < ready) {
+      const { at, target, filled } = tensor;
+      const count = readSync(descriptor, target, filled, ready - filled, at + filled);
       if (count === 0) throw malformed('a tensor beyond the end of the file');
-      done += count;
+      tensor.filled += count;
     }
-    end = at + bytes;
-    return target;
+  };
+  return {
+    begin: ({ at, bytes, ready }) => {
+      let last = begun.at(-1);
+      if (last?.at !== at || last.target.length !== bytes) {
+        check(at, bytes, begunEnd);
+        last = { at, target: allocate(at - start, bytes), filled: 0 };
+        begun.push(last);
+        begunEnd = at + bytes;
+      }
+      if (!(ready >= last.filled + partBytes && ready < bytes)) throw malformed('a part of no use');
+      fill(last, ready);
+    },
+    take: (at, bytes) => {
+      check(at, bytes, takenEnd);
+      takenEnd = at + bytes;
+      const [first] = begun;
+      const known = first?.at === at && first.target.length === bytes ? begun.shift() : undefined;
+      const tensor = known ?? { at, target: allocate(at - start, bytes), filled: 0 };
+      fill(tensor, bytes);
+      return tensor.target;
+    },
   };
 }

@@ -12,6 +12,7 @@ import { type Executed, execute, type Ran, type Runnable } from './execution.ts'
 import { createKeeper, type KeeperOptions, type Restarts, type Seat, unloading } from './keeper.ts';
 import type { ChildMemory } from './pipe.ts';
 import { createPace, createQueue } from './queue.ts';
+import type { Cancellation } from './served.ts';
 import type { Player, Turns } from './turns.ts';
 
 export type RunAnswer = Ran;
@@ -26,7 +27,7 @@ export interface RunLimits {
   /** Shorter than the slot's own. Its end costs the request its answer, not the process its life. */
   deadlineMs?: number | undefined;
   /** Aborted: a request that waits is dropped, one that runs is finished and thrown away. */
-  signal?: AbortSignal | undefined;
+  signal?: Cancellation | undefined;
 }
 
 export interface Slot {
@@ -323,12 +324,12 @@ export function createSlot(options: SlotOptions): Slot {
       const refusal = refusalNow(signal);
       if (refusal !== null) return settle(job, { ok: false, refusal });
       queue.add(job);
-      signal?.addEventListener('abort', onAbort, { once: true });
+      signal?.addEventListener('abort', onAbort);
       watchDeadlines(job.dueAtMs);
       pump();
     });
 
-  const refusalNow = (signal: AbortSignal | undefined): Refusal | null => {
+  const refusalNow = (signal: Cancellation | undefined): Refusal | null => {
     if (closed) return unloading;
     if (signal?.aborted === true) return { code: 'interrupted', detail: 'the client went away' };
     if (keeper.pausing()) return keeper.trouble();

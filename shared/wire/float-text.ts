@@ -15,7 +15,8 @@ const COMMA = 0x2c;
 /** The numbers with commas between them. NaN and the infinities stand as strings (tensor-json.ts). */
 export function floatsText(data: Float32Array | Float64Array): Uint8Array {
   const single = data instanceof Float32Array;
-  const text = new Uint8Array(data.length * textBytesMax);
+  // Every byte that is returned was written.
+  const text = Buffer.allocUnsafe(data.length * textBytesMax);
   let at = 0;
   for (let index = 0; index < data.length; index++) {
     if (index > 0) text[at++] = COMMA;

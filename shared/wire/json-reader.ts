@@ -14,6 +14,8 @@ const depthMax = 64;
 const keyBytesMax = 4096;
 /** Each key is kept to find the one that stands twice; none of our formats comes near. */
 const keysMax = 4096;
+/** Up to here a list is searched faster than a set is made. */
+const fewKeysMax = 16;
 
 /** A syntax or content error on its way to the boundary (`readWhole`), which makes it a refusal. */
 class ReadFault extends Error {}
@@ -119,14 +121,17 @@ export class JsonReader {
       this.#at++;
       return;
     }
-    const keys = new Set<string>();
+    const few: string[] = [];
+    let many: Set<string> | null = null;
     for (;;) {
       const start = this.#at;
       const key = this.string();
       if (this.#at - start > keyBytesMax) this.fail('a key longer than 4096 bytes');
-      if (keys.has(key)) this.fail(`the key ${JSON.stringify(key)} stands twice`);
-      if (keys.size === keysMax) this.fail(`more than ${keysMax} keys in one object`);
-      keys.add(key);
+      if (many === null ? few.includes(key) : many.has(key))
+        this.fail(`the key ${JSON.stringify(key)} stands twice`);
+      if (many?.size === keysMax) this.fail(`more than ${keysMax} keys in one object`);
+      if (many !== null) many.add(key);
+      else if (few.push(key) === fewKeysMax) many = new Set(few);
       this.#expect(COLON, ':');
       each(key);
       const byte = this.peek();

@@ -82,8 +82,9 @@ function readBinary<T>(
 /** Which outputs a request wants in binary form: `binary_data` of an output, else `binary_data_output`. */
 export function binaryOutputs(request: InferRequest): IsBinary {
   const byDefault = request.parameters?.['binary_data_output'] === true;
+  if (request.outputs === undefined) return () => byDefault;
   const named = new Map<string, boolean>();
-  for (const { name, parameters } of request.outputs ?? []) {
+  for (const { name, parameters } of request.outputs) {
     const wanted = parameters?.['binary_data'];
     if (typeof wanted === 'boolean') named.set(name, wanted);
   }

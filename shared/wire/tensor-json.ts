@@ -10,7 +10,6 @@ import { floatsText } from './float-text.ts';
 import { type JsonPlain, type JsonReader, nonFiniteWords } from './json-reader.ts';
 import type { Datatype } from './manifest.ts';
 import {
-  allocateData,
   elementCount,
   halfToNumber,
   isDatatype,
@@ -20,6 +19,7 @@ import {
   type Tensor,
   type TensorData,
   tensorFromBytes,
+  unfilledData,
 } from './tensors.ts';
 
 export type OipParameters = Record<string, string | number | boolean>;
@@ -171,7 +171,8 @@ function readData(reader: JsonReader, where: string, datatype: Datatype, shape: 
   if (2 * count - 1 > reader.bytesLeft)
     reader.fail(`${where}: the shape [${shape.join(',')}] needs ${count} elements`);
   if (datatype === 'BYTES' && count > stringsMax) reader.fail(`${where}: more than ${stringsMax} strings`);
-  const data = allocateData(datatype, count);
+  // Returned only where each of them was read.
+  const data = unfilledData(datatype, count);
   const readElement = elementReader(reader, where, datatype, data);
   let filled = 0;
   const one = (): void => {
@@ -326,7 +327,34 @@ export type TextPart = string | Uint8Array;
 
 const encoder = new TextEncoder();
 
+/** Up to here a text is written where it may be three times as long, and nothing is joined afterwards. */
+const shortTextMax = 1_000;
+
 export function joinParts(parts: readonly TextPart[]): Uint8Array {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  return size <= shortTextMax ? joinShort(parts, size) : joinLong(parts);
+}
+
+function joinShort(parts: readonly TextPart[], size: number): Uint8Array {
+  const bytes = Buffer.allocUnsafe(size * 3);
+  let text = '';
+  let at = 0;
+  for (const part of parts) {
+    if (typeof part === 'string') {
+      text += part;
+      continue;
+    }
+    at += bytes.write(text, at);
+    text = '';
+    bytes.set(part, at);
+    at += part.length;
+  }
+  at += bytes.write(text, at);
+  return bytes.subarray(0, at);
+}
+
+function joinLong(parts: readonly TextPart[]): Uint8Array {
   const pieces: Uint8Array[] = [];
   let text = '';
   let length = 0;

@@ -87,6 +87,18 @@ export function allocateData(datatype: Datatype, count: number): TensorData {
   return storages[datatype].allocate(count);
 }
 
+/** Below this Node takes memory from a pool, which spares a small tensor an allocation of its own. */
+const pooledBytesMax = 4_000;
+
+/** Storage that holds anything until each of its elements was written; an empty list for BYTES. */
+export function unfilledData(datatype: Datatype, count: number): TensorData {
+  const storage = storages[datatype];
+  const bytes = count * storage.bytes;
+  if (bytes === 0 || bytes > pooledBytesMax) return storage.allocate(count);
+  const memory = Buffer.allocUnsafe(bytes);
+  return storage.view(memory.buffer, memory.byteOffset, count);
+}
+
 /**
  * Number of elements of a shape; 1 for a scalar. Infinity where it is no shape (too many dimensions,
  * negative, fractional) or where its product passes 2^53, so that no data ever fills such a shape.

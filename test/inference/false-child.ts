@@ -8,9 +8,10 @@ import {
   createFrameReader,
   encodePipeFrame,
   type Frame,
+  type PartNotice,
   tensorBytes,
 } from '../../agent/inference/pipe.ts';
-import { openArea, windowBytes } from '../../agent/inference/shared-file.ts';
+import { openArea, partBytes, windowBytes } from '../../agent/inference/shared-file.ts';
 import { type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
 
 const pipe = 3;
@@ -49,21 +50,31 @@ const ran = { kind: 'ran', runMs: 1 };
 
 function echo(frame: Frame): void {
   const area = openArea(file, frame.area, (_offset, bytes) => Buffer.allocUnsafeSlow(bytes));
-  const tensors = tensorBytes(frame, area?.inputs ?? null).map(
+  const tensors = tensorBytes(frame, area?.inputs.take ?? null).map(
     ({ head: { name, datatype, shape }, bytes }): Tensor => {
       const tensor = tensorFromBytes(name, datatype, shape, bytes);
       if (!tensor.ok) throw new Error(tensor.refusal.detail);
       return tensor.value;
     },
   );
-  const put = area?.outputs;
-  for (const piece of encodePipeFrame(
-    frame.id,
-    { kind: 'ran', runMs: 1 },
+  const outputs = area?.outputs;
+  const tell = (part: PartNotice): void => encodePipeFrame(frame.id, part, []).forEach(write);
+  const put = (bytes: Uint8Array): number | null => outputs?.(bytes, tell) ?? null;
+  encodePipeFrame(frame.id, { kind: 'ran', runMs: 1 }, tensors, { put }).forEach(write);
+}
+
+/** Tells that `ready` bytes of a tensor are there, after it has written them or not. */
+function tellPart(frame: Frame, offset: number, bytes: number, ready: number, tensors: object[] = []): void {
+  writeRaw({
+    id: frame.id,
+    message: { kind: 'part', at: outputsAt(frame) + offset, bytes, ready },
     tensors,
-    put ? { put } : undefined,
-  ))
-    write(piece);
+  });
+}
+
+function writePart(frame: Frame, offset: number, bytes: number): void {
+  writeSync(file, Buffer.alloc(partBytes), 0, partBytes, outputsAt(frame) + offset);
+  tellPart(frame, offset, bytes, partBytes);
 }
 
 const deeds: Record<string, (frame: Frame) => void> = {
@@ -94,6 +105,24 @@ const deeds: Record<string, (frame: Frame) => void> = {
     writeSync(file, Buffer.alloc(count), 0, count, outputsAt(frame));
     writeRaw({ id: frame.id, message: ran, tensors: [head(outputsAt(frame)), head(outputsAt(frame))] });
   },
+  'a part beyond the window': (frame) =>
+    tellPart(frame, windowBytes - 8 * partBytes, 8 * partBytes + 1, partBytes),
+  'a part of another window': (frame) => tellPart(frame, -windowBytes, 2 * partBytes, partBytes),
+  'a part beyond the file': (frame) => {
+    ftruncateSync(file, outputsAt(frame));
+    tellPart(frame, 0, 2 * partBytes, partBytes);
+  },
+  'a part of a part': (frame) => tellPart(frame, 0, 2 * partBytes, 8),
+  'a part that is more than the whole': (frame) => tellPart(frame, 0, partBytes, 2 * partBytes),
+  'the same part twice': (frame) => {
+    writePart(frame, 0, 3 * partBytes);
+    tellPart(frame, 0, 3 * partBytes, partBytes);
+  },
+  'parts of tensors that overlap': (frame) => {
+    writePart(frame, 0, windowBytes);
+    writePart(frame, 8, windowBytes - 8);
+  },
+  'a part with tensors': (frame) => tellPart(frame, 0, 2 * partBytes, partBytes, [head(outputsAt(frame))]),
   'a negative offset': (frame) => writeRaw({ id: frame.id, message: ran, tensors: [head(-8)] }),
   'half an offset': (frame) =>
     writeRaw({ id: frame.id, message: ran, tensors: [head(outputsAt(frame) + 0.5)] }),
@@ -138,7 +167,9 @@ const reader = createFrameReader();
 const chunk = Buffer.allocUnsafeSlow(64 * 1024);
 for (let read = readSync(pipe, chunk); read > 0; read = readSync(pipe, chunk)) {
   for (const frame of reader.push(chunk.subarray(0, read))) {
-    const request = frame.message as ChildRequest;
+    const request = frame.message as ChildRequest | PartNotice;
+    // It reads the whole at once, when all of it is there.
+    if (request.kind === 'part') continue;
     const deed = request.kind === 'run' ? deeds[request.outputs[0] ?? ''] : undefined;
     if (deed === undefined) throw new Error('an unknown deed');
     deed(frame);

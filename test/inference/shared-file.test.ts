@@ -22,7 +22,7 @@ import {
   neverBegun,
   startModelProcess,
 } from '../../agent/inference/process.ts';
-import { openSharedFile, windowBytes } from '../../agent/inference/shared-file.ts';
+import { openSharedFile, partBytes, windowBytes } from '../../agent/inference/shared-file.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Tensor, TensorData } from '../../shared/wire/tensors.ts';
@@ -145,6 +145,31 @@ for (const [way, options] of ways) {
       }
     });
 
+    test('tensors of one request below, at and above the size at which they come in parts', async () => {
+      const sizes = [2 * partBytes + 3, 100_000, partBytes, 5 * partBytes, 40, partBytes + 1];
+      const names = sizes.map((_, index) => String(index));
+      const child = await serve(
+        {
+          inputs: names.map((name) => ({ name: `x${name}`, elemType: 2, shape: ['n'] })),
+          outputs: names.map((name) => ({ name: `y${name}`, elemType: 2, shape: ['n'] })),
+          nodes: names.map((name) => ({ opType: 'Identity', inputs: [`x${name}`], outputs: [`y${name}`] })),
+        },
+        options,
+      );
+      const ask = async (salt: number): Promise<void> => {
+        const tensors = sizes.map((length, index): Omit<Tensor, 'name'> => {
+          return { datatype: 'UINT8', shape: [length], data: bytesOf(length, salt + index) };
+        });
+        const inputs = tensors.map((tensor, index) => ({ name: `x${index}`, ...tensor }));
+        const outputs = names.map((name) => `y${name}`);
+        const answer = unwrap(await run(child, inputs, outputs));
+        for (const [index, { data }] of tensors.entries())
+          assert.ok(Buffer.from(data as Uint8Array).equals(answer.tensors[index]?.data as Uint8Array));
+      };
+      // At once: parts of the second are told while the first is under way.
+      await Promise.all([ask(1), ask(50), ask(100)]);
+    });
+
     test('an answer that is larger than its request by far', async () => {
       const child = await serve(
         {
@@ -207,6 +232,14 @@ describe('a child that cannot be trusted', () => {
     'a negative offset',
     'half an offset',
     'an endless length',
+    'a part beyond the window',
+    'a part of another window',
+    'a part beyond the file',
+    'a part of a part',
+    'a part that is more than the whole',
+    'the same part twice',
+    'parts of tensors that overlap',
+    'a part with tensors',
   ];
   const nonsense = [
     'bytes that are not there',
@@ -235,9 +268,11 @@ describe('a child that cannot be trusted', () => {
   }
 
   test('an offset in a file that was never offered', async () => {
-    const child = start({ entry: falseChild, sharedFolder: null });
-    assert.equal(await outcomeOf(run(child, large(1), ['another window'])), 'model-crashed');
-    assert.match((await child.exited).reason, /not offered/);
+    for (const deed of ['another window', 'a part of another window']) {
+      const child = start({ entry: falseChild, sharedFolder: null });
+      assert.equal(await outcomeOf(run(child, large(1), [deed])), 'model-crashed');
+      assert.match((await child.exited).reason, /not offered/);
+    }
   });
 
   test('killed in mid-write: the one is told, the next child gives right answers', async () => {

@@ -4,6 +4,7 @@
 
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, Deflate, Entropy, Log, Place, RegistryBus } from '../shared/kernel/ports.ts';
+import type { Broker, BrokerOptions } from './broker/broker.ts';
 import type { Trial } from './catalog/admit.ts';
 import { openBlobs } from './catalog/blobs.ts';
 import { createReleases } from './catalog/releases.ts';
@@ -119,7 +120,7 @@ export async function openRegistryCore(
 const resignEveryMs = 60 * 60_000;
 
 /** Calls `work` every `everyMs` until stopped; a failure is logged and tried again. */
-export function repeat(options: {
+function repeat(options: {
   clock: Clock;
   everyMs: number;
   work: () => Promise<unknown>;
@@ -151,6 +152,43 @@ export function repeat(options: {
     wake();
     await running;
   };
+}
+
+/** What a broker is told of this registry; who connects at once waits until `opened` was called. */
+export function brokerTerms(core: RegistryCore, fleet: Fleet) {
+  const { authorities, region, log, clock } = core;
+  let opened: () => void = () => undefined;
+  const listening = new Promise<void>((resolve) => {
+    opened = resolve;
+  });
+  const options: Omit<BrokerOptions, 'host' | 'port'> = {
+    tls: authorities.broker(),
+    region,
+    log,
+    clock,
+    mayConnect: async (identity) => {
+      await listening;
+      return fleet.mayConnect(identity);
+    },
+    onRefused: (refusal) => fleet.onRefused(refusal),
+    onConnected: (identity) => fleet.onConnected(identity),
+    onDisconnected: (identity) => fleet.onDisconnected(identity),
+  };
+  return { options, opened: () => opened() };
+}
+
+/** The broker shows the certificates in force, which are renewed in time; it is closed with the rest. */
+export function keepCertified(
+  core: RegistryCore,
+  broker: Pick<Broker, 'useTls' | 'close'>,
+  closers: (() => Promise<void>)[],
+): void {
+  const { authorities, limits, clock, log } = core;
+  closers.push(() => broker.close());
+  const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
+  closers.push(async () => void unhook());
+  const everyMs = limits.serverCertificateEveryMs;
+  closers.push(repeat({ clock, everyMs, work: authorities.renewBroker, log }));
 }
 
 /** Fleet and rollouts come up on a bus; what is to be ended is pushed to `closers`. */

@@ -15,8 +15,7 @@ import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
 import { createFleet } from './fleet/fleet.ts';
-import { fleetLimits } from './fleet/limits.ts';
-import { goToWork, openRegistryCore, repeat } from './open-core.ts';
+import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
 import { createRollouts } from './rollout/rollouts.ts';
 import { createSettings } from './store/settings.ts';
 
@@ -152,34 +151,14 @@ async function start(
 
   const fleet = createFleet(core);
   const rollouts = createRollouts(core, fleet);
-  // A device that reconnects at once waits here until somebody listens to what it says.
-  let opened: () => void = () => undefined;
-  const listening = new Promise<void>((resolve) => {
-    opened = resolve;
-  });
+  const { options: forBroker, opened } = brokerTerms(core, fleet);
   const mqttPort = options.mqtt.port === 0 ? await settings.number('mqtt.port') : options.mqtt.port;
   const broker = await startBroker({
     host: options.mqtt.host,
     port: mqttPort ?? 0,
-    tls: core.authorities.broker(),
-    region,
-    log,
-    clock,
-    mayConnect: async (identity) => {
-      await listening;
-      return fleet.mayConnect(identity);
-    },
-    onRefused: (refusal) => fleet.onRefused(refusal),
-    onConnected: (identity) => fleet.onConnected(identity),
-    onDisconnected: (identity) => fleet.onDisconnected(identity),
+    ...forBroker,
   });
-  closers.push(() => broker.close());
-  const { authorities } = core;
-  const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
-  closers.push(async () => void unhook());
-  closers.push(
-    repeat({ clock, everyMs: fleetLimits.serverCertificateEveryMs, work: authorities.renewBroker, log }),
-  );
+  keepCertified(core, broker, closers);
   await settings.set('mqtt.port', String(broker.port));
   core.addresses.mqtt =
     options.advertiseMqtt ?? `mqtts://${bracketed(reachable(options.mqtt.host))}:${broker.port}`;

@@ -9,11 +9,11 @@ import type { Labels } from '../../shared/wire/messages.ts';
 import { drawInt } from '../chance.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
 import { storedDeflate } from '../machine/deflate.ts';
-import type { PlaceImage, SimPlace } from '../machine/place.ts';
+import type { SimPlace } from '../machine/place.ts';
 import { createSimRuntime, type RuntimeWitness, type SimRuntime } from '../machine/runtime.ts';
 import type { Network } from '../network/network.ts';
 import type { Incarnation, World } from '../world.ts';
-import { nodeLog, type Reached } from './node-log.ts';
+import { endedProperly, nodeLog, type Reached } from './node-log.ts';
 import type { SimRelease } from './publisher.ts';
 
 export const arch = 'x64';
@@ -29,8 +29,6 @@ export interface DeviceNode {
   clocks: MachineClocks;
   /** Null while it is off or coming up. */
   up(): DeviceLife | null;
-  /** Whether it is switched on. */
-  alive(): boolean;
   /** A claim was put onto it; the next boot enrols with it. */
   give(claim: ClaimFile, again?: boolean): void;
   boot(): void;
@@ -38,7 +36,6 @@ export interface DeviceNode {
   restart(): void;
   /** For good. */
   retire(): void;
-  loadImage(image: PlaceImage): void;
   afterCut(): void;
 }
 
@@ -164,7 +161,6 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
     place,
     clocks,
     up: () => (up?.of.alive === true ? up : null),
-    alive: () => life?.of.alive === true,
     give: (file, again = false) => {
       claim = file;
       reEnroll = again;
@@ -178,22 +174,13 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
     restart: () => {
       const ending = life;
       if (ending?.of.alive !== true) return;
-      void (async () => {
-        up = null;
-        for (let end = ending.undo.pop(); end !== undefined; end = ending.undo.pop()) {
-          await end().catch((thrown: unknown) =>
-            world.note(`${node} stopping: ${asFleetError(thrown).message}`),
-          );
-        }
-        world.note(`${node} ended properly`);
-        self.fail('exit', 1_000);
-      })();
+      up = null;
+      void endedProperly(world, node, ending.undo).then(() => self.fail('exit', 1_000));
     },
     retire: () => {
       retired = true;
       self.fail('cut', null);
     },
-    loadImage: (image) => place.load(image),
     afterCut: () => {
       const { how, downMs } = next ?? { how: 'cut', downMs: undefined };
       next = null;

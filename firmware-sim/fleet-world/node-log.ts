@@ -1,6 +1,7 @@
 // Why: what a node logs is part of the trace, and a log line that says "bug" is a broken invariant.
 // Trusts: nothing. Must never: let an `internal` fault pass as one of the world's own.
 
+import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Log } from '../../shared/kernel/ports.ts';
 import type { Coverage } from '../explore/seed-run.ts';
 import type { World } from '../world.ts';
@@ -45,4 +46,16 @@ export function nodeLog(world: World, node: string, reached: Reached): Log {
       }
     },
   };
+}
+
+/** As a supervisor ends a program: everything that it opened, the last first; what fails on the way holds up nothing. */
+export async function endedProperly(
+  world: World,
+  node: string,
+  ends: (() => Promise<void>)[],
+): Promise<void> {
+  for (let end = ends.pop(); end !== undefined; end = ends.pop()) {
+    await end().catch((thrown: unknown) => world.note(`${node} stopping: ${asFleetError(thrown).message}`));
+  }
+  world.note(`${node} ended properly`);
 }

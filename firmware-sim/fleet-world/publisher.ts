@@ -46,9 +46,6 @@ export interface Publisher {
   /** Signed so far, whether the registry has it or not. */
   signed(): readonly SimRelease[];
   ofManifest(sha256: string): SimRelease | undefined;
-  /** Raised by the publisher, whether the registry knows or not. */
-  floorOf(model: string): number;
-  isWithdrawn(release: SimRelease): boolean;
   publicKeyHex: string;
   /** Makes, signs and uploads a release. */
   push(registry: RegistryParts, release: { model: string; kind: ReleaseKind }): Promise<Result<SimRelease>>;
@@ -88,8 +85,6 @@ export function createPublisher(world: World, arch: string): Publisher {
   const signer = signerFromSeed(drawBytes(32, seed, 'publisher'), 'node');
   const signed: SimRelease[] = [];
   const byManifest = new Map<string, SimRelease>();
-  const floors = new Map<string, number>();
-  const withdrawn = new Set<string>();
   let made = 0;
 
   /** The namespace's metadata as the registry has it now, and the numbers that it says were lost. */
@@ -118,8 +113,6 @@ export function createPublisher(world: World, arch: string): Publisher {
   const self: Publisher = {
     signed: () => signed,
     ofManifest: (sha256) => byManifest.get(sha256),
-    floorOf: (model) => floors.get(model) ?? 0,
-    isWithdrawn: (release) => withdrawn.has(release.releaseId),
     publicKeyHex: Buffer.from(signer.publicKey).toString('hex'),
 
     async push(registry, { model, kind }) {
@@ -199,7 +192,6 @@ export function createPublisher(world: World, arch: string): Publisher {
         signers: [signer],
       });
       if (!metadata.ok) return metadata;
-      floors.set(model, Math.max(floor, floors.get(model) ?? 0));
       world.note(`publisher raises the floor of ${model} to ${floor}`);
       return registry.core.releases.takeStep({ namespace, metadata: metadata.value, pushedBy: 'publisher' });
     },
@@ -214,7 +206,6 @@ export function createPublisher(world: World, arch: string): Publisher {
         signers: [signer],
       });
       if (!metadata.ok) return metadata;
-      withdrawn.add(release.releaseId);
       world.note(`publisher withdraws ${release.releaseId}`);
       return registry.core.releases.takeStep({ namespace, metadata: metadata.value, pushedBy: 'publisher' });
     },

@@ -5,17 +5,18 @@
 import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import type { FleetLimits } from '../../registry/fleet/limits.ts';
-import { goToWork, openRegistryCore } from '../../registry/open-core.ts';
+import { brokerTerms, goToWork, keepCertified, openRegistryCore } from '../../registry/open-core.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import type { RegistryBus } from '../../shared/kernel/ports.ts';
+import type { BusMessage, RegistryBus } from '../../shared/kernel/ports.ts';
+import { filterMatches } from '../../shared/wire/topics.ts';
 import { drawInt } from '../chance.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
 import { storedDeflate } from '../machine/deflate.ts';
 import type { PlaceImage, SimPlace } from '../machine/place.ts';
 import type { Network, SimBroker } from '../network/network.ts';
 import type { Incarnation, World } from '../world.ts';
-import { nodeLog, type Reached } from './node-log.ts';
+import { endedProperly, nodeLog, type Reached } from './node-log.ts';
 
 export const region = 'sim';
 
@@ -92,31 +93,10 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     core.addresses.mqtt = 'mqtts://registry.sim:8883';
     const fleet = createFleet(core);
     const rollouts = createRollouts(core, fleet);
-    let opened: () => void = () => undefined;
-    const listening = new Promise<void>((resolve) => {
-      opened = resolve;
-    });
-    const { authorities } = core;
-    const broker = network.openBroker(of, {
-      tls: authorities.broker(),
-      region,
-      clock,
-      log,
-      mayConnect: async (identity) => {
-        await listening;
-        return fleet.mayConnect(identity);
-      },
-      onRefused: (refusal) => fleet.onRefused(refusal),
-      onConnected: (identity) => fleet.onConnected(identity),
-      onDisconnected: (identity) => fleet.onDisconnected(identity),
-    });
-    closers.push(() => broker.close());
-    const unhook = authorities.onChange(() => broker.useTls(authorities.broker()));
-    closers.push(async () => void unhook());
-    const listeners = new Set<{
-      filter: string;
-      handler: (message: { topic: string; payload: Uint8Array; retained: boolean }) => void;
-    }>();
+    const { options, opened } = brokerTerms(core, fleet);
+    const broker = network.openBroker(of, options);
+    keepCertified(core, broker, closers);
+    const listeners = new Set<{ filter: string; handler: (message: BusMessage) => void }>();
     const watched = parts.watched(broker.bus, of);
     const bus: RegistryBus = {
       ...watched,
@@ -136,7 +116,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       bus,
       inject: (topic, payload) => {
         for (const { filter, handler } of listeners) {
-          if (matches(filter, topic)) handler({ topic, payload, retained: false });
+          if (filterMatches(filter, topic)) handler({ topic, payload, retained: false });
         }
       },
     };
@@ -173,13 +153,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     restart: () => {
       const ending = life;
       if (ending?.of.alive !== true) return;
-      void (async () => {
-        up = null;
-        for (let close = ending.closers.pop(); close !== undefined; close = ending.closers.pop())
-          await close();
-        world.note(`${node} ended properly`);
-        self.fail('exit', 1_000);
-      })();
+      up = null;
+      void endedProperly(world, node, ending.closers).then(() => self.fail('exit', 1_000));
     },
     backup: () => place.image(),
     restoreFrom: (image, downMs) => {
@@ -202,10 +177,4 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     },
   };
   return self;
-}
-
-function matches(filter: string, topic: string): boolean {
-  const wanted = filter.split('/');
-  const given = topic.split('/');
-  return wanted.length === given.length && wanted.every((part, at) => part === '+' || part === given[at]);
 }

@@ -15,8 +15,6 @@ export interface MachineClocks {
   jump(ms: number): void;
   /** A time server was reached: right again. */
   sync(): void;
-  /** Wall clock minus true time, milliseconds. */
-  offsetMs(): number;
 }
 
 /** `drifts`: parts per million at most; `battery`: whether the wall clock survives a power cut. */
@@ -55,6 +53,5 @@ export function createClocks(
       offsetMs = 0;
       syncedAtMs = world.nowMs();
     },
-    offsetMs: () => offsetMs + drifted(world.nowMs()),
   };
 }

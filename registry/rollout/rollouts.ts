@@ -76,18 +76,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     changed = true;
     if (members) newcomers = true;
     if (!started || stopped || passing !== null) return;
-    passing = passes()
-      .catch((thrown: unknown) => {
-        // A store that fails now may work soon: nothing is forgotten, for everything is looked at again.
-        const error = asFleetError(thrown);
-        log.emit('error', 'rollout.step.failed', { code: error.code, detail: error.message });
-        newcomers = true;
-        if (!stopped) sleepUntil(clock.wall() + stepEveryMs);
-      })
-      .finally(() => {
-        passing = null;
-        if (changed) wake(false);
-      });
+    passing = passes().finally(() => {
+      passing = null;
+      if (changed) wake(false);
+    });
   }
 
   async function passes(): Promise<void> {
@@ -95,7 +87,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       changed = false;
       timer?.cancel();
       const beganMs = clock.mono();
-      const wakeAtMs = await pass();
+      const wakeAtMs = await passOrLater();
       if (stopped) return;
       if (wakeAtMs !== null) sleepUntil(wakeAtMs);
       await gap(Math.max(stepGapMs, gapShare * (clock.mono() - beganMs)));
@@ -118,12 +110,28 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     void timer.done.then(() => wake(false));
   }
 
+  /** A store that fails now may work soon: everything is looked at again then. */
+  async function passOrLater(): Promise<number | null> {
+    const members = newcomers;
+    try {
+      return await pass();
+    } catch (thrown) {
+      const error = asFleetError(thrown);
+      log.emit('error', 'rollout.step.failed', { code: error.code, detail: error.message });
+      newcomers ||= members;
+      return clock.wall() + stepEveryMs;
+    }
+  }
+
   /** Steps every rollout that may change. Returns when to look again, null where nothing is under way. */
   async function pass(): Promise<number | null> {
     const members = newcomers;
     newcomers = false;
     let wakeAtMs: number | null = null;
-    for (const rolloutId of await store.tx((db) => due(db, members))) {
+    const some = [...reported].slice(0, reportedMax);
+    const rolloutIds = await store.tx((db) => due(db, members, some));
+    for (const deviceId of some) reported.delete(deviceId);
+    for (const rolloutId of rolloutIds) {
       if (stopped) return null;
       const nextMs = await advance(rolloutId, members);
       if (nextMs !== null) wakeAtMs = Math.min(wakeAtMs ?? nextMs, nextMs);
@@ -132,10 +140,8 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   }
 
   /** The latest first: a device that matches several gets what the latest says. */
-  function due(db: RegistryDb, members: boolean): string[] {
+  function due(db: RegistryDb, members: boolean, some: readonly string[]): string[] {
     // One that could not run a release may have a newer agent now.
-    const some = [...reported].slice(0, reportedMax);
-    for (const deviceId of some) reported.delete(deviceId);
     const unfit = qb
       .selectFrom('rollout_devices')
       .select('rollout_id')

@@ -195,6 +195,8 @@ test('admission: good dates by signed time, else a session for the time; old sig
 });
 
 interface Asking {
+  /** Whether the line is up; the asker is not told. */
+  line: { up: boolean };
   clock: HandClock;
   time: TrustedClock;
   asker: TimeAsker;
@@ -209,9 +211,10 @@ function asking(): Asking {
   const { time, clock } = opened(root);
   const nonces: string[] = [];
   const refusals: Refusal[] = [];
+  const line = { up: true };
   const asker = createTimeAsker({
     bus: {
-      connected: () => true,
+      connected: () => line.up,
       publish: async (_topic, payload) => {
         nonces.push(unwrap(parseMessage(timeRequestSchema, payload)).nonce);
       },
@@ -228,6 +231,7 @@ function asking(): Asking {
     log: silent,
   });
   return {
+    line,
     clock,
     time,
     asker,
@@ -239,6 +243,34 @@ function asking(): Asking {
     },
   };
 }
+
+test('asking: a question that is due while the line is down waits for the line, and turns in no circle', async () => {
+  const { line, clock, asker, nonces } = asking();
+  asker.connected();
+  await settle();
+  let timers = 0;
+  const { timer } = clock;
+  clock.timer = (ms) => {
+    timers += 1;
+    return timer(ms);
+  };
+  line.up = false;
+  asker.offline();
+  const asked = nonces.length;
+  for (let hour = 0; hour < 5; hour += 1) {
+    await clock.advance(3_600_000);
+    // What is due at once would come again and again.
+    for (let turn = 0; turn < 20; turn += 1) await clock.advance(0);
+  }
+  assert.ok(timers <= 5, `${timers} timers in five hours without a line`);
+  line.up = true;
+  asker.connected();
+  for (let second = 0; second < 5; second += 1) await clock.advance(1_000);
+  assert.ok(nonces.length > asked, 'it asks when the line is back');
+  const stopping = asker.stop();
+  await clock.advance(60_000);
+  await stopping;
+});
 
 test('asking: one question at a time, a late or second answer moves nothing, silence is asked again later', async () => {
   const { clock, time, asker, nonces, refusals, answer } = asking();

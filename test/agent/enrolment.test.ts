@@ -2,13 +2,19 @@
 // Trusts: the stand-in's broker and certificates, which are the real ones. Must never: wait without a limit.
 
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { enrol } from '../../agent/bus/enrolment.ts';
 import { makeCertificateRequest } from '../../agent/trust/certificate-request.ts';
 import { publicKeyOf } from '../../shared/crypto/ed25519.ts';
 import { deviceIdOf } from '../../shared/crypto/spki.ts';
 import { readDeviceRequest } from '../../shared/host/certificates.ts';
+import { systemClock } from '../../shared/host/clock.ts';
+import { systemEntropy } from '../../shared/host/entropy.ts';
+import type { AgentBus } from '../../shared/host/mqtt.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
+import { silent } from './hand-clock.ts';
 import { answerTo, deploy, refusalOf, scene, statusOf, until } from './scene.ts';
 
 test('the request for a certificate is what the X.509 library reads, and only the key’s own', async () => {
@@ -51,6 +57,46 @@ test('enrolment: each refusal has its code, and a local failure spends no claim'
   assert.equal(await refusalOf(start({ stateFolder: join(folder, 'first') })), 'state-locked');
   await first.stop();
 });
+
+test('attempts without an answer leave nothing behind on the signal that ends them', async (t) => {
+  const { registry } = await scene(t);
+  const claim = await registry.claim();
+  const cut = new AbortController();
+  const { signal } = cut;
+  let attempts = 0;
+  const most = { listeners: 0 };
+  const enrolling = enrol({
+    claim,
+    seed: new Uint8Array(32).fill(5),
+    labels: {},
+    timezone: 'UTC',
+    agent: { version: '0', runtime: '0', arch: 'x64' },
+    connect: ({ onStatus }) => {
+      attempts += 1;
+      most.listeners = Math.max(most.listeners, getEventListeners(signal, 'abort').length);
+      if (attempts === 30) cut.abort();
+      queueMicrotask(() => onStatus({ refused: 'broker-unreachable', detail: 'nobody' }));
+      return { ...silentBus };
+    },
+    clock: { ...systemClock, timer: () => systemClock.timer(0) },
+    entropy: systemEntropy,
+    log: silent,
+    signal,
+  });
+  assert.equal(await refusalOf(enrolling), 'interrupted');
+  assert.equal(attempts, 30);
+  assert.ok(most.listeners <= 2, `${most.listeners} listeners`);
+});
+
+/** A line that never carries anything. */
+const silentBus: AgentBus = {
+  connected: () => false,
+  publish: async () => undefined,
+  subscribe: async () => ({ cancel: async () => undefined }),
+  use: () => undefined,
+  restart: () => undefined,
+  close: async () => undefined,
+};
 
 test('an enrolment that is cut off goes on with the same key and spends one use', async (t) => {
   const { registry, start } = await scene(t);

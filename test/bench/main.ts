@@ -15,6 +15,7 @@ import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
+import { benchSimulation } from './simulation.ts';
 import { benchTelemetry } from './telemetry.ts';
 
 const mib = 1024 * 1024;
@@ -146,6 +147,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
   metadata: benchMetadata,
+  simulation: benchSimulation,
 };
 
 type Results = { [name: string]: unknown };

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
-import { unwrap } from '../../shared/kernel/errors.ts';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { rolloutStatusSchema } from '../../shared/wire/http.ts';
 import { refusalOf, rolloutFile } from '../fleet/world.ts';
 import { all, assigned, golden, onRelease1, v1, v2, world2 } from './ground.ts';
@@ -53,6 +53,27 @@ test('a rollout succeeds when every device has committed', async (t) => {
     [summary?.id, summary?.state, summary?.as, summary?.release],
     [id, 'succeeded', 'digits', v1],
   );
+});
+
+test('a store that fails while due rollouts are looked up ends nothing: the rollout goes on', async (t) => {
+  const world = await world2(t);
+  const [device] = await world.devices(1);
+  const id = await world.start(rolloutFile('digits', { release: v1 }));
+  const { store } = world.core;
+  const { tx } = store;
+  let failures = 0;
+  // Whatever is asked for now: the report itself is lost too, and comes again.
+  store.tx = async () => {
+    failures += 1;
+    throw new FleetError('disk-full', 'no space');
+  };
+  await world.pass(10_000);
+  store.tx = tx;
+  assert.ok(failures > 0, 'the store was asked while it failed');
+  assert.equal(world.log.events.filter(({ event }) => event === 'rollout.step.failed').length, failures);
+  await device?.obey();
+  await world.pass(10_000);
+  assert.equal((await world.status(id)).state, 'succeeded');
 });
 
 test('the wave soaks on the device before it passes', async (t) => {

@@ -193,6 +193,17 @@ test('rot is found by verify, once a process, and the file is removed', async (c
   assert.equal(code(await to.blobs.verify(ref)), 'fetch-not-found');
 });
 
+test('a file that rots after it was verified in this process is not given out', async (context) => {
+  const to = line(context);
+  await to.blobs.ensure(ref, wanted);
+  assert.equal(code(await to.blobs.read(ref)), 'ok');
+  const rotten = content.slice();
+  rotten[0] = (rotten[0] ?? 0) ^ 1;
+  writeFileSync(join(to.folder, `blobs/${ref.sha256}`), rotten);
+  assert.equal(code(await to.blobs.read(ref)), 'blob-digest-mismatch');
+  assert.equal(code(await to.blobs.read(ref)), 'fetch-not-found');
+});
+
 test('collect keeps what is named and what is none of ours', async (context) => {
   const to = line(context);
   await to.blobs.ensure(ref, wanted);

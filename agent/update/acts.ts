@@ -3,7 +3,7 @@
 // superseded, nor do anything that a repetition after a reboot would spoil.
 
 import { invariant } from '../../shared/kernel/errors.ts';
-import type { Clock, Entropy, Log, Runtime } from '../../shared/kernel/ports.ts';
+import type { Clock, Entropy, Log, Runtime, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   type AssignedRelease,
@@ -20,6 +20,8 @@ import { backoffMs, faultsRefused, passesByItself } from './waits.ts';
 
 /** How often a soaking release is asked how it does. Short against any soak that proves something. */
 const soakCheckMs = 5_000;
+/** A sweep that could not be done is tried again after this. */
+const collectAgainMs = 10 * 60_000;
 /** Progress is reported in steps of 5 %: each report costs a durable counter and a signature. */
 const progressSteps = 20;
 
@@ -48,6 +50,7 @@ export interface ActParts {
 
 export function createActs(parts: ActParts): Acts {
   const { blobs, runtime, clock, entropy, log, dispatch } = parts;
+  let again: Timer | null = null;
 
   /** Repeats `work` while what stands in its way may pass by itself; null once the act is stale. */
   async function tried<T>(
@@ -194,19 +197,44 @@ export function createActs(parts: ActParts): Acts {
         const manifest = await readManifest(blobs, ref);
         if (parts.stopped()) return null;
         if (manifest.ok) for (const blob of blobsOf(manifest.value)) keep.add(blob.sha256);
-        else if (ref !== candidate && ref !== previous) return null;
+        else if (ref !== candidate && ref !== previous) {
+          unreadable.add(ref);
+          return null;
+        }
       }
     }
     return keep;
   }
 
+  /** What is to be there after the next start, and was not readable just now. */
+  const unreadable = new Set<ReleaseRef>();
+
   async function collect(): Promise<void> {
-    const swept = await faultsRefused(async () => {
-      await blobs.collect(needed);
-      return ok();
-    });
-    // Space that is not freed today is freed after the next update.
+    again?.cancel();
+    again = null;
+    unreadable.clear();
+    const swept = await faultsRefused(async () => ok(await blobs.collect(needed)));
+    if (parts.stopped() || (swept.ok && swept.value)) return;
+    // A disk that fails now may not fail soon, and what rotted is had from the registry.
     if (!swept.ok) log.emit('warn', 'update.waiting', { ...swept.refusal });
+    const timer = clock.timer(collectAgainMs);
+    again = timer;
+    void timer.done.then(() => (again === timer && !parts.stopped() ? collect() : undefined));
+    for (const ref of unreadable) await mend(ref);
+  }
+
+  async function mend(ref: ReleaseRef): Promise<void> {
+    const wanted = (): boolean =>
+      !parts.stopped() &&
+      parts
+        .states()
+        .some(({ active, lastGood }) =>
+          [active, lastGood].some((one) => one?.manifestSha256 === ref.manifestSha256),
+        );
+    const mended = await faultsRefused(() =>
+      fetchRelease(blobs, ref, { wanted, onProgress: () => undefined, onManifest: async () => undefined }),
+    );
+    if (!mended.ok) log.emit('warn', 'update.waiting', { release: ref.releaseId, ...mended.refusal });
   }
 
   return { of: { agree, fetch, verify, stage, probe, shadow, watch }, collect };

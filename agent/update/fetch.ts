@@ -53,8 +53,8 @@ export interface Blobs {
   verify(ref: BlobRef): Promise<Result<void>>;
   /** Content of a small file, digested. Refusals as `verify`. */
   read(ref: BlobRef): Promise<Result<Uint8Array>>;
-  /** Removes every file whose digest is not named; null from `keep`: nothing is removed. */
-  collect(keep: () => Promise<ReadonlySet<string> | null>): Promise<void>;
+  /** Removes every file whose digest is not named; null from `keep`: nothing is removed, and false is returned. */
+  collect(keep: () => Promise<ReadonlySet<string> | null>): Promise<boolean>;
 }
 
 export interface BlobParts {
@@ -215,10 +215,10 @@ export function openBlobs(parts: BlobParts): Blobs {
     return ok();
   }
 
-  async function collectNow(keep: () => Promise<ReadonlySet<string> | null>): Promise<void> {
+  async function collectNow(keep: () => Promise<ReadonlySet<string> | null>): Promise<boolean> {
     const names = await disk.list(blobFolder);
     const wanted = await keep();
-    if (wanted === null) return;
+    if (wanted === null) return false;
     let removed = 0;
     for (const name of names) {
       const sha256 = name.endsWith(unverifiedSuffix) ? name.slice(0, -unverifiedSuffix.length) : name;
@@ -228,9 +228,10 @@ export function openBlobs(parts: BlobParts): Blobs {
       await disk.unlink(`${blobFolder}/${name}`);
       removed += 1;
     }
-    if (removed === 0) return;
+    if (removed === 0) return true;
     await disk.fsyncDir(blobFolder);
     log.emit('info', 'blob.collected', { removed });
+    return true;
   }
 
   return {

@@ -321,12 +321,24 @@ function onBooted(state: MachineState, nowMs: number): Change {
   return { set: kept, effects };
 }
 
+/** What is under way ends when it would have, had it begun under these terms. */
+function timesUnder(state: MachineState, policy: ActivationPolicy): Partial<MachineState> {
+  const { deadlineAtMs, soakUntilMs } = state;
+  const { deadlineMs } = table[state.phase];
+  const longerMs = (deadlineMs(policy) ?? 0) - (deadlineMs(state.policy) ?? 0);
+  return {
+    deadlineAtMs: deadlineAtMs === null ? null : deadlineAtMs + longerMs,
+    soakUntilMs: soakUntilMs === null ? null : soakUntilMs + policy.soakMs - state.policy.soakMs,
+  };
+}
+
 function onAssigned(state: MachineState, release: AssignedRelease): Change {
   const { releaseId, manifestSha256, manifestBytes, counter, requires, rolloutId, policy } = release;
   const target: ReleaseRef = { releaseId, manifestSha256, manifestBytes, counter, requires };
   const intent = { target, rolloutId, policy };
   // The running update is already about these bytes: it goes on under the new terms.
-  if (table[state.phase].updating && state.target?.manifestSha256 === manifestSha256) return { set: intent };
+  if (table[state.phase].updating && state.target?.manifestSha256 === manifestSha256)
+    return { set: { ...intent, ...timesUnder(state, policy) } };
   if (state.rejected?.manifestSha256 === manifestSha256 && state.rejected.rolloutId === rolloutId) {
     const resting = state.phase === 'rolling-back' && state.target?.manifestSha256 === manifestSha256;
     if (resting) return { set: intent };

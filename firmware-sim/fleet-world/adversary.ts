@@ -14,6 +14,7 @@ import {
   type Report,
   schemaVersion,
   signedMessageSchema,
+  timeRequestSchema,
 } from '../../shared/wire/messages.ts';
 import { type DeviceChannel, deviceTopic } from '../../shared/wire/topics.ts';
 import { drawBytes } from '../chance.ts';
@@ -74,7 +75,10 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
       return;
     case 'forge-time': {
       const listening = parts.bus.subscribe(deviceTopic(region, deviceId, 'time'), ({ payload }) => {
-        const { nonce } = JSON.parse(new TextDecoder().decode(payload)) as { nonce: string };
+        const question = parseMessage(timeRequestSchema, payload);
+        // Somebody else's garbage may come this way.
+        if (!question.ok) return;
+        const { nonce } = question.value;
         const timeMs = originMs + world.nowMs() + 900 * dayMs;
         const statement = { schemaVersion, deviceId, region, nonce, timeMs } as const;
         toDevice('time/reply', encodeMessage({ ...head, envelope: signTime(statement, thiefs) }));

@@ -23,6 +23,10 @@ export function createReached(): Reached {
   };
 }
 
+/** Work of a registry that nobody waits for, and what the world itself may do to it. */
+const failed: ReadonlySet<string> = new Set(['rollout.step.failed', 'fleet.task.failed', 'registry.failed']);
+const passing: ReadonlySet<string> = new Set(['disk-full', 'disk-io', 'bus-offline', 'interrupted']);
+
 /** Every code that stands anywhere in what is logged. */
 function codesIn(value: unknown, found: string[] = []): string[] {
   if (Array.isArray(value)) for (const one of value) codesIn(one, found);
@@ -39,6 +43,8 @@ export function nodeLog(world: World, node: string, reached: Reached): Log {
   return {
     emit: (level, event, fields = {}) => {
       world.note(`${node} ${level} ${event} ${JSON.stringify(fields)}`);
+      if (failed.has(event) && !passing.has(String(fields['code'])))
+        world.violate(`${node}: ${event} ${JSON.stringify(fields)}`);
       if (event === 'rollout.transition') reached.count('rollout', String(fields['to']));
       for (const code of codesIn(fields)) {
         reached.count('code', code);

@@ -247,15 +247,16 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
   function whyNot(as: string, manifestSha256: string): string | null {
     const release = publisher.ofManifest(manifestSha256);
     if (release === undefined) return 'no publisher signed it';
-    if (deviceId === null || !truth.everAssigned(deviceId, as, manifestSha256))
-      return 'no director assigned it';
     const state = journalOf(as);
     const proven = [state?.lastGood, state?.previous, state?.active].some(
       (ref) => ref?.manifestSha256 === manifestSha256,
     );
     if (['bad-golden', 'slow', 'hungry', 'no-load', 'other-arch'].includes(release.kind))
       return `it is ${release.kind}`;
+    // Under an earlier enrolment, perhaps: what a director assigned then was proven then.
     if (proven) return null;
+    if (deviceId === null || !truth.everAssigned(deviceId, as, manifestSha256))
+      return 'no director assigned it';
     if (state !== undefined && state.probe === null) return 'it was not probed';
     const shadowed = state?.policy.shadow !== undefined && (state.lastGood ?? state.active) !== null;
     if (shadowed && (state?.shadow === null || release.kind === 'disagrees')) return 'it was not compared';

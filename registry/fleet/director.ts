@@ -60,6 +60,14 @@ const batchDevices = 200;
 /** Telemetry keys made in one go: about a millisecond each. */
 const keysAtOnce = 20;
 
+/** Canonical JSON has no fractions, a policy may (`agreementMin`): to be compared, a text of one is as good. */
+function comparable(policy: ActivationPolicy): JsonValue {
+  const text = JSON.stringify(policy, (_key, value: unknown) =>
+    typeof value === 'number' && !Number.isInteger(value) ? String(value) : value,
+  );
+  return JSON.parse(text) as JsonValue;
+}
+
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
@@ -107,7 +115,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       canonicalJson({
         authoritiesSha256,
         labels,
-        releases: releases.map((release) => ({ ...release })),
+        releases: releases.map((release) => ({ ...release, policy: comparable(release.policy) })),
         telemetry: telemetry === null ? null : { ...telemetry },
       }),
     );

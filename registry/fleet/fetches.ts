@@ -73,16 +73,30 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents; 
   }
 
   async function mayHave(deviceId: string, sha256: string): Promise<boolean> {
-    const desired = await store.tx((db) =>
-      db.all(
-        qb
-          .selectFrom('desired')
-          .innerJoin('devices', 'devices.device_id', 'desired.device_id')
-          .select('release_id')
-          .where('desired.device_id', '=', deviceId)
-          .where('devices.status', '=', 'active'),
-      ),
-    );
+    const active = qb.selectFrom('devices').select('device_id').where('status', '=', 'active');
+    const assigned = qb
+      .selectFrom('desired')
+      .select('release_id')
+      .where('device_id', '=', deviceId)
+      .where('device_id', 'in', active);
+    // What it says it runs may have to be mended, where it was assigned it once: its word alone opens nothing.
+    const running = qb
+      .selectFrom('rollout_devices as m')
+      .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
+      .innerJoin('device_models as r', (join) =>
+        join.onRef('r.device_id', '=', 'm.device_id').onRef('r.name', '=', 'o.as_name'),
+      )
+      .select('o.release_id')
+      .where('m.device_id', '=', deviceId)
+      .where('m.device_id', 'in', active)
+      .where('m.epoch', '>', 0)
+      .where((where) =>
+        where.or([
+          where('r.active', '=', where.ref('o.release_id')),
+          where('r.last_good', '=', where.ref('o.release_id')),
+        ]),
+      );
+    const desired = await store.tx((db) => db.all(assigned.union(running)));
     for (const { release_id } of desired) {
       if ((await releaseDigests(release_id)).has(sha256)) return true;
     }

@@ -82,6 +82,38 @@ test('serves metadata to every device and blobs to whom they are assigned', asyn
   assert.equal(world.fleet.counters().fetches.denied, 2);
 });
 
+test('what a device runs it may have again, where it was assigned it once; its word alone opens nothing', async (t) => {
+  const world = await openWorld(t);
+  await world.push('acme/digits@1.0.0', 1);
+  await world.push('acme/digits@2.0.0', 2);
+  await world.push('acme/faces@1.0.0', 1);
+  const [device] = await world.devices(1);
+  assert.ok(device);
+  await world.start(rolloutFile('first', { release: 'acme/digits@1.0.0' }));
+  await device.obey();
+  await world.settle();
+  await world.start(rolloutFile('second', { release: 'acme/digits@2.0.0' }));
+  const statusOf = async (releaseId: string): Promise<string | undefined> => {
+    const release = await world.releases.find(releaseId);
+    const target = { kind: 'blob', sha256: release?.manifestSha256 ?? '' } as const;
+    return (await fetch(world, device, target))[0]?.status;
+  };
+  assert.equal(await statusOf('acme/digits@1.0.0'), 'data', 'it runs it, and it was assigned');
+  const model = device.models.get('digits');
+  assert.ok(model);
+  device.models.set('digits', { ...model, active: 'acme/faces@1.0.0', lastGood: 'acme/faces@1.0.0' });
+  device.models.set('faces', {
+    ...model,
+    name: 'faces',
+    active: 'acme/faces@1.0.0',
+    lastGood: 'acme/faces@1.0.0',
+  });
+  device.report();
+  await world.settle();
+  assert.equal(await statusOf('acme/faces@1.0.0'), 'denied');
+  assert.equal(await statusOf('acme/digits@1.0.0'), 'denied', 'neither assigned nor run any more');
+});
+
 test('ranges come in whole frames with growing offsets; beyond the end is invalid', async (t) => {
   const world = await openWorld(t);
   await world.push('acme/digits@1.0.0', 1);

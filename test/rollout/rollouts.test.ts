@@ -76,6 +76,17 @@ test('a store that fails while due rollouts are looked up ends nothing: the roll
   assert.equal((await world.status(id)).state, 'succeeded');
 });
 
+test('a rollout that asks for agreement is assigned, with its fraction', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(1);
+  await onRelease1(world, devices);
+  const shadow = { requests: 30, timeout: '5m' };
+  await world.start(rolloutFile('digits-2', { release: v2, shadow, gates: { agreement: 0.95 } }));
+  const assignment = await devices[0]?.assignment();
+  assert.equal(assignment?.releases[0]?.releaseId, v2);
+  assert.equal(assignment?.releases[0]?.policy.shadow?.agreementMin, 0.95);
+});
+
 test('the wave soaks on the device before it passes', async (t) => {
   const world = await world2(t);
   const devices = await world.devices(2);

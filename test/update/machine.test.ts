@@ -328,6 +328,25 @@ describe('assignments', () => {
     assert.deepEqual(same.effects, []);
   });
 
+  test('new terms in mid-soak: it soaks as long as the new ones ask, from when it began', () => {
+    const soaking = play(install(fresh(), 'a'), [
+      { type: 'assigned', release: assigned('b', 's', 4_000) },
+      { type: 'agreed' },
+      { type: 'fetched' },
+      { type: 'verified' },
+      { type: 'staged' },
+      { type: 'probed', evidence, limits: {} },
+      served('b'),
+    ]);
+    const { soakUntilMs, deadlineAtMs } = soaking;
+    assert.ok(soakUntilMs !== null && deadlineAtMs !== null);
+    const longer = step(soaking, { type: 'assigned', release: assigned('b', 't', 9_000) }, 10).next;
+    assert.equal(longer.soakUntilMs, soakUntilMs + 5_000);
+    assert.equal(longer.deadlineAtMs, deadlineAtMs + 5_000);
+    assert.equal(step(longer, healthy, soakUntilMs).next.phase, 'soaking');
+    assert.equal(step(longer, healthy, soakUntilMs + 5_000).next.phase, 'committed');
+  });
+
   test('superseded while soaking: the last good one takes over; where there is none, it serves on', () => {
     const soak = (from: MachineState) =>
       play(from, [

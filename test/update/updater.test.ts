@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 import { type ReportedModel, reportedModelSchema } from '../../shared/wire/messages.ts';
@@ -162,6 +163,43 @@ test('a file that rotted while the device was off is fetched again before it is 
   assert.equal(rig.world.violation(), null);
   assert.deepEqual([...rig.asked.keys()], [digests[4]]);
   assert.equal(rig.runtime.serving.get('alpha'), manifestSha256);
+});
+
+test('the manifest of what serves rots: it is mended without a start, and what nobody needs is swept then', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  const good = rig.catalogue.release('alpha/good/0');
+  const bytes = rig.disk.peek(`blobs/${good.manifestSha256}`);
+  assert.ok(bytes);
+  bytes[0] = (bytes[0] ?? 0) ^ 1;
+  rig.asked.clear();
+  // A refused update is followed by a sweep, which cannot tell what the rotten manifest needs.
+  await rig.settle(rig.updater.assign(rig.assignment(2, { alpha: 'alpha/bad-golden/0' })));
+  assert.ok(rig.asked.has(good.manifestSha256), 'it is fetched again');
+  assert.equal(
+    sha256Hex(rig.disk.peek(`blobs/${good.manifestSha256}`) ?? new Uint8Array(0)),
+    good.manifestSha256,
+  );
+  const held = rig.disk.paths().map((path) => path.replace('blobs/', ''));
+  assert.deepEqual(held, [...good.digests].sort(), 'the refused release is gone, what serves is whole');
+});
+
+test('a sweep that the disk does not bear is tried again', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
+  let failing = 1;
+  await rig.reboot({
+    parts: {
+      disk: {
+        ...rig.disk.port(rig.world.boot('other')),
+        list: async () => {
+          if (failing-- > 0) throw new FleetError('disk-io', 'once');
+          return rig.disk.paths().map((path) => path.replace('blobs/', ''));
+        },
+      },
+    },
+  });
+  assert.ok(failing < 0, 'it was tried again');
 });
 
 test('started without a network it serves, and start does not wait for the network', async () => {

@@ -187,13 +187,14 @@ test('the manifest of what serves rots: it is mended without a start, and what n
 test('a sweep that the disk does not bear is tried again', async () => {
   const rig = await createRig();
   await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));
-  let failing = 1;
+  // More often than a start sweeps by itself.
+  let failing = 6;
   await rig.reboot({
     parts: {
       disk: {
         ...rig.disk.port(rig.world.boot('other')),
         list: async () => {
-          if (failing-- > 0) throw new FleetError('disk-io', 'once');
+          if (failing-- > 0) throw new FleetError('disk-io', 'for a while');
           return rig.disk.paths().map((path) => path.replace('blobs/', ''));
         },
       },

@@ -92,7 +92,9 @@ export async function openState(place: Place, log: Log): Promise<OpenedState> {
     const second = createSecondCopy(disk, merged);
     // The copy first, also here.
     await second.save({});
-    await store.tx((db) => writeHeld(db, merged));
+    // A start is written to the copy and then to the store, so a store of an older start has lost some.
+    const behind = lost || held.boot + 1 < merged.boot;
+    await store.tx((db) => writeHeld(db, merged, behind));
     return { keeper: createKeeper(store, second), journalLost: lost, close: () => store.close() };
   } catch (error) {
     await store.close();

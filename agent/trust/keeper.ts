@@ -184,8 +184,12 @@ export function readHeld(db: SqlTx): Held {
   };
 }
 
-/** Makes the main store hold it, in one transaction. Files that only the main store keeps stay where they were. */
-export function writeHeld(db: SqlTx, held: Held): void {
+/**
+ * Makes the main store hold it, in one transaction. Files that only the main store keeps stay where they were.
+ * `behind`: the store does not know which numbers it used; only then are all that were reserved passed over, for a
+ * device that passes over numbers at each start cannot be told from its copy that is one start ahead.
+ */
+export function writeHeld(db: SqlTx, held: Held, behind: boolean): void {
   const before = readIdentity(db);
   if (before !== null && before.deviceId !== held.identity?.deviceId) db.run('DELETE FROM trust_files');
   if (held.identity === null) db.run('DELETE FROM identity');
@@ -202,6 +206,7 @@ export function writeHeld(db: SqlTx, held: Held): void {
   writeFloors(db, held.floors);
   db.run('UPDATE agent_numbers SET boot = ? WHERE id = 1', held.boot);
   writeOutbox(db, held.outbox);
+  if (!behind) return;
   db.run('UPDATE report_counter SET counter = max(counter, ?) WHERE id = 1', held.reserved);
   const known = db.run("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'refusals'", held.reserved);
   if (known.changes === 0)

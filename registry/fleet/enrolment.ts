@@ -134,6 +134,7 @@ export function createEnrolment(
           verified_time_ms: 0,
           refusal_id_last: 0,
           report_boot: 0,
+          report_boot_counter: 0,
           report_session: '',
           report_from_epoch: 0,
           report_anew: 0,

@@ -27,6 +27,7 @@ function standingOf(device: DevicesTable): ReportStanding {
     counter: device.report_counter,
     payloadSha256: device.report_sha256,
     boot: device.report_boot,
+    bootCounter: device.report_boot_counter,
     session: device.report_session,
     fromEpoch: device.report_anew === 1 ? device.report_from_epoch : null,
   };
@@ -89,6 +90,10 @@ export function createReports(
           report_counter: report.counter,
           report_sha256: sha256,
           report_boot: report.boot,
+          report_boot_counter:
+            device.report_anew === 0 && report.boot === device.report_boot
+              ? device.report_boot_counter
+              : report.counter,
           report_session: report.session,
           report_anew: 0,
           reported_epoch: knownEpoch(db, report),

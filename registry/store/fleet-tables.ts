@@ -1,4 +1,4 @@
-// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql adds to them as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql and 007-reports.sql add to them as types, so that a query with a wrong name does not compile.
 // Trusts: the migration; both are changed together. Must never: hold logic.
 // Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
 
@@ -61,6 +61,8 @@ export interface DevicesTable {
   /** When `status` last changed; 0 where that was before version 0.2. */
   status_at_ms: number;
   report_boot: number;
+  /** Counter of the first report that was taken of that start. */
+  report_boot_counter: number;
   report_session: string;
   /** Reports of an older assignment are from before a release or an enrolment. */
   report_from_epoch: number;

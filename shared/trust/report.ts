@@ -21,6 +21,8 @@ export interface ReportStanding {
   /** Hex digest of its payload. */
   payloadSha256: string | null;
   boot: number;
+  /** Counter of the first report that was taken of this start. */
+  bootCounter: number;
   session: string;
   /**
    * Set when a quarantine ended: nobody knows which of the two devices goes on, so its numbers begin anew with
@@ -33,6 +35,7 @@ export const noReportYet: ReportStanding = {
   counter: 0,
   payloadSha256: null,
   boot: 0,
+  bootCounter: 0,
   session: '',
   fromEpoch: null,
 };
@@ -91,7 +94,7 @@ function checkPlace(report: Report, payloadSha256: string, last: ReportStanding)
         `start ${boot} signs counter ${counter}, start ${last.boot} ${last.counter}`,
       );
     }
-    if (boot < last.boot && counter > last.counter) {
+    if (boot < last.boot && counter >= last.bootCounter) {
       return refuse('report-cloned', `start ${boot} goes on beside start ${last.boot}`);
     }
     if (counter === last.counter && payloadSha256 !== last.payloadSha256) {

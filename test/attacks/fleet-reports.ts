@@ -42,6 +42,7 @@ const standing: ReportStanding = {
   counter: 7,
   payloadSha256: 'b'.repeat(64),
   boot: 3,
+  bootCounter: 6,
   session: 'a'.repeat(32),
   fromEpoch: null,
 };
@@ -112,6 +113,9 @@ const reports: AttackCase[] = [
   ),
   reported('clone-earlier-boot', 'a clone that goes on in an earlier start', 'report-cloned', () =>
     judgeReport(saying({ boot: 2, session: 'c'.repeat(32) })),
+  ),
+  reported('clone-behind', 'a clone that is one start and some reports behind', 'report-cloned', () =>
+    judgeReport(saying({ boot: 2, session: 'c'.repeat(32), counter: 6 })),
   ),
   reported('clone-counter', 'two reports with one counter', 'report-cloned', () =>
     judgeReport(saying({ counter: 7 })),

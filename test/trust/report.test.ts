@@ -79,6 +79,7 @@ describe('a report', () => {
     counter: 8,
     payloadSha256: 'f'.repeat(64),
     boot: 3,
+    bootCounter: 7,
     session: 'a'.repeat(32),
     fromEpoch: null,
   };
@@ -96,6 +97,8 @@ describe('a report', () => {
     ['the same start with another session', { counter: 9, session: 'b'.repeat(32) }, {}, 'report-cloned'],
     ['a later start with a lower counter', { counter: 5, boot: 4 }, {}, 'report-cloned'],
     ['an earlier start that goes on', { counter: 9, boot: 2 }, {}, 'report-cloned'],
+    ['an earlier start that uses a counter of this start', { counter: 7, boot: 2 }, {}, 'report-cloned'],
+    ['the last one before this start', { counter: 6, boot: 2 }, {}, 'report-replayed'],
     ['after a release, from before it', { counter: 9, epoch: 5 }, { fromEpoch: 6 }, 'report-replayed'],
     ['after a release, any number that knows of it', { counter: 2, epoch: 6 }, { fromEpoch: 6 }, 'ok'],
   ];

@@ -65,7 +65,8 @@ export interface FetcherParts {
 
 function describe(target: FetchTarget): string {
   if (target.kind === 'refresh') return 'metadata';
-  return target.kind === 'blob' ? `blob ${target.sha256}` : target.name;
+  if (target.kind === 'metadata') return target.name;
+  return `${target.kind === 'ways' ? 'ways to ' : ''}blob ${target.sha256}`;
 }
 
 export function createFetcher(parts: FetcherParts): BusFetcher {

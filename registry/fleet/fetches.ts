@@ -122,6 +122,7 @@ export function createFetches(core: RegistryCore, parts: { events: FleetEvents; 
       const bytes = await repository.file(target.name);
       return bytes === null ? 'not-found' : sourceOf(bytes);
     }
+    if (target.kind === 'ways') return 'not-found';
     // Denied before it is looked up: nobody learns which digests exist.
     if (!(await mayHave(deviceId, target.sha256))) return 'denied';
     const totalBytes = await blobs.size(target.sha256);

@@ -110,6 +110,8 @@ export const codes = {
   'fetch-timeout': row(504, 'backoff', 'the registry did not answer in time'),
   'fetch-invalid': row(400, 'never', 'the fetch request does not follow the schema'),
   'bus-offline': row(503, 'backoff', 'there is no connection to the broker'),
+  'fetch-too-slow': row(504, 'backoff', 'the link is slower than the least rate; it is tried again later'),
+  'storage-quota': row(507, 'backoff', 'raise the quota of the device, or remove models from it'),
   'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
   'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
   'manifest-malformed': row(400, 'never', 'manifest.json does not follow the schema'),

@@ -126,7 +126,9 @@ export type FetchTarget =
   | { kind: 'blob'; sha256: string }
   | { kind: 'metadata'; name: string }
   /** All metadata that a device lacks in one answer (shared/wire/refresh.ts). */
-  | { kind: 'refresh'; held: Record<string, number>; namespaces: Record<string, number> };
+  | { kind: 'refresh'; held: Record<string, number>; namespaces: Record<string, number> }
+  /** Smaller files from which a device that holds these makes that one (shared/wire/ways.ts). */
+  | { kind: 'ways'; sha256: string; held: string[] };
 
 export interface Fetcher {
   /**
@@ -253,6 +255,34 @@ export interface Deflate {
   deflate(bytes: Uint8Array): Promise<Uint8Array>;
   /** Refusals: `telemetry-too-large` where more than `bytesMax` come out, `telemetry-unreadable`. */
   inflate(bytes: Uint8Array, bytesMax: number): Promise<Result<Uint8Array>>;
+}
+
+/** Makes files of smaller ones on a device, in a process of its own: it takes memory that the agent must not. */
+export interface Rebuilder {
+  /**
+   * Writes the file that the encoded one (shared/onnx/delta) and its bases make, whole, not synced and not named for
+   * what it is: the caller digests it. Paths are relative to the state disk. Refusals: every `delta-…` code,
+   * `interrupted`. Faults: `disk-full`, `disk-io`.
+   */
+  rebuild(job: {
+    encodedPath: string;
+    basePaths: readonly string[];
+    targetPath: string;
+    targetSha256: string;
+    targetBytes: number;
+  }): Promise<Result<void>>;
+}
+
+/** Encodes a file against others at the registry, in a process of its own. */
+export interface DeltaEncoder {
+  /** The encoded file, or null where it is no smaller than `bytesMax`. Refusals: `delta-…`, `interrupted`. */
+  encode(job: {
+    bases: readonly { path: string; sha256: string }[];
+    target: { path: string; sha256: string };
+    bytesMax: number;
+  }): Promise<Result<Uint8Array | null>>;
+  /** Ends what is under way and refuses what is to come, with `interrupted`. */
+  stop(): void;
 }
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';

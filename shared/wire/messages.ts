@@ -6,6 +6,7 @@ import { canonicalJson, parseStrictJson } from '../crypto/canonical-json.ts';
 import { FleetError } from '../kernel/errors.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
+import { waysHeldMax } from './ways.ts';
 
 export const schemaVersion = 1;
 
@@ -278,6 +279,13 @@ export const refreshTargetSchema = z.object({
 });
 export type RefreshTarget = z.infer<typeof refreshTargetSchema>;
 
+/** Which smaller files the registry has from which a device that holds these makes that one (shared/wire/ways.ts). */
+export const waysTargetSchema = z.object({
+  kind: z.literal('ways'),
+  sha256,
+  held: z.array(sha256).max(waysHeldMax),
+});
+
 export const fetchRequestSchema = z.object({
   ...head,
   requestId: z.number().int().nonnegative().max(0xffffffff),
@@ -285,6 +293,7 @@ export const fetchRequestSchema = z.object({
     z.object({ kind: z.literal('blob'), sha256 }),
     z.object({ kind: z.literal('metadata'), name: z.string().regex(metadataNamePattern) }),
     refreshTargetSchema,
+    waysTargetSchema,
   ]),
   offset: z.number().int().nonnegative(),
   length: z

@@ -207,13 +207,15 @@ export async function standIn(log: Log, options: StandInOptions = {}): Promise<S
         ? [target.sha256, blobs.get(target.sha256)]
         : target.kind === 'metadata'
           ? [target.name, files.get(target.name)]
-          : ['refresh', await trust.parcel(target)];
+          : target.kind === 'ways'
+            ? ['ways', undefined]
+            : ['refresh', await trust.parcel(target)];
     // A hostile registry of the suite has files and no parcels: they are asked for one by one.
     const whole = hostile === undefined ? own : hostile.get(name);
     self.fetches.push(
       target.kind === 'blob'
         ? `blob ${name} ${request.offset}`
-        : name === 'refresh'
+        : target.kind !== 'metadata'
           ? name
           : `metadata ${name}`,
     );

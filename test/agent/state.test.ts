@@ -54,5 +54,9 @@ test('a store that was lost, or is of an older start, is not asked which counter
   const afterLoss = await startOf(folder, 1);
   const used = [...inOrder, ...afterOlder, ...afterLoss];
   assert.equal(used.length, 45);
-  assert.deepEqual(used, [...new Set(used)].sort((a, b) => a - b), 'each once, and always higher');
+  assert.deepEqual(
+    used,
+    [...new Set(used)].sort((a, b) => a - b),
+    'each once, and always higher',
+  );
 });

@@ -226,6 +226,7 @@ const seeds: Record<string, readonly unknown[]> = {
   reportSchema: [report],
   presenceSchema: [{ ...head, online: true }],
   refreshTargetSchema: [{ kind: 'refresh', held, namespaces: { acme: 2 } }],
+  waysTargetSchema: [{ kind: 'ways', sha256: hex('a', 64), held: [hex('b', 64)] }],
   fetchRequestSchema: [
     { ...head, requestId: 1, target: { kind: 'blob', sha256: hex('a', 64) }, offset: 0, length: 1 },
     { ...head, requestId: 1, target: { kind: 'metadata', name: '3.acme.json' }, offset: 0, length: 1 },
@@ -233,6 +234,13 @@ const seeds: Record<string, readonly unknown[]> = {
       ...head,
       requestId: 1,
       target: { kind: 'refresh', held, namespaces: { acme: 2 } },
+      offset: 0,
+      length: 1,
+    },
+    {
+      ...head,
+      requestId: 1,
+      target: { kind: 'ways', sha256: hex('a', 64), held: [hex('b', 64)] },
       offset: 0,
       length: 1,
     },

@@ -1,8 +1,8 @@
 // node scripts/planted-bugs.mjs: plants each bug of firmware-sim/planted-bugs.json in turn and runs seeds 1 to 500 until
 // one breaks an invariant. Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
 // --check only looks whether each bug is still a change of the compiled code that can be parsed; --name PART takes those
-// whose name or file contains PART (and keeps the results of the others); --seeds N, --jobs J, --world FILE as in
-// lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no change of the code any more.
+// whose name or file contains PART (and keeps the results of the others), --missed those that were not found before;
+// --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no change of the code any more.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -22,6 +22,8 @@ const { values: flags } = parseArgs({
   options: {
     check: { type: 'boolean' },
     name: { type: 'string' },
+    missed: { type: 'boolean' },
+    from: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '500' },
     jobs: { type: 'string', default: String(availableParallelism()) },
     world: { type: 'string' },
@@ -85,8 +87,12 @@ function explore(bug, from, seeds) {
 }
 
 const bugs = JSON.parse(readFileSync(bugsFile, 'utf8'));
+const before = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : [];
+const results = new Map(before.map((result) => [result.name, result]));
 const chosen = bugs.filter(
-  ({ name, file }) => flags.name === undefined || name.includes(flags.name) || file.includes(flags.name),
+  ({ name, file }) =>
+    (flags.name === undefined || name.includes(flags.name) || file.includes(flags.name)) &&
+    !(flags.missed && results.get(name)?.seed != null),
 );
 if (new Set(bugs.map(({ name }) => name)).size !== bugs.length) {
   console.error('two planted bugs have one name');
@@ -113,9 +119,9 @@ async function failsAnyway(seed) {
   return red.get(seed);
 }
 
-/** The first seed up to `seeds` that fails with this bug and holds without it. */
+/** The first seed from `--from` to `seeds` that fails with this bug and holds without it. */
 async function firstFinding(bug, seeds) {
-  for (let from = 1; from <= seeds; ) {
+  for (let from = Number(flags.from); from <= seeds; ) {
     const first = await explore(bug, from, seeds - from + 1);
     if (first === null || !(await failsAnyway(first.seed))) return first;
     from = first.seed + 1;
@@ -123,8 +129,6 @@ async function firstFinding(bug, seeds) {
   return null;
 }
 
-const before = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : [];
-const results = new Map(before.map((result) => [result.name, result]));
 let missed = 0;
 for (const bug of chosen) {
   const { name, file } = bug;

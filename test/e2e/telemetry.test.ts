@@ -12,7 +12,7 @@ import { startTestAgent, startTestRegistry, type TestAgent, until, workplace } f
 
 const recordsWanted = 20_000;
 const recordsPerRequest = 25;
-const registryDownMs = 60_000;
+const registryDownMs = Number(process.env['LEPTON_REGISTRY_DOWN_MS'] ?? 20_000);
 const marker = 'marker-that-must-not-be-on-disk';
 
 /** An application that writes and notes what was answered; what was not answered is written under a new number. */
@@ -53,7 +53,7 @@ function filesOf(folder: string): string[] {
     .map((entry) => join(entry.parentPath, entry.name));
 }
 
-test('registry down for a minute, agent killed three times, 20,000 records: each answered one stored once', async () => {
+test('registry down, agent killed three times, 20,000 records: each answered one stored once', async () => {
   const place = workplace('records');
   try {
     const registry = await startTestRegistry(place);
@@ -76,7 +76,7 @@ test('registry down for a minute, agent killed three times, 20,000 records: each
       await agent.daemon.stop('SIGKILL');
       await agent.restart();
     }
-    await until('a minute has passed', () => performance.now() > downUntil, registryDownMs + 10_000);
+    await until('that time has passed', () => performance.now() > downUntil, registryDownMs + 10_000);
     await registry.restart();
     await until('more were written', () => writer.answered.size > 18_000, 120_000);
     await agent.daemon.stop('SIGKILL');

@@ -9,7 +9,7 @@ import type { Step } from '../../firmware-sim/scenario.ts';
 import type { Cut, Operation } from '../../firmware-sim/world.ts';
 import { planted } from './planted.ts';
 
-const seeds = Number(process.env['LEPTON_SEEDS'] ?? 500);
+const seeds = Number(process.env['LEPTON_SEEDS'] ?? 200);
 const seedsForBug = 60;
 
 /** A good release, a better one, a bad one, one that is superseded in its middle, a removal, one again. */

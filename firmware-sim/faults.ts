@@ -40,6 +40,8 @@ export const faultRates = {
   'model.slow': 0.05,
   'model.wrong': 0.03,
   'model.memory': 0.02,
+  /** Nobody asks the model while its successor is tried on what it is asked. */
+  'model.idle': 0.5,
   /** An operation takes a hundred times as long. */
   'device.slow': 0.01,
 } as const;

@@ -174,15 +174,19 @@ export function createActs(parts: ActParts): Acts {
 
   async function watch(act: Act): Promise<void> {
     const { lane, current } = act;
+    let stoodStillMs = 0;
+    let downSinceMs: number | null = act.sinceMs;
     while (current()) {
       const active = lane.state.active?.manifestSha256 ?? null;
-      // After a reboot the release must first be up again; `served` wakes this loop.
+      // After a reboot the release must first be up again, and no soak passes until it is; `served` wakes this loop.
       if (active !== null && lane.serving.now() === active) {
+        if (downSinceMs !== null) stoodStillMs += clock.mono() - downSinceMs;
+        downSinceMs = null;
         const answer = await faultsRefused(() => runtime.healthy(lane.as));
-        await conclude(act, { type: 'health', answer });
+        await conclude(act, { type: 'health', answer, stoodStillMs });
         if (!current()) return;
-      }
-      const left = (lane.state.soakUntilMs ?? 0) - clock.mono();
+      } else downSinceMs ??= clock.mono();
+      const left = (lane.state.soakUntilMs ?? 0) + stoodStillMs - clock.mono();
       await lane.waits.pause(left > 0 ? Math.min(soakCheckMs, Math.ceil(left)) : soakCheckMs);
     }
   }

@@ -25,5 +25,7 @@ export interface Lane {
 /** One run of one effect. `current` turns false when the machine has gone on without it. */
 export interface Act {
   lane: Lane;
+  /** When it was asked for; it begins once the active releases were brought up. */
+  sinceMs: number;
   current: () => boolean;
 }

@@ -46,7 +46,8 @@ export type MachineEvent =
   /** `servingTarget` answers requests; null: nothing serves, as wanted. */
   | { type: 'served'; manifestSha256: string | null }
   | { type: 'serve-failed'; manifestSha256: string; reason: Reason }
-  | { type: 'health'; answer: Result<Health> }
+  /** `stoodStillMs`: for so long of this start nothing served, which is no soak. */
+  | { type: 'health'; answer: Result<Health>; stoodStillMs?: number }
   /** The release that serves cannot be kept alive. `fallback`: what both authorities still allow in its place. */
   | { type: 'crash-looped'; manifestSha256: string; reason: Reason; fallback: string | null };
 
@@ -273,7 +274,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       health: (state, event, nowMs) => {
         const reason = judgeHealth(event.answer);
         if (reason !== null) return fail(state, reason);
-        if (state.soakUntilMs !== null && nowMs < state.soakUntilMs) return null;
+        if (state.soakUntilMs !== null && nowMs < state.soakUntilMs + (event.stoodStillMs ?? 0)) return null;
         return {
           to: 'committed',
           set: { lastGood: state.active, previous: state.lastGood, rejected: null, reason: null },

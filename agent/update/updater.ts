@@ -214,7 +214,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (effect === 'settle') return lane.serving.settle();
     if (effect === 'forget') return forget(lane);
     const { generation } = lane;
-    const act: Act = { lane, current: () => !stopped && !lane.closed && lane.generation === generation };
+    const current = () => !stopped && !lane.closed && lane.generation === generation;
+    const act: Act = { lane, sinceMs: clock.mono(), current };
     if (effect === 'collect') void gate.then(() => acts.collect());
     else void gate.then(() => (act.current() ? acts.of[effect](act) : undefined));
   }

@@ -17,7 +17,7 @@ import {
   timeRequestSchema,
 } from '../../shared/wire/messages.ts';
 import { type DeviceChannel, deviceTopic } from '../../shared/wire/topics.ts';
-import { drawBytes } from '../chance.ts';
+import { drawBytes, drawInt } from '../chance.ts';
 import { originMs } from '../machine/clocks.ts';
 import { registryFile } from '../oracle/registry-oracle.ts';
 import type { FleetDevice, FleetWorld } from './fleet.ts';
@@ -107,6 +107,9 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
     case 'forge-telemetry':
       toRegistry('telemetry', drawBytes(400, world.seed, 'telemetry', deviceId));
       return;
+    case 'tamper':
+      tamper(fleet, deviceId);
+      return;
     case 'garbage':
       for (const channel of [
         'reported',
@@ -175,6 +178,40 @@ function forgeAcknowledgements(
       .publish(deviceTopic(region, deviceId, 'telemetry/ack'), message, { qos: 1, retain: false })
       .catch(() => undefined);
   }
+}
+
+/** Not signed, and nothing but a lamp on a page hangs on it; and what a new device has said of itself. */
+const leftAlone = /\/(presence|enrol)(\/|$)/;
+
+/**
+ * For some minutes whoever owns the bus changes what goes to and from one device: bits, ends, and whole messages of
+ * before or of other devices in the place of its own.
+ */
+function tamper(fleet: FleetWorld, deviceId: string): void {
+  const { world, network } = fleet;
+  const { seed } = world;
+  const prefix = deviceTopic(region, deviceId, 'desired').slice(0, -'desired'.length);
+  const seen = new Map<string, Uint8Array[]>();
+  const untilMs = world.nowMs() + drawInt(60_000, 15 * 60_000, seed, 'tamper', deviceId, 'ms');
+  let number = 0;
+  network.tamper((towards, topic, payload) => {
+    if (world.nowMs() > untilMs || leftAlone.test(topic)) return payload;
+    const channel = topic.split('/').slice(5).join('/');
+    const others = seen.get(channel) ?? [];
+    seen.set(channel, [...others.slice(-8), payload]);
+    if (!topic.startsWith(prefix)) return payload;
+    number += 1;
+    const int = (below: number, name: string): number =>
+      drawInt(0, below - 1, seed, 'tamper', number, towards, name);
+    const how = int(10, 'how');
+    if (how < 6 || payload.length === 0) return payload;
+    const changed = new Uint8Array(payload);
+    if (how === 6) return changed.subarray(0, int(payload.length, 'end'));
+    if (how === 7) return others[int(others.length + 1, 'which')] ?? payload;
+    const at = int(payload.length, 'at');
+    changed[at] = (changed[at] ?? 0) ^ (1 << int(8, 'bit'));
+    return changed;
+  });
 }
 
 function reportOf(deviceId: string): Report {

@@ -67,7 +67,7 @@ export function createOperator(fleet: FleetWorld): Operator {
 
   function fileOf(
     release: SimRelease,
-    { waves, shadow, success, onGateFailure, site, unreachable }: RolloutChoice,
+    { waves, shadow, success, onGateFailure, site, unreachable, deadlineMs }: RolloutChoice,
   ): string {
     named += 1;
     return JSON.stringify({
@@ -81,9 +81,9 @@ export function createOperator(fleet: FleetWorld): Operator {
         ...(shadow ? { shadow: { requests: 20, timeout: '5m' } } : {}),
         gates: { ...(success === null ? {} : { success }), ...(shadow ? { agreement: 0.9 } : {}) },
         deadlines: {
-          fetching: '20m',
-          probing: '5m',
-          shadowing: '6m',
+          fetching: `${deadlineMs.fetching}ms`,
+          probing: `${deadlineMs.probing}ms`,
+          shadowing: `${deadlineMs.shadowing}ms`,
           soaking: '20m',
           unreachable: { after: '30m', counts: unreachable },
         },

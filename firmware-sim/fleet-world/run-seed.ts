@@ -7,6 +7,7 @@ import type { RunSeed, SeedOptions, SeedResult } from '../explore/seed-run.ts';
 import { guarded } from '../guard.ts';
 import { accountsOf } from '../oracle/accounts.ts';
 import { disagreement } from '../oracle/agreement.ts';
+import { registryFile } from '../oracle/registry-oracle.ts';
 import { createFleetWorld, type FleetWorld } from './fleet.ts';
 import { createOperator } from './operator.ts';
 import { drawScenario, sites } from './scenario.ts';
@@ -37,6 +38,7 @@ async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResu
   } finally {
     process.off('unhandledRejection', onRejection);
   }
+  countStored(fleet);
   for (const id of faults.fired())
     reached.count('fault', id.startsWith('step') ? 'step' : (id.split(' ')[0] ?? id));
   return {
@@ -51,6 +53,24 @@ async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResu
     marks: trace ? [...world.marks()] : [],
     coverage: reached.coverage(),
   };
+}
+
+/** What a registry and its devices have written down, and never logged with these words. */
+function countStored({ registry, devices, reached }: FleetWorld): void {
+  const codes = registry.place.look(registryFile, (db) => [
+    ...db.all<{ code: string | null }>('SELECT code FROM fleet_events'),
+    ...db.all<{ code: string | null }>(
+      `SELECT json_extract(reason, '$.code') AS code FROM rollout_devices WHERE reason IS NOT NULL`,
+    ),
+  ]);
+  const waves = registry.place.look(registryFile, (db) =>
+    db.all<{ state: string }>('SELECT state FROM rollout_waves'),
+  );
+  for (const { state } of waves ?? []) reached.count('wave', state);
+  const reasons = devices.flatMap(({ oracle }) =>
+    [...oracle.machines().values()].map(({ reason }) => reason),
+  );
+  for (const one of [...(codes ?? []), ...reasons]) if (one?.code != null) reached.count('code', one.code);
 }
 
 async function live(fleet: FleetWorld): Promise<void> {

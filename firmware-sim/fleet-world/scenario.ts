@@ -13,6 +13,8 @@ export interface RolloutChoice {
   onGateFailure: 'rollback' | 'pause';
   site: string | null;
   unreachable: 'wait' | 'ignore' | 'fail';
+  /** Times production's hour and minutes: short ones are missed. */
+  deadlineMs: { fetching: number; probing: number; shadowing: number };
 }
 
 export type Act =
@@ -50,6 +52,7 @@ export const attackKinds = [
   'replay-report',
   'forge-telemetry',
   'garbage',
+  'tamper',
 ] as const;
 export type AttackKind = (typeof attackKinds)[number];
 
@@ -164,6 +167,8 @@ function drawRollout(seed: number, number: number): RolloutChoice {
   const chance = (name: string): number => draw(seed, 'rollout', number, name);
   const soak = (name: string): number =>
     chance(name) < 0.4 ? 0 : drawInt(1_000, 6 * minuteMs, seed, 'rollout', number, name, 'ms');
+  const within = (name: string, minutes: number): number =>
+    chance(name) < 0.25 ? drawInt(2_000, 60_000, seed, 'rollout', number, name, 'ms') : minutes * minuteMs;
   const shape = chance('shape');
   const waves =
     shape < 0.4
@@ -185,5 +190,10 @@ function drawRollout(seed: number, number: number): RolloutChoice {
     onGateFailure: chance('pause') < 0.2 ? 'pause' : 'rollback',
     site: chance('site') < 0.2 ? (sites[chance('which') < 0.5 ? 0 : 1] ?? null) : null,
     unreachable: chance('away') < 0.6 ? 'wait' : chance('ignore') < 0.5 ? 'ignore' : 'fail',
+    deadlineMs: {
+      fetching: within('fetching', 20),
+      probing: within('probing', 5),
+      shadowing: within('shadowing', 6),
+    },
   };
 }

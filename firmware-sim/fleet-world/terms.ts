@@ -47,7 +47,7 @@ export function drawTerms(seed: number): WorldTerms {
         fetchRangeBytesMax: 2 ** between(8, 12, 'range'),
         fetchSyncBytesMin,
         fetchSyncBytesMax: fetchSyncBytesMin * 2,
-        journalWritesMax: between(16, 40, 'journal'),
+        journalWritesMax: between(12, 40, 'journal'),
       },
     },
     registry: {

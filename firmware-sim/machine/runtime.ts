@@ -137,7 +137,9 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     return goodEvidence;
   }
 
-  function shadowEvidence(manifestSha256: string, requests: number): ShadowEvidence {
+  function shadowEvidence(manifestSha256: string, wanted: number): ShadowEvidence {
+    // Nobody asks the model often enough.
+    const requests = world.fault('model.idle', node) ? Math.floor(wanted / 4) : wanted;
     const compared = requests;
     return {
       requests,

@@ -54,14 +54,18 @@ interface Connection extends Candidate {
   done(): void;
 }
 
+/** What becomes of a message on its way; whoever owns the bus can do that. */
+export type Tampering = (towards: 'device' | 'registry', topic: string, payload: Uint8Array) => Uint8Array;
+
 export interface SimBrokerParts {
   world: World;
   of: Incarnation;
   certificates: Certificates;
+  tampered: Tampering;
 }
 
 export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions): ListeningBroker {
-  const { world, of, certificates } = parts;
+  const { world, of, certificates, tampered } = parts;
   /** Faults: Node's own, for a key that is not the certificate's. */
   const checkTls = ({ key, cert, named }: BrokerTls): void => {
     for (const pem of [cert, ...(named?.values() ?? [])]) certificates.checkKey(pem, key);
@@ -116,7 +120,8 @@ export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions):
           return false;
         }
         messageIds += qos;
-        end.send({ cmd: 'publish', id: qos === 1 ? messageIds : 0, topic, payload, qos, retain });
+        const sent = Buffer.from(tampered('device', topic, payload));
+        end.send({ cmd: 'publish', id: qos === 1 ? messageIds : 0, topic, payload: sent, qos, retain });
         return true;
       },
     };
@@ -140,7 +145,7 @@ export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions):
       refused('broker-publish-denied', holder, denied);
       return false;
     }
-    const payload = Buffer.from(packet.payload);
+    const payload = Buffer.from(tampered('registry', topic, packet.payload));
     try {
       deliver(identity, { topic, payload, retained: false });
     } catch (error) {
@@ -287,7 +292,8 @@ export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions):
       return turns('bus.bulk', `${topic} ${payload.length}`, () => {
         const connection = readySession(deviceId);
         if (connection?.end !== end || connection.session?.topics.has(topic) !== true) return false;
-        end.send({ cmd: 'publish', id: 0, topic, payload, qos: 0, retain: false });
+        const sent = Buffer.from(tampered('device', topic, payload));
+        end.send({ cmd: 'publish', id: 0, topic, payload: sent, qos: 0, retain: false });
         return true;
       });
     },

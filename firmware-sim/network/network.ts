@@ -6,12 +6,18 @@ import { connectBusOver } from '../../shared/host/bus-line.ts';
 import type { AgentBus, ConnectBusOptions } from '../../shared/host/mqtt.ts';
 import { draw } from '../chance.ts';
 import type { Incarnation, World } from '../world.ts';
-import { type ListeningBroker, openSimBroker, type SimBroker, type SimBrokerOptions } from './broker.ts';
+import {
+  type ListeningBroker,
+  openSimBroker,
+  type SimBroker,
+  type SimBrokerOptions,
+  type Tampering,
+} from './broker.ts';
 import { createCertificates } from './certificates.ts';
 import { clientDrivers } from './client.ts';
 import { createWire, type Wire } from './wire.ts';
 
-export type { SimBroker, SimBrokerOptions } from './broker.ts';
+export type { SimBroker, SimBrokerOptions, Tampering } from './broker.ts';
 
 export interface Partition {
   /** Idempotent. */
@@ -27,7 +33,9 @@ export interface Network {
   route(device: string, registry: string): void;
   /** Nothing passes to or from this node, or anywhere with `*`, for so long (for good where absent). */
   partition(node: string, ms?: number): Partition;
-  /** Ends every partition. */
+  /** Messages are changed on their way from now on, until null or `heal`. */
+  tamper(change: Tampering | null): void;
+  /** Ends every partition and all tampering. */
   heal(): void;
   /** To be called when a life ended (`onCut` of the world): its connections die with it. */
   cut(of: Incarnation): void;
@@ -45,6 +53,9 @@ export function createNetwork(parts: { world: World }): Network {
   const wires = new Set<{ wire: Wire; blocked(): boolean }>();
   const certificates = createCertificates();
   const dials = new Map<string, number>();
+  let tampering: Tampering | null = null;
+  const tampered: Tampering = (towards, topic, payload) =>
+    tampering === null ? payload : tampering(towards, topic, payload);
 
   const apart = (device: string, registry: string): boolean =>
     [...partitions].some(({ node }) => node === '*' || node === device || node === registry);
@@ -97,7 +108,7 @@ export function createNetwork(parts: { world: World }): Network {
     },
 
     openBroker: (of, options) => {
-      const broker = openSimBroker({ world, of, certificates }, options);
+      const broker = openSimBroker({ world, of, certificates, tampered }, options);
       brokers.set(of.node, broker);
       for (const { wire } of wires) {
         if (wire.server.of.node === of.node && wire.server.of !== of) wire.reset();
@@ -130,7 +141,11 @@ export function createNetwork(parts: { world: World }): Network {
       return { heal: () => heal(partition) };
     },
 
+    tamper: (change) => {
+      tampering = change;
+    },
     heal: () => {
+      tampering = null;
       for (const partition of [...partitions]) heal(partition);
     },
 

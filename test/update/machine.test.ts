@@ -244,6 +244,25 @@ describe('the way of an update', () => {
     assert.equal(back.active?.manifestSha256, digest('a'));
   });
 
+  test('while nothing serves no soak passes', () => {
+    const soaking = play(install(fresh(), 'a'), [
+      { type: 'assigned', release: assigned('b', 's', 9_000) },
+      { type: 'agreed' },
+      { type: 'fetched' },
+      { type: 'verified' },
+      { type: 'staged' },
+      { type: 'probed', evidence, limits: {} },
+      served('b'),
+    ]);
+    const endMs = soaking.soakUntilMs ?? assert.fail();
+    const after = (nowMs: number, stoodStillMs: number) =>
+      step(soaking, { ...healthy, stoodStillMs }, nowMs).next.phase;
+    assert.deepEqual(
+      [after(endMs, 0), after(endMs + 999, 1_000), after(endMs + 1_000, 1_000)],
+      ['committed', 'soaking', 'committed'],
+    );
+  });
+
   test('a committed release that cannot be kept alive gives way to the one before it, once', () => {
     const second = install(install(fresh(), 'a', 'r'), 'b', 's');
     assert.deepEqual([idOf(second.lastGood), idOf(second.previous)], [digest('b'), digest('a')]);

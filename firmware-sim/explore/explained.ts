@@ -19,7 +19,7 @@ const groups: readonly Group[] = [
     codes: [
       ...(['config-invalid', 'interrupted', 'claim-malformed'] as const),
       ...(['rollout-file-invalid', 'golden-malformed'] as const),
-      ...(['profile-malformed', 'rollout-failed', 'demo-failed'] as const),
+      ...(['profile-malformed', 'demo-failed'] as const),
     ],
   },
   {
@@ -40,9 +40,9 @@ const groups: readonly Group[] = [
     ],
   },
   {
-    why: 'a push of a release by a publisher: the world’s catalogue is signed before its fleet is booted',
+    why: 'what only a publisher’s machine asks wrongly: the world’s pushes what it has made, once',
     codes: [
-      ...(['release-exists', 'release-unknown', 'release-not-signed', 'namespace-unknown'] as const),
+      ...(['release-exists', 'release-not-signed', 'namespace-unknown'] as const),
       ...(['publisher-key-unknown', 'blob-missing'] as const),
     ],
   },
@@ -65,10 +65,48 @@ const groups: readonly Group[] = [
   {
     why: 'TLS and the broker’s own doors: the world’s link carries messages, not packets and certificates',
     codes: [
-      ...(['broker-no-certificate', 'broker-certificate-untrusted', 'broker-client-id-borrowed'] as const),
+      ...(['broker-no-certificate', 'broker-client-id-borrowed'] as const),
       ...(['broker-publish-denied', 'broker-subscribe-denied'] as const),
       ...(['broker-server-untrusted'] as const),
     ],
+  },
+  {
+    why: 'what only a holder of a key can sign: each is an attack of SECURITY.md, run against these very functions',
+    codes: [
+      ...(['metadata-malformed', 'metadata-too-large', 'target-digest-mismatch'] as const),
+      ...(['key-invalid', 'assignment-malformed', 'assignment-other-region'] as const),
+      ...(['release-counter-mismatch', 'release-requires-mismatch', 'authorities-invalid'] as const),
+      ...(['telemetry-wrap-mismatch', 'telemetry-key-unknown', 'telemetry-unreadable'] as const),
+      ...(['telemetry-too-large', 'telemetry-other-device', 'telemetry-chain-broken'] as const),
+      ...(['metadata-signature-invalid', 'manifest-malformed', 'blob-size-mismatch'] as const),
+    ],
+  },
+  {
+    why: 'an operator who asks for what is not there: the world’s knows what it has made',
+    codes: ['input-invalid', 'not-found', 'conflict', 'rollout-unsupported'],
+  },
+  {
+    why: 'an enrolment that went wrong by hand: in the world each device gets a claim of its own',
+    codes: [
+      ...(['claim-expired', 'claim-used-up', 'claim-unknown', 'enrolment-request-invalid'] as const),
+      ...(['enrolment-certificate-invalid', 'enrolment-root-mismatch'] as const),
+    ],
+  },
+  {
+    why: 'a batch of an enrolment before the present one, which a registry must still get: its own tests send it',
+    codes: ['telemetry-replayed'],
+  },
+  {
+    why: 'a device that its registry has forgotten or refuses for good: it says so by closing the door, before any code',
+    codes: ['device-unknown', 'certificate-expired', 'renewal-refused'],
+  },
+  {
+    why: 'words of the inference host for what the stub of the world says in others',
+    codes: ['model-load-failed', 'infer-not-ready'],
+  },
+  {
+    why: 'a registry’s torn database: a person restores a backup; a device’s is put aside, and goes by another word',
+    codes: ['state-corrupt'],
   },
   {
     why: 'the TUF command line reads a repository over HTTP; a device of the world asks over the bus',
@@ -81,8 +119,24 @@ const states: readonly (readonly [`rollout ${RolloutState}`, string])[] = [
   ['rollout awaiting-approval', 'a word of the API for which no part of the registry has a use yet'],
 ];
 
+/** `verifying`, `offered` and the look at a rotten file take milliseconds: test/update walks the table itself. */
+const moments = [
+  'probing fetching',
+  'shadowing fetching',
+  'verifying rolling-back',
+  'verifying offered',
+  'verifying idle',
+  'verifying committed',
+  'offered idle',
+  'offered committed',
+  'staging committed',
+] as const;
+const moment =
+  'an assignment or a rotten file within a moment of milliseconds: the machine’s own tests walk its table';
+
 /** Name of the thing → why the world does not reach it. */
 export const explained: ReadonlyMap<string, string> = new Map([
   ...groups.flatMap(({ why, codes }) => codes.map((code) => [`code ${code}`, why] as const)),
   ...states,
+  ...moments.map((change) => [`transition ${change}`, moment] as const),
 ]);

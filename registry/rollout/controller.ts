@@ -137,6 +137,8 @@ function run(draft: Draft): void {
       wave.startedAtMs = facts.nowMs;
     }
     assignWave(draft, wave.index);
+    // Devices that came with this step may all be a later rollout's: nobody is left who could prove the release.
+    if (supersededWhole(draft)) return;
     const outcomes = outcomesOf(draft, wave.index);
     const judgement = judgeWave(rollout.spec, wave.index, outcomes);
     wave.gates = judgement.gates;

@@ -62,7 +62,7 @@ export function createRestore(
         .where('epoch', '=', epoch),
     );
     const assignment = db.first(
-      qb.selectFrom('assignments').select('epoch').where('device_id', '=', deviceId),
+      qb.selectFrom('assignments').select(['epoch', 'message']).where('device_id', '=', deviceId),
     );
     const targets = files.expect(db, 'targets');
     return {
@@ -74,6 +74,7 @@ export function createRestore(
       versionOf: (role) => files.current(db, role)?.version ?? 0,
       targetsMissing: adoptions.floorIn(db, 'targets') > targets.version,
       epoch: assignment?.epoch ?? 0,
+      assignment: assignment === undefined ? null : new Uint8Array(assignment.message),
       telemetry: { epoch, lastSequence: chain?.last_sequence ?? 0 },
     };
   }

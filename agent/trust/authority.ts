@@ -87,6 +87,13 @@ const curedByRegionRoot: ReadonlySet<ErrorCode> = new Set([
 /** Genuine, and older than what is held: the registry may have been restored from a backup. */
 const olderThanHeld: ReadonlySet<ErrorCode> = new Set(['assignment-replayed', 'assignment-epoch-reused']);
 
+/** The two authorities speak of different catalogues. */
+const otherCatalogue: ReadonlySet<ErrorCode> = new Set([
+  'target-unknown',
+  'target-digest-mismatch',
+  'release-counter-mismatch',
+]);
+
 function sameBytes(a: Uint8Array | null, b: Uint8Array | null): boolean {
   if (a === null || b === null) return a === b;
   return Buffer.compare(a, b) === 0;
@@ -262,6 +269,7 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
         // What was withdrawn is not installed any more; where it serves already, it goes on.
         if (!agreed.ok && barring.has(agreed.refusal.code) && runs(assigned)) continue;
         if (!agreed.ok) {
+          if (otherCatalogue.has(agreed.refusal.code)) giveBackOnline();
           return refuse(agreed.refusal.code, `${assigned.releaseId}: ${agreed.refusal.detail}`);
         }
       }
@@ -277,6 +285,17 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
       atMs: provenTimeMs(assignment),
     });
     return ok({ assignment, fresh: true });
+  }
+
+  /**
+   * The director names what the catalogue here does not have. Where the registry signed the same numbers twice, before
+   * and after a restore, neither side sees that the other's files are not its own: these show it.
+   */
+  function giveBackOnline(): void {
+    for (const name of ['timestamp', 'snapshot'] as const) {
+      const bytes = record.catalogue[name];
+      if (bytes !== null) parts.giveBack(name, bytes);
+    }
   }
 
   /** What the registry says it lost is given back as it was signed; it verifies it by its own keys. */

@@ -33,6 +33,8 @@ export interface Present {
   targets: Uint8Array;
   /** By role as in `metadata_roles`; 0 where there is none. */
   versionOf(role: string): number;
+  /** Exact bytes of that version, null where there is none. */
+  bytesOf(role: string): Uint8Array | null;
   /** A verified snapshot named later targets than ours: who may sign for a namespace is not known for sure. */
   targetsMissing: boolean;
   /** Of the assignment in force, 0 where there is none. */
@@ -127,6 +129,16 @@ function judgeRegionRoot(bytes: Uint8Array, present: Present): Result<Verdict> {
   return next.ok ? ok({ kind: 'region-root', version, expiresAtMs }) : invalid(next.refusal);
 }
 
+/**
+ * Of a file that this registry signs itself: a higher number, or the same number for other bytes, which were signed
+ * before the restore. Whoever holds those would never ask for ours.
+ */
+function isLater(present: Present, role: string, version: number, bytes: Uint8Array): boolean {
+  const [current, ours] = [present.versionOf(role), present.bytesOf(role)];
+  if (version !== current) return version > current;
+  return ours === null || Buffer.compare(ours, bytes) !== 0;
+}
+
 function judgeTimestamp(bytes: Uint8Array, root: RootFile, present: Present): Result<Verdict> {
   const timestamp = followTimestamp(housePolicy, root, null, noBounds, bytes);
   if (!timestamp.ok) return invalid(timestamp.refusal);
@@ -134,7 +146,7 @@ function judgeTimestamp(bytes: Uint8Array, root: RootFile, present: Present): Re
   if (version > versionMax || snapshot.version > versionMax) {
     return refuted('metadata-version-invalid', `timestamp ${version} of snapshot ${snapshot.version}`);
   }
-  if (version <= present.versionOf('timestamp')) return known;
+  if (!isLater(present, 'timestamp', version, bytes)) return known;
   return ok({ kind: 'timestamp', version, snapshotVersion: snapshot.version });
 }
 
@@ -155,7 +167,7 @@ function judgeSnapshot(bytes: Uint8Array, root: RootFile, present: Present): Res
   if (snapshot.version > versionMax) {
     return refuted('metadata-version-invalid', `snapshot ${snapshot.version}`);
   }
-  if (snapshot.version <= present.versionOf('snapshot')) return known;
+  if (!isLater(present, 'snapshot', snapshot.version, bytes)) return known;
   return ok({ kind: 'snapshot', version: snapshot.version, files });
 }
 

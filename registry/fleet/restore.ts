@@ -72,6 +72,7 @@ export function createRestore(
       regionRoot: files.expect(db, 'region/root').bytes,
       targets: targets.bytes,
       versionOf: (role) => files.current(db, role)?.version ?? 0,
+      bytesOf: (role) => files.current(db, role)?.bytes ?? null,
       targetsMissing: adoptions.floorIn(db, 'targets') > targets.version,
       epoch: assignment?.epoch ?? 0,
       assignment: assignment === undefined ? null : new Uint8Array(assignment.message),

@@ -80,6 +80,8 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
   let journalText = '';
   let held: Held | null = null;
   let deviceId: string | null = null;
+  /** Its names so far: what a director assigned to it under an earlier one may still be under way. */
+  const names = new Set<string>();
   let versions = new Map<string, { bytes: Uint8Array; version: number }>();
   const soaks = new Map<string, Soak>();
   /** What the journal said is gone with a torn database: until the device is up to date again, less is asked. */
@@ -180,6 +182,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     const identity = db.get<{ device_id: string }>('SELECT device_id FROM identity');
     if (identity !== undefined && identity.device_id !== deviceId) {
       deviceId = identity.device_id;
+      names.add(deviceId);
       held = null;
       versions = new Map();
     }
@@ -255,7 +258,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
       return `it is ${release.kind}`;
     // Under an earlier enrolment, perhaps: what a director assigned then was proven then.
     if (proven) return null;
-    if (deviceId === null || !truth.everAssigned(deviceId, as, manifestSha256))
+    if (![...names].some((name) => truth.everAssigned(name, as, manifestSha256)))
       return 'no director assigned it';
     if (state !== undefined && state.probe === null) return 'it was not probed';
     const shadowed = state?.policy.shadow !== undefined && (state.lastGood ?? state.active) !== null;

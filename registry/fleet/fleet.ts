@@ -112,7 +112,14 @@ export function createFleet(core: RegistryCore): Fleet {
   const cloned = async (deviceId: string, refusal: Refusal): Promise<void> => {
     await devices.quarantine(deviceId, refusal);
   };
-  const reports = createReports(core, { events, certificates, changed, cloned, suspect: restore.suspect });
+  const reports = createReports(core, {
+    events,
+    certificates,
+    changed,
+    cloned,
+    suspect: restore.suspect,
+    republish: (deviceId) => director.publish([deviceId]),
+  });
   const enrolment = createEnrolment(core, { events, director, certificates, changed });
   const time = createTime(core, { standing });
   const renewal = createRenewal(core, { events, certificates });

@@ -13,6 +13,10 @@ export const fleetLimits = {
   renewEveryMs: hourMs,
   /** A retained message that the bus did not take is offered again after this. */
   publishRetryMs: 1_000,
+  /** A device that reports an older epoch so long after a newer one was issued never got it: a broker may have lost it. */
+  republishAfterMs: 60_000,
+  /** And not more often than this, for one device. */
+  republishEveryMs: 5 * 60_000,
   /** Device certificates. Renewed over the bus long before; a year, for a device that was put away for months. */
   deviceCertificateMs: 366 * dayMs,
   /** A device that asks again within this time has lost the answer: it gets the same certificate. */

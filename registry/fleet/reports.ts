@@ -13,6 +13,7 @@ import { toColumn, toNullableColumn } from './columns.ts';
 import type { FleetEvents } from './events.ts';
 import type { FleetChange } from './fleet.ts';
 import { heldRoles, newerThan } from './held-versions.ts';
+import { createRate } from './rate.ts';
 
 export interface Reports {
   /** A message on the device's `reported` topic. */
@@ -43,10 +44,19 @@ export function createReports(
     cloned: (deviceId: string, refusal: Refusal) => Promise<void>;
     /** The device knows of something that we do not: numbers for the operator, nothing is taken from them. */
     suspect: (deviceId: string, detail: string) => Promise<void>;
+    /** It still has an older assignment than it should. */
+    republish: (deviceId: string) => Promise<void>;
   },
 ): Reports {
   const { store, clock, log, region } = core;
   const { qb } = store;
+
+  const { republishAfterMs, republishEveryMs, ratedDevicesMax } = core.limits;
+  const republishing = createRate(clock, {
+    burst: 1,
+    perSecond: 1_000 / republishEveryMs,
+    keysMax: ratedDevicesMax,
+  });
 
   function check(device: DevicesTable, envelope: Envelope): Result<Report> {
     const checked = checkReport({
@@ -154,10 +164,12 @@ export function createReports(
     return checked;
   }
 
-  /** Whether the device has verified what is newer than ours. */
+  /** Whether the device has verified what is newer than ours, or was never told of what is. */
   async function compare({ deviceId, held, epoch }: Report): Promise<void> {
     const ours = await store.tx((db) => ({
-      epoch: db.first(qb.selectFrom('assignments').select('epoch').where('device_id', '=', deviceId))?.epoch,
+      assignment: db.first(
+        qb.selectFrom('assignments').select(['epoch', 'issued_at_ms']).where('device_id', '=', deviceId),
+      ),
       roles: new Map(
         db
           .all(
@@ -170,8 +182,11 @@ export function createReports(
       ),
     }));
     const newer = held === null ? [] : newerThan(ours.roles, held);
-    if (epoch > (ours.epoch ?? 0)) newer.push(`epoch ${epoch}`);
+    const issued = ours.assignment ?? { epoch: 0, issued_at_ms: 0 };
+    if (epoch > issued.epoch) newer.push(`epoch ${epoch}`);
     if (newer.length > 0) await parts.suspect(deviceId, newer.join(', '));
+    const isLate = epoch < issued.epoch && clock.wall() - issued.issued_at_ms > republishAfterMs;
+    if (isLate && republishing.admit(deviceId)) await parts.republish(deviceId);
   }
 
   return {

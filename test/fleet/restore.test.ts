@@ -6,6 +6,9 @@ import { cpSync } from 'node:fs';
 import { test } from 'node:test';
 import { createTelemetryRecords } from '../../registry/telemetry/records.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
+import { signAssignment } from '../../shared/trust/assignment.ts';
+import { type Envelope, encodeMessage } from '../../shared/wire/messages.ts';
+import { deviceTopic } from '../../shared/wire/topics.ts';
 import {
   dayMs,
   hexOf,
@@ -17,7 +20,7 @@ import {
 import { recordsOf } from '../telemetry/batch-maker.ts';
 import { giveBack, type Holder } from './holder.ts';
 import { goOn, holdersOf, namespaces, restored, running } from './restored-fleet.ts';
-import { openWorld, rolloutFile, type World } from './world.ts';
+import { openWorld, region, rolloutFile, type World } from './world.ts';
 
 test('a restored registry is healed by its devices, and all of them go on', async (t) => {
   const { world, holders, batches } = await restored(t, 3);
@@ -188,3 +191,39 @@ async function restoredNamespace(world: World, holder: Holder): Promise<Uint8Arr
   });
   return metadata;
 }
+
+test('a device of a registry that ran twice holds the other assignment of the same epoch: the next is above it', async (t) => {
+  const world = await openWorld(t);
+  const [device] = await world.devices(1);
+  assert.ok(device);
+  const ours = (await device.assignment()) ?? assert.fail();
+  const director = world.keyring.signer('director');
+  const other = signAssignment({ ...ours, labels: { signed: 'by-the-other' } }, director);
+  const give = async (envelope: Envelope) => {
+    giveBack(world, device, 'assignment', encodeMessage(envelope));
+    await world.settle();
+    return (await device.assignment())?.epoch;
+  };
+  assert.equal(await give(signAssignment(ours, director)), ours.epoch, 'its own changes nothing');
+  assert.equal(await give(other), ours.epoch + 1);
+  assert.equal(await give(other), ours.epoch + 1, 'and only once');
+});
+
+test('an assignment that the broker lost is published again when the device still reports the one before', async (t) => {
+  const world = await openWorld(t);
+  const [device] = await world.devices(1);
+  assert.ok(device);
+  await device.obey();
+  await world.settle();
+  unwrap(await world.fleet.devices.label(device.id, { moved: 'yes' }));
+  await world.settle();
+  const topic = deviceTopic(region, device.id, 'desired');
+  world.bus.retained.delete(topic);
+  device.report();
+  await world.settle();
+  assert.ok(!world.bus.retained.has(topic), 'it may be on its way');
+  await world.pass(world.core.limits.republishAfterMs + 1_000);
+  device.report();
+  await world.settle();
+  assert.ok(world.bus.retained.has(topic));
+});

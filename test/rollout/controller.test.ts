@@ -264,3 +264,13 @@ test('says when time alone will change something', () => {
   sim.facts = { ...sim.facts, devices: [online] };
   assert.equal(step(sim.facts).wakeAtMs, 1_000 + 2 * 3_600_000 + 300_000 + 2_000_000);
 });
+
+test('devices that a later rollout holds already prove nothing: no wave passes', () => {
+  const sim = simulate(1, { waves: [{ count: 1 }, { percent: 50 }, { percent: 100 }] });
+  sim.facts = { ...sim.facts, devices: sim.facts.devices.map((device) => ({ ...device, desiredNumber: 9 })) };
+  sim.step();
+  assert.deepEqual(
+    [sim.facts.rollout.state, sim.facts.waves.map(({ state }) => state)],
+    ['aborted', ['running', 'pending', 'pending']],
+  );
+});

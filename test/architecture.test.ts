@@ -153,6 +153,7 @@ test('purity: a core imports no driver, timer, entropy or clock', () => {
     'agent/bus',
     'agent/telemetry',
     'registry/fleet',
+    'registry/delivery',
     'registry/rollout',
     'registry/telemetry',
   ];

@@ -307,10 +307,10 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       };
     },
 
-    async sendBulk(deviceId, topic, frame) {
+    async sendBulk(deviceId, topic, frame, body) {
       const session = deviceSession(deviceId);
       if (session === null || !session.topics.has(topic)) return false;
-      return session.sendBulk(topic, Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength));
+      return session.sendBulk(topic, frame, body);
     },
 
     async disconnect(deviceId) {

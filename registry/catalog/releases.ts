@@ -60,6 +60,8 @@ export interface Releases {
   pending(namespace: string): Promise<WaitingStep | null>;
   /** A step of a namespace that adds no release. */
   takeStep: PublisherSteps['take'];
+  /** Told after a release is accepted and durable. Returns how to stop. */
+  onAccepted(listener: (releaseId: string) => void): () => void;
   /** Told when publishers bar releases that are there. */
   onBarred: PublisherSteps['onBarred'];
 }
@@ -152,6 +154,7 @@ export function createReleases(parts: {
   const { store, repository, blobs, clock, log } = parts;
   const { qb } = store;
   const steps = createPublisherSteps({ store, repository, clock, log });
+  const accepted = new Set<(releaseId: string) => void>();
 
   const rowOf = (db: RegistryDb, releaseId: string): ReleaseRow | undefined =>
     db.first(qb.selectFrom('releases').selectAll().where('release_id', '=', releaseId));
@@ -254,8 +257,10 @@ export function createReleases(parts: {
       );
       if (!settled.ok) return settled;
       const { counter } = entry;
-      if (settled.value.status === 'accepted')
+      if (settled.value.status === 'accepted') {
         log.emit('info', 'release.accepted', { releaseId: push.releaseId, counter, user: push.pushedBy });
+        for (const listener of accepted) listener(push.releaseId);
+      }
       return ok(outcome(push, counter, settled.value));
     },
 
@@ -286,5 +291,9 @@ export function createReleases(parts: {
     pending: (namespace) => steps.waiting.find(namespace),
     takeStep: (step) => steps.take(step),
     onBarred: (listener) => steps.onBarred(listener),
+    onAccepted(listener) {
+      accepted.add(listener);
+      return () => accepted.delete(listener);
+    },
   };
 }

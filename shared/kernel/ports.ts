@@ -115,9 +115,10 @@ export interface RegistryBus extends Bus {
   /**
    * Sends one QoS 0 frame to one device's topic; resolves when it left our buffers (at most
    * `bulkInFlightBytesMax` wait per device). False where the device is not connected, is not
-   * subscribed or did not read for `bulkStallMs`.
+   * subscribed or did not read for `bulkStallMs`. Frames of one topic arrive in the order of the calls. `body`: what
+   * follows `frame` in it; not copied, so not to be changed before this resolves.
    */
-  sendBulk(deviceId: string, topic: string, frame: Uint8Array): Promise<boolean>;
+  sendBulk(deviceId: string, topic: string, frame: Uint8Array, body?: Uint8Array): Promise<boolean>;
   /** Ends the device's connection, if there is one. */
   disconnect(deviceId: string): Promise<void>;
 }

@@ -12,6 +12,7 @@ import type { NewRelease } from '../../shared/trust/tuf/publisher.ts';
 import type { ModelView, ReleasePushed } from '../../shared/wire/http.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
+import { madeWaysIn, withWays } from '../delivery/shown-ways.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
@@ -122,17 +123,19 @@ function checkNamed(
 }
 
 function viewOf(row: ReleaseRow): ModelView['versions'][number] {
+  const { files } = storedManifest(row);
   const signedBy: string[] = JSON.parse(row.signed_by);
   return {
     version: row.version,
     counter: row.counter,
     digest: row.manifest_sha256,
     bytes: row.total_bytes,
-    files: storedManifest(row).files,
+    files,
     signedBy,
     admitted: row.admitted === 1,
     reason: row.reason,
     deltas: [],
+    compressedBytes: null,
     withdrawn: row.withdrawn === 1,
     belowFloor: row.below_floor === 1,
   };
@@ -220,7 +223,8 @@ export function createReleases(parts: {
       view.versions.push(viewOf(row));
       views.set(name, view);
     }
-    return [...views.values()];
+    const made = madeWaysIn(db, qb);
+    return [...views.values()].map((view) => ({ ...view, versions: withWays(view.versions, made) }));
   }
   const ordered = qb
     .selectFrom('releases')

@@ -9,6 +9,8 @@ import type { Rights } from './rights.ts';
 import { freeLease, type Source, type TransferEnd, transfer } from './transfer.ts';
 import { createTurns, type TurnCounters } from './turns.ts';
 
+const pieceBytesMin = 4 * 1024;
+
 export interface DownloadCounters extends TurnCounters {
   denied: number;
   notFound: number;
@@ -54,7 +56,10 @@ export function createDownloads(
   const turns = createTurns(clock, limits);
   const reader = createReader({ partBytes: limits.fetchReadBytes, cacheBytesMax: limits.readCacheBytesMax });
   const counters = { denied: 0, notFound: 0, bytes: 0, pieces: 0, abandoned: 0, savedBytes: 0 };
-  const pieceBytes = fixed.bulkFramePayloadBytes;
+  // Something goes at least every second, also at a low rate: a device that hears nothing asks again.
+  const rate = limits.deviceBytesPerSecondMax;
+  const frameBytes = fixed.bulkFramePayloadBytes;
+  const pieceBytes = rate === 0 ? frameBytes : Math.min(frameBytes, Math.max(pieceBytesMin, rate));
   let stopped = false;
 
   async function refused(deviceId: string, sha256: string, why: 'denied' | 'not-found') {
@@ -72,7 +77,7 @@ export function createDownloads(
     targetBytes: number | null,
   ): BlobSource {
     const read = (offset: number) => reader.read(files, sha256, offset);
-    return { totalBytes, read, small: totalBytes <= pieceBytes, targetBytes };
+    return { totalBytes, read, small: totalBytes <= frameBytes, targetBytes };
   }
 
   /** Made for a file that the device may have. */

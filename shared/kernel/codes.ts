@@ -109,6 +109,13 @@ export const codes = {
   'fetch-denied': row(403, 'never', 'this digest is not assigned to the device'),
   'fetch-timeout': row(504, 'backoff', 'the registry did not answer in time'),
   'fetch-invalid': row(400, 'never', 'the fetch request does not follow the schema'),
+  'fetch-busy': row(
+    503,
+    'backoff',
+    'other devices download; the registry lets this one in when it is its turn',
+  ),
+  'fetch-too-many': row(429, 'backoff', 'end some of the downloads first; one device may have only a few'),
+  'fetch-range': row(416, 'never', 'ask for bytes that the file has'),
   'bus-offline': row(503, 'backoff', 'there is no connection to the broker'),
   'fetch-too-slow': row(504, 'backoff', 'the link is slower than the least rate; it is tried again later'),
   'storage-quota': row(507, 'backoff', 'raise the quota of the device, or remove models from it'),

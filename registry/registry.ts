@@ -4,6 +4,7 @@
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
+import { createDeltaEncoder } from '../shared/host/delta-encoder.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
@@ -132,12 +133,13 @@ async function start(
   closers.push(() => lock.release());
   log.emit('info', 'registry.starting', { region, version: options.version });
 
-  const modelTrial = createModelTrial(clock, { workFolder: join(resolve(options.dataFolder), 'work') });
+  const workFolder = join(resolve(options.dataFolder), 'work');
+  const modelTrial = createModelTrial(clock, { workFolder });
   if (!hasRuntime())
     log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
   const place = folderPlace(options.dataFolder);
   const blobPath = (sha256: string): string => join(resolve(options.dataFolder), 'blobs', sha256);
-  const encoder = options.encoder ?? null;
+  const { encoder = createDeltaEncoder(clock, { workFolder }) } = options;
   const core = await openRegistryCore(
     {
       place,

@@ -121,6 +121,7 @@ export const codes = {
   'storage-quota': row(507, 'backoff', 'raise the quota of the device, or remove models from it'),
   'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
   'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
+  'delta-encode-failed': row(500, 'backoff', 'no smaller file could be made; devices fetch what there is'),
   'delta-malformed': row(400, 'now', 'the patch is damaged or hostile; the whole file is fetched instead'),
   'delta-unsupported': row(400, 'now', 'a newer version made the patch; the whole file is fetched instead'),
   'delta-too-large': row(

@@ -66,6 +66,11 @@ export const limits = {
   loadLookMs: 20,
   /** A trial at the registry: loading and one run. */
   modelTrialMs: 60_000,
+  /** Encoding one file at the registry: 15 MB/s and more were measured, a slow machine takes its time. */
+  encodeMs: 20 * 60_000,
+  encodeMemoryBytesMax: 4_096 * MiB,
+  /** Between two looks at the memory of a process that encodes. */
+  encodeLookMs: 100,
   /** What a model may take at a registry whose operator names no bound, whatever its manifest promises. */
   modelMemoryBytesMax: 2_048 * MiB,
   /** A run beyond this no longer keeps other models from theirs; the system's scheduler shares the cores then. */

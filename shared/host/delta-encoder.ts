@@ -3,7 +3,7 @@
 // Must never: leave the process or its file behind, wait for it without a deadline, or end because it did.
 
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -137,10 +137,10 @@ export function createDeltaEncoder(clock: Clock, options: DeltaEncoderOptions): 
       if (reply === null) return refuse('delta-encode-failed', `its process ended without a word (${exit})`);
       if (reply.kind === 'failed') return refuse('delta-encode-failed', oneLine(reply.detail));
       if (reply.kind === 'no-smaller') return ok(null);
-      const bytes = new Uint8Array(readFileSync(outPath));
-      if (bytes.length !== reply.bytes || bytes.length > job.bytesMax)
-        return refuse('delta-encode-failed', `${bytes.length} bytes, it said ${reply.bytes}`);
-      return ok(bytes);
+      const there = existsSync(outPath) ? statSync(outPath).size : 0;
+      if (there !== reply.bytes || there > job.bytesMax)
+        return refuse('delta-encode-failed', `${there} bytes, it said ${reply.bytes}`);
+      return ok(new Uint8Array(readFileSync(outPath)));
     } finally {
       rmSync(outPath, { force: true });
     }

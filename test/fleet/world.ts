@@ -131,8 +131,8 @@ export interface World extends Bench {
   restart(): Promise<void>;
   /** Ends everything, so that its folder can be copied. Idempotent. */
   close(): Promise<void>;
-  /** `requires`: as the publisher signs it. */
-  push(releaseId: string, counter: number, requires?: JsonValue): Promise<void>;
+  /** `requires`: as the publisher signs it. `model`: its one file; absent: a small one of its own. */
+  push(releaseId: string, counter: number, requires?: JsonValue, model?: Uint8Array): Promise<void>;
   claim(options?: { labels?: Labels; uses?: number; ttlMs?: number }): Promise<ClaimFile>;
   enrol(claim: ClaimFile, device: Device, attempt?: string): Promise<EnrolReply['result']>;
   /** Enrols and connects that many new devices. */
@@ -349,13 +349,12 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
       await world.settle();
     },
 
-    async push(releaseId, counter, requires = null) {
+    async push(releaseId, counter, requires = null, model = identityModel(releaseId)) {
       const { namespace = '' } = parseReleaseId(releaseId) ?? {};
       if ((await base.repository.publisher(namespace)) === null) {
         unwrap(await base.repository.delegate(namespace, [hexOf(publisher)], 1));
       }
       const { metadataVersion } = (await base.repository.publisher(namespace)) ?? { metadataVersion: 0 };
-      const model = identityModel(releaseId);
       const push = preparePush({
         releaseId,
         model,

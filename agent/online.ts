@@ -242,11 +242,12 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
 /** For what wants to fetch before there is a line. */
 export function fetcherWhen(online: () => Online | null): Fetcher {
   return {
-    range: async (target, offset, length) => {
+    range: async (target, offset, length, onPiece) => {
       const fetcher = online()?.fetcher ?? null;
       return fetcher === null
         ? refuse('bus-offline', 'not connected yet')
-        : fetcher.range(target, offset, length);
+        : fetcher.range(target, offset, length, onPiece);
     },
+    tooSlow: () => online()?.fetcher.tooSlow?.(),
   };
 }

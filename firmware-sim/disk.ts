@@ -22,7 +22,12 @@ export interface SimDiskOptions {
   node?: string;
   /** Files of which a bit may turn over. */
   rots?: (path: string) => boolean;
+  /** Its size; what does not fit is written half and refused. */
+  bytesMax?: number;
 }
+
+/** As large as any simulated world needs. */
+const roomyBytes = 64 * 1024 * 1024;
 
 export interface SimDisk {
   port(of: Incarnation): Disk;
@@ -42,7 +47,7 @@ export interface SimDisk {
 const folderOf = (path: string) => path.slice(0, Math.max(0, path.lastIndexOf('/')));
 
 export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDisk {
-  const { node, rots = () => false } = options;
+  const { node, rots = () => false, bytesMax = roomyBytes } = options;
   let names = new Map<string, Inode>();
   const durable = new Map<string, Inode>();
   /** Changes of names since the folder's last sync, each group atomic (a rename is one). */
@@ -130,6 +135,12 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
       throw new FleetError('disk-io', `simulated: ${path} cannot be written`);
   };
 
+  const freeBytes = (): number => {
+    let used = 0;
+    for (const { live } of names.values()) used += live.length;
+    return Math.max(0, bytesMax - used);
+  };
+
   function port(of: Incarnation): Disk {
     const call = <T>(kind: string, detail: string, effect: () => T): Promise<T> => {
       calls += 1;
@@ -160,7 +171,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
       append: (path, bytes) =>
         call('append', `${path} ${bytes.length}`, () => {
           const inode = found(path);
-          const full = failsAt('disk.full', path);
+          const full = bytes.length > freeBytes() || failsAt('disk.full', path);
           const torn = !full && failsAt('disk.write-error', path);
           // A write that fails may have come half-way.
           const part = full || torn ? bytes.subarray(0, bytes.length >> 1) : bytes;
@@ -205,6 +216,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
             .map((name) => name.slice(path.length + 1))
             .sort(),
         ),
+      freeBytes: () => call('freeBytes', '', freeBytes),
     };
   }
 

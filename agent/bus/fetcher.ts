@@ -10,6 +10,7 @@ import type {
   Clock,
   Entropy,
   Fetcher,
+  FetchPiece,
   FetchTarget,
   Log,
   Timer,
@@ -43,6 +44,7 @@ interface Pending {
   doneBytes: number;
   totalBytes: number;
   timer: Timer;
+  onPiece: ((piece: FetchPiece) => void) | undefined;
   settle(result: RangeResult | 'busy'): void;
 }
 
@@ -114,12 +116,19 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
     // A lost QoS 0 frame leaves a gap: what came before it is kept, the rest is asked again.
     if (!contiguous) return refuse('fetch-timeout', 'a frame was lost');
     request.buffer.set(frame.payload, request.doneBytes);
-    request.doneBytes += frame.payload.length;
+    const bytes = request.buffer.subarray(request.doneBytes, request.doneBytes + frame.payload.length);
+    request.doneBytes += bytes.length;
+    request.onPiece?.({ offset: frame.offset, bytes, totalBytes: request.totalBytes });
     if (request.doneBytes < request.buffer.length) return null;
     return ok({ bytes: request.buffer, totalBytes: request.totalBytes });
   }
 
-  function ask(target: FetchTarget, offset: number, length: number): Promise<RangeResult | 'busy'> {
+  function ask(
+    target: FetchTarget,
+    offset: number,
+    length: number,
+    onPiece: Pending['onPiece'],
+  ): Promise<RangeResult | 'busy'> {
     return new Promise((resolve) => {
       lastRequestId = (lastRequestId + 1) >>> 0;
       const request: Pending = {
@@ -130,6 +139,7 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
         doneBytes: 0,
         totalBytes: 0,
         timer: clock.timer(timeoutMs),
+        onPiece,
         settle: resolve,
       };
       pending.set(request.requestId, request);
@@ -143,12 +153,17 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
     });
   }
 
-  async function range(target: FetchTarget, offset: number, length: number): Promise<RangeResult> {
+  async function range(
+    target: FetchTarget,
+    offset: number,
+    length: number,
+    onPiece: Pending['onPiece'],
+  ): Promise<RangeResult> {
     const backoff = createBackoff(entropy, 50, 1_000);
     const deadlineMs = clock.mono() + timeoutMs;
     for (;;) {
       if (!bus.connected()) return refuse('bus-offline', `${describe(target)}: no connection to the broker`);
-      const answer = await ask(target, offset, Math.min(length, limits.fetchRangeBytesMax));
+      const answer = await ask(target, offset, Math.min(length, limits.fetchRangeBytesMax), onPiece);
       if (answer !== 'busy') {
         return answer.ok
           ? answer
@@ -161,11 +176,11 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
   }
 
   return {
-    range: async (target, offset, length) => {
+    range: async (target, offset, length, onPiece) => {
       if (running >= requestsAtOnceMax) await new Promise<void>((resolve) => turns.push(resolve));
       else running += 1;
       try {
-        return await range(target, offset, length);
+        return await range(target, offset, length, onPiece);
       } finally {
         const next = turns.shift();
         if (next) next();
@@ -187,9 +202,12 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
         finish(request, end);
         return;
       }
-      request.timer.cancel();
-      request.timer = clock.timer(timeoutMs);
-      watch(request);
+      // A thin link carries one range after the other: those behind it wait, they are not lost.
+      for (const one of pending.values()) {
+        one.timer.cancel();
+        one.timer = clock.timer(timeoutMs);
+        watch(one);
+      }
     },
 
     offline: () => {

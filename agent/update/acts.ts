@@ -5,6 +5,7 @@
 import { invariant } from '../../shared/kernel/errors.ts';
 import type { Clock, Entropy, Log, Runtime, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { Manifest } from '../../shared/wire/manifest.ts';
 import {
   type AssignedRelease,
   describeIssues,
@@ -22,6 +23,8 @@ import { backoffMs, faultsRefused, passesByItself } from './waits.ts';
 const soakCheckMs = 5_000;
 /** A sweep that could not be done is tried again after this. */
 const collectAgainMs = 10 * 60_000;
+/** Pauses after a try that was too slow begin at this step of the backoff, four to eight seconds. */
+const slowBackoffFrom = 3;
 /** Progress is reported in steps of 5 %: each report costs a durable counter and a signature. */
 const progressSteps = 20;
 
@@ -58,6 +61,8 @@ export function createActs(parts: ActParts): Acts {
     work: (progressed: () => void) => Promise<Result<T>>,
   ): Promise<Result<T> | null> {
     let failures = 0;
+    /** Tries in a row that some bytes came of, but too slowly: progress is no reason to come back soon. */
+    let slow = 0;
     for (;;) {
       const result = await faultsRefused(() =>
         work(() => {
@@ -67,7 +72,8 @@ export function createActs(parts: ActParts): Acts {
       );
       if (!act.current()) return null;
       if (result.ok || !passesByItself(result.refusal.code)) return result;
-      failures += 1;
+      slow = result.refusal.code === 'fetch-too-slow' ? slow + 1 : 0;
+      failures = Math.max(failures + 1, slow + slowBackoffFrom * Math.sign(slow));
       act.lane.problem = reasonOf(result.refusal);
       log.emit('warn', 'update.waiting', { model: act.lane.as, ...act.lane.problem });
       parts.changed();
@@ -97,6 +103,8 @@ export function createActs(parts: ActParts): Acts {
     const fetched = await tried(act, (progressed) =>
       fetchRelease(blobs, candidateOf(lane), {
         wanted: current,
+        held: () => heldManifests(lane),
+        keep: needed,
         onManifest: (manifest) =>
           conclude(act, { type: 'described', requires: manifest.requires, device: parts.device }),
         onProgress: (doneBytes, totalBytes) => {
@@ -191,11 +199,28 @@ export function createActs(parts: ActParts): Acts {
     }
   }
 
-  /** Digests of all that some model may still need; null where that cannot be told. */
-  async function needed(): Promise<ReadonlySet<string> | null> {
+  /** Manifests of what this model has here, the likeliest to resemble its next release first. */
+  async function heldManifests({ state }: Lane): Promise<Manifest[]> {
+    const manifests: Manifest[] = [];
+    for (const ref of [state.active, state.lastGood, state.previous]) {
+      if (ref === null) continue;
+      const manifest = await readManifest(blobs, ref);
+      if (!manifest.ok) continue;
+      const files = [];
+      for (const file of manifest.value.files) if (await blobs.holds(file)) files.push(file);
+      manifests.push({ ...manifest.value, files });
+    }
+    return manifests;
+  }
+
+  /**
+   * Digests of all that some model may still need; null where that cannot be told. Where space is short, what only
+   * a release that keeps crashing would fall back to is not among them.
+   */
+  async function needed(sparing = false): Promise<ReadonlySet<string> | null> {
     const keep = new Set<string>();
     for (const { active, candidate, lastGood, previous } of parts.states()) {
-      for (const ref of [active, candidate, lastGood, previous]) {
+      for (const ref of [active, candidate, lastGood, sparing ? null : previous]) {
         if (ref === null) continue;
         keep.add(ref.manifestSha256);
         const manifest = await readManifest(blobs, ref);
@@ -217,7 +242,7 @@ export function createActs(parts: ActParts): Acts {
     again?.cancel();
     again = null;
     unreadable.clear();
-    const swept = await faultsRefused(async () => ok(await blobs.collect(needed)));
+    const swept = await faultsRefused(async () => ok(await blobs.collect(() => needed())));
     if (parts.stopped() || (swept.ok && swept.value)) return;
     // A disk that fails now may not fail soon, and what rotted is had from the registry.
     if (!swept.ok) log.emit('warn', 'update.waiting', { ...swept.refusal });
@@ -236,7 +261,12 @@ export function createActs(parts: ActParts): Acts {
           [active, lastGood].some((one) => one?.manifestSha256 === ref.manifestSha256),
         );
     const mended = await faultsRefused(() =>
-      fetchRelease(blobs, ref, { wanted, onProgress: () => undefined, onManifest: async () => undefined }),
+      fetchRelease(blobs, ref, {
+        wanted,
+        keep: needed,
+        onProgress: () => undefined,
+        onManifest: async () => undefined,
+      }),
     );
     if (!mended.ok) log.emit('warn', 'update.waiting', { release: ref.releaseId, ...mended.refusal });
   }

@@ -7,7 +7,7 @@ import type { LoadableRelease } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { parseMessage, type Reason } from '../../shared/wire/messages.ts';
-import { type BlobRef, type Blobs, blobPath } from './fetch.ts';
+import { type BlobRef, type Blobs, blobPath, type KeepSet } from './fetch.ts';
 import type { ReleaseRef } from './machine.ts';
 
 const detailCharsMax = 2_000;
@@ -78,9 +78,25 @@ export function needsFetching(refusal: Refusal): boolean {
 
 export interface FetchReleaseOptions {
   wanted: () => boolean;
+  /** Bytes that are fetched for what was not here; fewer than the files have where a smaller way is found. */
   onProgress: (doneBytes: number, totalBytes: number) => void;
   /** Called with the manifest before any of its files is asked for. */
   onManifest: (manifest: Manifest) => Promise<void>;
+  /** Manifests of releases of this model that are here: the registry may know a small way from their files. */
+  held?: () => Promise<readonly Manifest[]>;
+  keep?: KeepSet;
+}
+
+/** Files of held releases from which one like this may be made: what had its path first, then its role. */
+export function basesFor(file: Manifest['files'][number], held: readonly Manifest[]): BlobRef[] {
+  const all = held.flatMap((manifest) => manifest.files).filter(({ sha256 }) => sha256 !== file.sha256);
+  const likeness = (one: Manifest['files'][number]): number =>
+    one.path === file.path ? 0 : one.role === file.role ? 1 : 2;
+  const bases = new Map<string, BlobRef>();
+  // The sort keeps the order of the releases within each likeness.
+  for (const { sha256, bytes } of all.sort((a, b) => likeness(a) - likeness(b)))
+    bases.set(sha256, { sha256, bytes });
+  return [...bases.values()];
 }
 
 /** One try to have the whole release here, manifest first. Refusals: of `Blobs.ensure`, `manifest-malformed`. */
@@ -90,22 +106,36 @@ export async function fetchRelease(
   options: FetchReleaseOptions,
 ): Promise<Result<void>> {
   const { wanted } = options;
+  const keeping = options.keep === undefined ? {} : { keep: options.keep };
   if (ref.manifestBytes <= limits.manifestBytesMax) {
-    const fetched = await blobs.ensure(manifestBlob(ref), { wanted });
+    const fetched = await blobs.ensure(manifestBlob(ref), { wanted, ...keeping });
     if (!fetched.ok) return fetched;
   }
   const manifest = await readManifest(blobs, ref);
   if (!manifest.ok) return manifest;
   await options.onManifest(manifest.value);
-  const files = blobsOf(manifest.value);
-  const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  const missing: BlobRef[] = [];
+  for (const file of blobsOf(manifest.value)) if (!(await blobs.holds(file))) missing.push(file);
+  const held = missing.length === 0 ? [] : await heldOf(options);
+  let restBytes = missing.reduce((sum, { bytes }) => sum + bytes, 0);
   let doneBytes = 0;
-  for (const file of files) {
-    const onProgress = (ofFile: number) => options.onProgress(doneBytes + ofFile, totalBytes);
-    const fetched = await blobs.ensure(file, { wanted, onProgress });
+  for (const file of missing) {
+    restBytes -= file.bytes;
+    let ofFile = { done: 0, total: file.bytes };
+    const onProgress = (done: number, total: number): void => {
+      ofFile = { done, total };
+      options.onProgress(doneBytes + done, doneBytes + total + restBytes);
+    };
+    const named = manifest.value.files.find(({ sha256 }) => sha256 === file.sha256);
+    const bases = named === undefined ? [] : basesFor(named, held);
+    const fetched = await blobs.ensure(file, { wanted, onProgress, bases, ...keeping });
     if (!fetched.ok) return fetched;
-    doneBytes += file.bytes;
-    options.onProgress(doneBytes, totalBytes);
+    doneBytes += ofFile.total;
+    options.onProgress(doneBytes, doneBytes + restBytes);
   }
   return ok();
+}
+
+async function heldOf({ held }: FetchReleaseOptions): Promise<readonly Manifest[]> {
+  return held === undefined ? [] : held();
 }

@@ -4,16 +4,26 @@
 
 import { asFleetError, FleetError, invariant } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import type { Clock, Disk, Entropy, Fetcher, Log, Runtime, SqlTx, Store } from '../../shared/kernel/ports.ts';
+import type {
+  Clock,
+  Disk,
+  Entropy,
+  Fetcher,
+  Log,
+  Rebuilder,
+  Runtime,
+  SqlTx,
+  Store,
+} from '../../shared/kernel/ports.ts';
 import type { Refusal, Result } from '../../shared/kernel/result.ts';
 import type { AssignedRelease, Assignment, Reason, ReportedModel } from '../../shared/wire/messages.ts';
 import { createActs } from './acts.ts';
-import { type BlobLimits, openBlobs } from './fetch.ts';
+import { type BlobLimits, type DeliveryCounters, openBlobs } from './fetch.ts';
 import { deleteMachine, readMachines, writeMachine } from './journal.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
 import { type Effect, type MachineEvent, type MachineState, newMachine, step } from './machine.ts';
-import { reasonOf } from './release.ts';
+import { openRelease, reasonOf } from './release.ts';
 import { createServing } from './serving.ts';
 import { backoffMs, createWaits, faultsRefused } from './waits.ts';
 
@@ -35,6 +45,10 @@ export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
   fetcher: Fetcher;
   runtime: Runtime;
   log: Log;
+  /** Makes files of smaller ones; absent: every file is fetched as it is. */
+  rebuilder?: Rebuilder;
+  /** All files of releases together; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
   /** Whether catalogue and director name the same bytes, asked from local metadata before any download. */
   trust: { agree(assigned: AssignedRelease): Promise<Result<void>> };
   /** Called with all models after each change; must not block. Progress comes in steps of 5 %. */
@@ -66,6 +80,7 @@ export interface Updater {
    */
   assign(assignment: Assignment): Promise<void>;
   models(): ReportedModel[];
+  delivery(): DeliveryCounters;
   /** The network is back: waiting retries start at once. */
   retryNow(): void;
   /**
@@ -80,7 +95,15 @@ export interface Updater {
 export function createUpdater(parts: UpdaterParts): Updater {
   const { store, clock, entropy, runtime, log } = parts;
   const ofHouse = parts.limits ?? limits;
-  const blobs = openBlobs({ disk: parts.disk, fetcher: parts.fetcher, log, limits: ofHouse });
+  const { disk, fetcher, rebuilder, storageQuotaBytes } = parts;
+  const blobs = openBlobs({
+    disk,
+    fetcher,
+    clock,
+    log,
+    limits: { ...ofHouse, ...(storageQuotaBytes === undefined ? {} : { storageQuotaBytes }) },
+    ...(rebuilder === undefined ? {} : { rebuilder }),
+  });
   const lanes = new Map<string, Lane>();
   const storeWaits = createWaits(clock);
   let started = false;
@@ -163,7 +186,11 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (previous === null) return log.emit('error', 'update.crash-loop', { ...fields, fallback: null });
     // It was agreed on when it was installed; a publisher may have taken it back since.
     const assigned = { as: lane.as, ...previous, rolloutId: null, policy };
-    const agreed = await faultsRefused(() => parts.trust.agree(assigned));
+    // And its files may have made room for the release that crashes.
+    const agreed = await faultsRefused(async () => {
+      const there = await openRelease(blobs, lane.as, previous);
+      return there.ok ? parts.trust.agree(assigned) : there;
+    });
     const fallback = agreed.ok ? previous.manifestSha256 : null;
     log.emit('error', 'update.crash-loop', {
       ...fields,
@@ -277,6 +304,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
   return {
     models,
+    delivery: () => blobs.counters(),
 
     async start() {
       invariant(!started, 'the updater was started twice');

@@ -10,7 +10,14 @@ import { type Result, refuse } from '../../shared/kernel/result.ts';
 const pauseMsMin = 50;
 
 /** What may pass by itself: an update waits for it until its deadline instead of failing. */
-const environmental: ReadonlySet<string> = new Set(['bus-offline', 'fetch-timeout', 'disk-full', 'disk-io']);
+const environmental: ReadonlySet<string> = new Set([
+  'bus-offline',
+  'fetch-timeout',
+  'fetch-too-slow',
+  'disk-full',
+  'disk-io',
+  'storage-quota',
+]);
 
 export function passesByItself(code: string): boolean {
   return environmental.has(code);

@@ -170,6 +170,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
       unlink: (path) => port.unlink(inner(path)),
       fsyncDir: (path) => port.fsyncDir(inner(path)),
       list: (path) => port.list(inner(path)),
+      freeBytes: () => port.freeBytes(),
     };
   }
 

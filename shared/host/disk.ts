@@ -2,7 +2,17 @@
 // Trusts: the operating system to keep what it has synced. Must never: leave its root folder, nor make
 // a file that other users can read.
 
-import { type FileHandle, open, readdir, readFile, rename, stat, truncate, unlink } from 'node:fs/promises';
+import {
+  type FileHandle,
+  open,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  statfs,
+  truncate,
+  unlink,
+} from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { invariant } from '../kernel/errors.ts';
 import type { Disk } from '../kernel/ports.ts';
@@ -113,5 +123,11 @@ export function openDisk(root: string): Disk {
     fsyncDir: (path) => guarded(`fsync folder ${path}`, () => syncFolder(at(path))),
 
     list: (path) => orAbsent(`list ${path}`, [], async () => (await readdir(at(path))).sort()),
+
+    freeBytes: () =>
+      guarded('free space', async () => {
+        const { bavail, bsize } = await statfs(base);
+        return bavail * bsize;
+      }),
   };
 }

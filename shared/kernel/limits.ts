@@ -23,6 +23,21 @@ export const limits = {
   waysBytesMin: 4 * KiB,
   /** A fetch request without any progress for this long is asked again. */
   fetchTimeoutMs: 15_000,
+  /**
+   * Below this rate over a whole window a download is ended and tried again later, or another way. An eighth of GSM's
+   * 9.6 kbit/s: slower is not a link but a broken one.
+   */
+  fetchBytesPerSecondMin: 128,
+  fetchRateWindowMs: 60_000,
+  /** Below this a file costs less than the question whether there is a smaller way to it. */
+  waysBytesMin: 4 * KiB,
+  /** A file of this size is worth waiting for an encoding that is being made, and that long. */
+  waysWaitBytesMin: 1 * MiB,
+  waysWaitMsMax: 60_000,
+  /** Making a file of an encoded one; the slowest card writes 2 GiB in less. */
+  rebuildMs: 600_000,
+  /** Left free on a device's disk by downloads: databases and records need room to go on. */
+  storageReserveBytes: 4 * MiB,
   /** Concurrent fetch requests served for one device; a device asks one after the other. */
   fetchesPerDeviceMax: 4,
   /** TUF metadata sizes. Root and timestamp as in the specification's examples, targets for 10,000 releases. */

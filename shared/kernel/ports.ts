@@ -51,6 +51,8 @@ export interface Disk {
   fsyncDir(path: string): Promise<void>;
   /** Names in a folder, sorted; empty where there is no such folder. */
   list(path: string): Promise<string[]>;
+  /** Bytes that this user may still write here; null where the system does not say. */
+  freeBytes(): Promise<number | null>;
 }
 
 export type SqlValue = string | number | bigint | Uint8Array | null;
@@ -131,16 +133,27 @@ export type FetchTarget =
   /** Smaller files from which a device that holds these makes that one (shared/wire/ways.ts). */
   | { kind: 'ways'; sha256: string; held: string[] };
 
+/** A part of what was asked for, as it arrives. */
+export interface FetchPiece {
+  offset: number;
+  bytes: Uint8Array;
+  totalBytes: number;
+}
+
 export interface Fetcher {
   /**
-   * Bytes from `offset`, at most `length` of them; `totalBytes` is the whole size of the file.
+   * Bytes from `offset`, at most `length` of them; `totalBytes` is the whole size of the file. A Fetcher that has them
+   * in pieces may hand these to `onPiece` as they come, in order and without a gap, before it answers with all of them.
    * Refusals: `fetch-not-found`, `fetch-denied`, `fetch-timeout`, `bus-offline`.
    */
   range(
     target: FetchTarget,
     offset: number,
     length: number,
+    onPiece?: (piece: FetchPiece) => void,
   ): Promise<Result<{ bytes: Uint8Array; totalBytes: number }>>;
+  /** The caller gave up because the bytes came too slowly: another way to them may be faster. */
+  tooSlow?(): void;
 }
 
 /** Evidence of one probe of a release in its own child. Latency in milliseconds, memory in bytes. */

@@ -6,7 +6,7 @@
 import type { AgentBus, ConnectBusOptions } from '../shared/host/mqtt.ts';
 import { isErrorCode } from '../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Deflate, Entropy, Log, Place, Runtime } from '../shared/kernel/ports.ts';
+import type { Clock, Deflate, Entropy, Log, Place, Rebuilder, Runtime } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
 import type { Labels } from '../shared/wire/messages.ts';
@@ -74,6 +74,10 @@ export interface CoreOptions<Host extends CoreRuntime> {
   /** The runtime answered a request. */
   onRequest?(): void;
   terms?: CoreTerms;
+  /** Makes files of smaller ones; absent: every file is fetched as it is. */
+  rebuilder?: Rebuilder;
+  /** All files of releases together, bytes; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
 }
 
 export interface Core<Host extends CoreRuntime> {
@@ -203,6 +207,8 @@ export async function openCore<Host extends CoreRuntime>(
     },
     arch: info.arch,
     journalLost: state.journalLost,
+    ...(options.rebuilder === undefined ? {} : { rebuilder: options.rebuilder }),
+    ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
     ...(terms.update === undefined ? {} : { limits: terms.update }),
   });
   undo.push(() => updater.stop());

@@ -3,6 +3,7 @@
 
 import { resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
+import { createRebuilder } from '../shared/host/delta-rebuilder.ts';
 import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
@@ -47,6 +48,8 @@ export interface StartAgentOptions extends CoreTerms {
   inference?(options: InferenceHostOptions): InferenceHost;
   /** `mqtt://127.0.0.1:PORT` of a broker on the device, for streams that come over it. */
   streamBroker?: string;
+  /** All files of releases together, bytes; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
 }
 
 export interface RunningAgent {
@@ -110,6 +113,7 @@ async function compose(
   const { clock, entropy, log } = options;
   const place = folderPlace(stateFolder);
   const disk = place.disk('.');
+  const rebuilder = createRebuilder(clock, { stateFolder });
   const idle = collectWhenIdle(clock);
   undo.push(async () => idle.stop());
   let streams: StreamSources | null = null;
@@ -138,11 +142,14 @@ async function compose(
       onServing: () => streams?.reconcile(),
       onRequest: () => idle.worked(),
       terms: options,
+      rebuilder,
+      ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
       ...(options.claim === undefined ? {} : { claim: options.claim }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     },
     undo,
   );
+  undo.push(async () => rebuilder.stop());
   const { runtime: inference, startedAtMs } = core;
   streams = openSources({
     inference,

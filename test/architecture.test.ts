@@ -239,7 +239,7 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
       // A child for each model; a trial of a model; the demo's programs; children that run seeds.
       from: [
         ...['agent/inference', 'shared/host/model-trial.ts', 'firmware-sim/demo/place.ts'],
-        'shared/host/delta-encoder.ts', // encoding takes memory and time that are not the registry's
+        'shared/host/delta-order.ts', // encoding and rebuilding take memory that must go back when they are done
         'firmware-sim/explore/workers.ts',
         'shared/host/model-child.ts', // the type of one
       ],

@@ -60,6 +60,7 @@ async function main(): Promise<void> {
       '--stream-broker <url>',
       'MQTT broker on this device for streams, mqtt://127.0.0.1:PORT (LEPTON_STREAM_BROKER)',
     )
+    .option('--storage-quota <size>', 'all files of models together, like 512MiB (LEPTON_STORAGE_QUOTA)')
     .option('--server-name <name>', 'name that GET /v2 tells clients (LEPTON_SERVER_NAME)')
     .option(
       '--server-extension <name>',

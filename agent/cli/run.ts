@@ -11,6 +11,7 @@ import {
   parseHostPort,
   parseLabels,
   parseLogLevel,
+  parseQuota,
   parseServer,
   readClaim,
   required,
@@ -27,6 +28,7 @@ export interface RunFlags {
   logLevel?: string;
   serverName?: string;
   streamBroker?: string;
+  storageQuota?: string;
   serverExtension: string[];
 }
 
@@ -44,6 +46,8 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const token = setting('token', flags.token);
   const streamBroker = setting('streamBroker', flags.streamBroker);
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
+  const quota = setting('storageQuota', flags.storageQuota);
+  const storageQuotaBytes = quota === undefined ? undefined : parseQuota(quota);
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -69,6 +73,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
+      ...(storageQuotaBytes === undefined ? {} : { storageQuotaBytes }),
       clock: systemClock,
       entropy: systemEntropy,
       log,

@@ -15,6 +15,7 @@ const variables = {
   logLevel: 'LEPTON_LOG_LEVEL',
   serverName: 'LEPTON_SERVER_NAME',
   streamBroker: 'LEPTON_STREAM_BROKER',
+  storageQuota: 'LEPTON_STORAGE_QUOTA',
   serverExtension: 'LEPTON_SERVER_EXTENSIONS',
 } as const;
 
@@ -71,6 +72,15 @@ export function parseServer(
       throw new FleetError('config-invalid', `${flag}: at most 200 printable characters`);
   }
   return { ...(name === undefined ? {} : { name }), ...(extensions === undefined ? {} : { extensions }) };
+}
+
+/** `512`, `512MiB`, `2GiB`: bytes. */
+export function parseQuota(text: string): number {
+  const match = /^([1-9]\d{0,9})(?:(Ki|Mi|Gi)B?)?$/.exec(text);
+  const power = ['', 'Ki', 'Mi', 'Gi'].indexOf(match?.[2] ?? '');
+  if (match === null)
+    throw new FleetError('config-invalid', `--storage-quota ${JSON.stringify(text)} is no size like 512MiB`);
+  return Number(match[1]) * 1024 ** power;
 }
 
 const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;

@@ -19,8 +19,6 @@ export const limits = {
   /** Smallest and largest distance between two fsyncs of a file being fetched. */
   fetchSyncBytesMin: 64 * KiB,
   fetchSyncBytesMax: 1 * MiB,
-  /** Below this a file is fetched as it is: asking for a smaller way to it costs as much. */
-  waysBytesMin: 4 * KiB,
   /** A fetch request without any progress for this long is asked again. */
   fetchTimeoutMs: 15_000,
   /**

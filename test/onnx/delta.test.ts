@@ -9,8 +9,8 @@ import { systemZstd as zstd } from '../../shared/host/zstd.ts';
 import { applyDelta, streamDelta } from '../../shared/onnx/delta/apply.ts';
 import { encodeDelta } from '../../shared/onnx/delta/encode.ts';
 import { readDeltaHeader } from '../../shared/onnx/delta/header.ts';
-import { dataMissing, dataFolder } from '../support/data.ts';
 import { identityModel } from '../registry-core/support.ts';
+import { dataFolder, dataMissing } from '../support/data.ts';
 
 const file = (path: string, bytes: Uint8Array) => ({ path, bytes });
 const read = (path: string): Uint8Array => new Uint8Array(readFileSync(dataFolder('models', path)));

@@ -73,7 +73,10 @@ describe('deltas of made models', () => {
     const patch = encodeDelta({ base: [file('base', base)], target: file('target', target), zstd });
     for (const bases of [[target], [], [base, base], [base.slice(1)]]) {
       let given = 0;
-      const made = streamDelta({ patch, bases, zstd, sink: (chunk) => void (given += chunk.length) });
+      const sink = (chunk: Uint8Array): void => {
+        given += chunk.length;
+      };
+      const made = streamDelta({ patch, bases, zstd, sink });
       assert.equal(made.ok ? 'ok' : made.refusal.code, 'delta-base-mismatch');
       assert.equal(given, 0);
     }

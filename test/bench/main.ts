@@ -10,6 +10,7 @@ import { encodeInferRequest } from '../../shared/wire/oip-json.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
+import { benchDelta } from './delta.ts';
 import { benchChildAtRest, benchModel } from './inference.ts';
 import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
@@ -150,6 +151,7 @@ const sections: Record<string, () => Promise<object>> = {
   metadata: benchMetadata,
   simulation: benchSimulation,
   transfer: benchTransfer,
+  delta: benchDelta,
 };
 
 type Results = { [name: string]: unknown };

@@ -1,4 +1,4 @@
-// Why: which releases their publisher lets nobody install any more: below a floor, or taken back one by one.
+// Why: which releases nobody installs any more: below their publisher's floor, taken back one by one, or lost in a restore.
 // Trusts: metadata that the repository has accepted. Must never: let a release back in; both only grow.
 
 import { formatReleaseId } from '../../shared/kernel/releases.ts';
@@ -7,7 +7,7 @@ import type { InspectedPush } from '../signing/publisher-metadata.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
 
-export type BarringCode = 'release-withdrawn' | 'release-below-floor';
+export type BarringCode = 'release-withdrawn' | 'release-below-floor' | 'release-lost';
 
 /** Something that a publisher said against its own releases. */
 export interface Barring {
@@ -20,7 +20,7 @@ export interface Barring {
 
 /** Why nobody may install the release, null where everybody may. */
 export function barredBecause(
-  row: Pick<ReleaseRow, 'release_id' | 'withdrawn' | 'below_floor'>,
+  row: Pick<ReleaseRow, 'release_id' | 'withdrawn' | 'below_floor' | 'admitted'>,
 ): (Refusal & { code: BarringCode }) | null {
   if (row.withdrawn === 1)
     return { code: 'release-withdrawn', detail: `its publisher took ${row.release_id} back` };
@@ -30,6 +30,11 @@ export function barredBecause(
       detail: `${row.release_id} is below the floor that its publisher signed`,
     };
   }
+  if (row.admitted === 0)
+    return {
+      code: 'release-lost',
+      detail: `the catalogue that devices hold does not name ${row.release_id}`,
+    };
   return null;
 }
 
@@ -39,7 +44,11 @@ export function barredReleases(qb: RegistryQueries) {
     .selectFrom('releases')
     .select('release_id')
     .where((where) =>
-      where.or([where('withdrawn', '=', where.lit(1)), where('below_floor', '=', where.lit(1))]),
+      where.or([
+        where('withdrawn', '=', where.lit(1)),
+        where('below_floor', '=', where.lit(1)),
+        where('admitted', '=', where.lit(0)),
+      ]),
     );
 }
 
@@ -54,9 +63,11 @@ export function barredAmong(
   const rows = db.all(
     qb
       .selectFrom('releases')
-      .select(['release_id', 'withdrawn', 'below_floor'])
+      .select(['release_id', 'withdrawn', 'below_floor', 'admitted'])
       .where('release_id', 'in', releaseIds)
-      .where((where) => where.or([where('withdrawn', '=', 1), where('below_floor', '=', 1)])),
+      .where((where) =>
+        where.or([where('withdrawn', '=', 1), where('below_floor', '=', 1), where('admitted', '=', 0)]),
+      ),
   );
   for (const row of rows) {
     const because = barredBecause(row);

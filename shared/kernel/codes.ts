@@ -58,6 +58,7 @@ export const codes = {
     'never',
     'the director names another counter than the publisher signed',
   ),
+  'release-lost': row(409, 'never', 'it was lost in a restore; push a new version'),
   'release-below-floor': row(400, 'never', 'assign a newer release: lepton models show NS/NAME'),
   'release-withdrawn': row(400, 'never', 'assign another release: lepton models show NS/NAME'),
   'report-signature-invalid': row(400, 'never', 'not signed by the key of the device it speaks for'),

@@ -4,6 +4,8 @@
 import type { Clock, Deflate, Entropy, Log } from '../shared/kernel/ports.ts';
 import type { Blobs } from './catalog/blobs.ts';
 import type { Releases } from './catalog/releases.ts';
+import type { Encoding } from './delivery/encoding.ts';
+import type { Encodings } from './delivery/encodings.ts';
 import type { FleetLimits } from './fleet/limits.ts';
 import type { Access } from './policy/access.ts';
 import type { Authorities } from './signing/authorities.ts';
@@ -24,6 +26,8 @@ export interface RegistryCore {
   repository: CatalogueRepository;
   blobs: Blobs;
   releases: Releases;
+  encodings: Encodings;
+  encoding: Encoding;
   access: Access;
   telemetryKeys: TelemetryKeys;
   deflate: Deflate;

@@ -3,12 +3,22 @@
 // Trusts: its place, locked for this process. Must never: serve before what it serves is durable.
 
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Deflate, Entropy, Log, Place, RegistryBus } from '../shared/kernel/ports.ts';
+import type {
+  Clock,
+  Deflate,
+  DeltaEncoder,
+  Entropy,
+  Log,
+  Place,
+  RegistryBus,
+} from '../shared/kernel/ports.ts';
 import type { Broker, BrokerOptions } from './broker/broker.ts';
 import type { Trial } from './catalog/admit.ts';
 import { openBlobs } from './catalog/blobs.ts';
 import { createReleases } from './catalog/releases.ts';
 import type { RegistryCore } from './core.ts';
+import { createEncoding } from './delivery/encoding.ts';
+import { createEncodings } from './delivery/encodings.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { createAccess } from './policy/access.ts';
@@ -31,6 +41,8 @@ export interface CoreParts {
   /** What the process of one model may take. */
   modelMemoryBytesMax?: number | undefined;
   deflate: Deflate;
+  /** Makes smaller files of files, and where blobs lie for it; absent: none are made. */
+  delta?: { encoder: DeltaEncoder; pathOf(sha256: string): string };
   /** Production's where absent. */
   limits?: FleetLimits;
   clock: Clock;
@@ -87,6 +99,17 @@ export async function openRegistryCore(
   const repository = await openRepository({ store, keyring, region, clock, log });
   const admission = { trial, modelMemoryBytesMax };
   const releases = createReleases({ store, repository, blobs, admission, clock, log });
+  const limits = parts.limits ?? fleetLimits;
+  // A store of their own: what is removed there can never be a file of a release, even where it is the same bytes.
+  const files = await openBlobs({ disk: place.disk('encodings'), entropy });
+  const encodings = createEncodings({ store, files, limits, clock, log });
+  await encodings.open();
+  const encoding = createEncoding({
+    ...{ store, releases, blobs, encodings, limits, clock, log },
+    encoder: parts.delta?.encoder ?? null,
+    pathOf: (sha256) => parts.delta?.pathOf(sha256) ?? sha256,
+  });
+  closers.push(() => encoding.stop());
   const access = createAccess({ store, clock, entropy });
   // A file of its own: its backups are kept for days, those of the registry for years.
   const keyStore = await place.openStore('telemetry-keys.sqlite', {
@@ -106,10 +129,12 @@ export async function openRegistryCore(
     repository,
     blobs,
     releases,
+    encodings,
+    encoding,
     access,
     telemetryKeys,
     deflate,
-    limits: parts.limits ?? fleetLimits,
+    limits,
     clock,
     entropy,
     log,
@@ -206,4 +231,5 @@ export async function goToWork(
   await fleet.start(bus);
   closers.push(() => rollouts.stop());
   await rollouts.start();
+  core.encoding.start();
 }

@@ -4,17 +4,20 @@
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
+import { createDeltaEncoder } from '../shared/host/delta-encoder.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { Clock, DeltaEncoder, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
+import { createDeviceBlobs } from './api/device-blobs.ts';
 import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
 import { createFleet } from './fleet/fleet.ts';
+import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
 import { createRollouts } from './rollout/rollouts.ts';
 import { createSettings } from './store/settings.ts';
@@ -37,6 +40,10 @@ export interface RegistryOptions {
   httpTls?: { cert: string; key: string };
   /** What the process of one model may take. */
   modelMemoryBytesMax?: number;
+  /** In the place of production's. */
+  limits?: Partial<FleetLimits>;
+  /** Another encoder than the real one; null: no smaller files are made. */
+  encoder?: DeltaEncoder | null;
   version: string;
   clock: Clock;
   entropy: Entropy;
@@ -126,11 +133,13 @@ async function start(
   closers.push(() => lock.release());
   log.emit('info', 'registry.starting', { region, version: options.version });
 
-  const modelTrial = createModelTrial(clock, { workFolder: join(resolve(options.dataFolder), 'work') });
+  const workFolder = join(resolve(options.dataFolder), 'work');
+  const modelTrial = createModelTrial(clock, { workFolder });
   if (!hasRuntime())
     log.emit('warn', 'registry.models.untried', { reason: 'onnxruntime-node is not installed' });
   const place = folderPlace(options.dataFolder);
   const blobPath = (sha256: string): string => join(resolve(options.dataFolder), 'blobs', sha256);
+  const { encoder = createDeltaEncoder(clock, { workFolder }) } = options;
   const core = await openRegistryCore(
     {
       place,
@@ -140,6 +149,8 @@ async function start(
       trial: createTrial(modelTrial, blobPath),
       modelMemoryBytesMax: options.modelMemoryBytesMax,
       deflate: systemDeflate,
+      ...(encoder === null ? {} : { delta: { encoder, pathOf: blobPath } }),
+      limits: { ...fleetLimits, ...options.limits },
       clock,
       entropy: options.entropy,
       log,
@@ -153,10 +164,14 @@ async function start(
   const rollouts = createRollouts(core, fleet);
   const { options: forBroker, opened } = brokerTerms(core, fleet);
   const mqttPort = options.mqtt.port === 0 ? await settings.number('mqtt.port') : options.mqtt.port;
+  const { downloads, mayConnect } = fleet;
+  const deviceBlobs = createDeviceBlobs({ downloads, mayConnect, log });
+  closers.push(() => deviceBlobs.close());
   const broker = await startBroker({
     host: options.mqtt.host,
     port: mqttPort ?? 0,
     ...forBroker,
+    acceptHttp: deviceBlobs.accept,
   });
   keepCertified(core, broker, closers);
   await settings.set('mqtt.port', String(broker.port));

@@ -277,10 +277,10 @@ export function openSimBroker(parts: SimBrokerParts, options: SimBrokerOptions):
         };
       }),
 
-    async sendBulk(deviceId, topic, frame) {
+    async sendBulk(deviceId, topic, frame, body = new Uint8Array(0)) {
       const end = readySession(deviceId)?.end;
       if (end === undefined) return false;
-      const payload = Buffer.from(frame);
+      const payload = Buffer.concat([frame, body]);
       // One frame may always be on its way, however large, or it never could.
       const roomBytes = Math.max(0, limits.bulkInFlightBytesMax - payload.length);
       if (!(await roomWithin(end, roomBytes))) return false;

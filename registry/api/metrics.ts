@@ -1,11 +1,39 @@
 // Why: a few gauges and counters in the Prometheus text format, so that an alarm can watch the registry.
 // Trusts: the registry's parts. Must never: carry a label of unbounded values (device ids, paths).
 
+import type { DownloadCounters } from '../delivery/downloads.ts';
+import type { EncodingCounters } from '../delivery/encoding.ts';
 import type { RegistryParts } from './context.ts';
 
 export interface Metrics {
   request(status: number): void;
   text(parts: RegistryParts): Promise<string>;
+}
+
+function deliveryLines(
+  downloads: DownloadCounters,
+  encoding: EncodingCounters,
+  kept: { files: number; bytes: number },
+): string[] {
+  return [
+    '# TYPE lepton_downloads gauge',
+    `lepton_downloads{state="running"} ${downloads.downloading}`,
+    `lepton_downloads{state="waiting"} ${downloads.waiting}`,
+    '# TYPE lepton_download_turns_ended_total counter',
+    ...(['slow', 'over', 'inVain'] as const).map(
+      (why) => `lepton_download_turns_ended_total{reason="${why}"} ${downloads[why]}`,
+    ),
+    '# TYPE lepton_encodings_total counter',
+    ...(['made', 'noSmaller', 'failed'] as const).map(
+      (outcome) => `lepton_encodings_total{outcome="${outcome}"} ${encoding[outcome]}`,
+    ),
+    '# TYPE lepton_encodings_queued gauge',
+    `lepton_encodings_queued ${encoding.queued}`,
+    '# TYPE lepton_encodings_bytes gauge',
+    `lepton_encodings_bytes ${kept.bytes}`,
+    '# TYPE lepton_encodings_saved_bytes_total counter',
+    `lepton_encodings_saved_bytes_total ${downloads.savedBytes}`,
+  ];
 }
 
 export function createMetrics(): Metrics {
@@ -43,7 +71,7 @@ export function createMetrics(): Metrics {
         '# TYPE lepton_http_requests_total counter',
         ...[...requests].map(([group, count]) => `lepton_http_requests_total{status="${group}"} ${count}`),
       ];
-      const { fetches, telemetry, eventsDropped, attacks } = parts.fleet.counters();
+      const { fetches, downloads, telemetry, eventsDropped, attacks } = parts.fleet.counters();
       lines.push(
         '# TYPE lepton_fetch_requests_total counter',
         `lepton_fetch_requests_total ${fetches.requests}`,
@@ -53,6 +81,7 @@ export function createMetrics(): Metrics {
         ...(['denied', 'notFound', 'busy', 'invalid', 'abandoned'] as const).map(
           (reason) => `lepton_fetch_refused_total{reason="${reason}"} ${fetches[reason]}`,
         ),
+        ...deliveryLines(downloads, parts.encoding.counters(), await parts.encodings.kept()),
         '# TYPE lepton_telemetry_batches_total counter',
         ...(['repeated', 'refused', 'overflowed'] as const).map(
           (outcome) => `lepton_telemetry_batches_total{outcome="${outcome}"} ${telemetry[outcome]}`,

@@ -24,7 +24,7 @@ import { type CertificateIdentity, identityCheck, subjectOf } from './identity.t
 import { guardPackets } from './packet-guard.ts';
 import { CleanSessionPersistence, type RetainedMessage, retainedStore } from './retained.ts';
 import { Session } from './session.ts';
-import { type BrokerTls, createTlsFront } from './tls.ts';
+import { type BrokerTls, createTlsFront, speaksHttp } from './tls.ts';
 
 export interface BrokerRefusal {
   code: ErrorCode;
@@ -46,6 +46,11 @@ export interface BrokerOptions {
   onRefused(refusal: BrokerRefusal): void;
   onConnected(identity: BusIdentity): void;
   onDisconnected(identity: BusIdentity): void;
+  /**
+   * A device's connection that speaks HTTP on the same port, after the same checks; it is ended like the others when
+   * the device is. Absent: there is none.
+   */
+  acceptHttp?(socket: TLSSocket, deviceId: string): void;
   /** Every message that a client was allowed to publish, before the subscribers get it. */
   onMessage?(identity: BusIdentity, message: BusMessage): void;
 }
@@ -239,6 +244,18 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     if (!closing) options.onDisconnected(identity);
   };
 
+  /** For downloads alone: who may only renew a certificate, or only enrol, does that over MQTT. */
+  const takeHttp = (connection: Connection): void => {
+    const { holder, socket } = connection;
+    socket.once('close', () => finish(connection));
+    if (options.acceptHttp === undefined || holder.kind !== 'device' || isExpired(holder)) {
+      refused('broker-not-authorized', holder, 'no downloads over HTTPS for it');
+      socket.destroy();
+      return;
+    }
+    options.acceptHttp(socket, holder.deviceId);
+  };
+
   const accept = (socket: TLSSocket): void => {
     socket.setNoDelay(true);
     // For a peer that vanished without MQTT keepalive.
@@ -261,6 +278,10 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     }
     const connection = newConnection(holder, socket);
     open.set(subject, same.add(connection));
+    if (speaksHttp(socket)) {
+      takeHttp(connection);
+      return;
+    }
     // Before aedes listens, so that `registered` still tells whether `clientDisconnect` will follow.
     socket.once('close', () => {
       if (!connection.registered) finish(connection);
@@ -307,10 +328,10 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
       };
     },
 
-    async sendBulk(deviceId, topic, frame) {
+    async sendBulk(deviceId, topic, frame, body) {
       const session = deviceSession(deviceId);
       if (session === null || !session.topics.has(topic)) return false;
-      return session.sendBulk(topic, Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength));
+      return session.sendBulk(topic, frame, body);
     },
 
     async disconnect(deviceId) {

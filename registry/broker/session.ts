@@ -30,6 +30,20 @@ export interface SessionParts {
  */
 export const sessionBytesMax = limits.bulkInFlightBytesMax + 4 * limits.busMessageBytesMax;
 
+const nothing = new Uint8Array(0);
+const publishQos0 = 0x30;
+
+/** A QoS 0 publication up to the frame's body, which follows it (MQTT 3.1.1 §3.3). */
+function bulkHead(topic: string, frame: Uint8Array, bodyBytes: number): Buffer {
+  const name = Buffer.from(topic);
+  const lengths = [publishQos0];
+  for (let left = 2 + name.length + frame.length + bodyBytes; ; left = Math.floor(left / 128)) {
+    lengths.push(left < 128 ? left : (left % 128) | 0x80);
+    if (left < 128) break;
+  }
+  return Buffer.concat([Buffer.from([...lengths, name.length >> 8, name.length & 0xff]), name, frame]);
+}
+
 export class Session {
   readonly clientId: string;
   readonly identity: CertificateIdentity;
@@ -71,22 +85,32 @@ export class Session {
    * Sends a QoS 0 frame when at most `bulkInFlightBytesMax` bytes of bulk would wait. True once the frame
    * has left for the kernel; false where the client went away or did not read for `bulkStallMs`.
    */
-  async sendBulk(topic: string, frame: Buffer): Promise<boolean> {
-    if (!(await this.#room(frame.length))) return false;
+  async sendBulk(topic: string, frame: Uint8Array, body: Uint8Array = nothing): Promise<boolean> {
+    const bytes = frame.length + body.length;
+    if (!(await this.#room(bytes))) return false;
     if (this.socket.destroyed || !this.topics.has(topic)) {
-      this.#leave(frame.length);
+      this.#leave(bytes);
       return false;
     }
-    const packet = this.#encode({ topic, payload: frame, qos: 0, retain: false });
+    const head = bulkHead(topic, frame, body.length);
     const sent = await new Promise<boolean>((resolve) => {
       this.#bulkFlying.add(resolve);
-      this.socket.write(packet, () => {
+      const left = (): void => {
         this.#bulkFlying.delete(resolve);
         // Node also calls back, without an error, for a write that a closed socket cancelled.
         resolve(!this.socket.destroyed);
-      });
+      };
+      if (body.length === 0) {
+        this.socket.write(head, left);
+        return;
+      }
+      // Together, so that the head gets no TLS record and no system call of its own; the body is not copied here.
+      this.socket.cork();
+      this.socket.write(head);
+      this.socket.write(body, left);
+      this.socket.uncork();
     });
-    this.#leave(frame.length);
+    this.#leave(bytes);
     return sent;
   }
 

@@ -26,6 +26,13 @@ export interface BrokerTls {
   named?: ReadonlyMap<string, string>;
 }
 
+/** What a client may speak here (RFC 7301). One that names nothing speaks MQTT. */
+const protocols = ['mqtt', 'http/1.1'];
+
+export function speaksHttp(socket: TLSSocket): boolean {
+  return socket.alpnProtocol === 'http/1.1';
+}
+
 export interface TlsFront {
   /** The port that was bound; 0 takes a free one. Faults: `port-in-use`, `config-invalid`. */
   listen(): Promise<number>;
@@ -68,6 +75,7 @@ export function createTlsFront(parts: {
   const server = createServer({
     ...contextOf(first, first.cert),
     requestCert: true,
+    ALPNProtocols: protocols,
     // The check is identity.ts: it can tell who was refused and why, and knows expired claims and devices.
     rejectUnauthorized: false,
     handshakeTimeout: limits.brokerConnectMs,

@@ -26,6 +26,13 @@ export interface Blobs {
   read(sha256: string): Promise<Uint8Array | null>;
 }
 
+/** Files that can be made again, and therefore removed. */
+export interface Removable extends Blobs {
+  list(): Promise<string[]>;
+  /** Idempotent. */
+  remove(sha256: string): Promise<void>;
+}
+
 const unverified = '.unverified';
 /** Network chunks are gathered up to this before they are written. */
 const writeBytes = 1024 * 1024;
@@ -56,8 +63,12 @@ async function receive(disk: Disk, path: string, source: AsyncIterable<Uint8Arra
   return { tooLarge: false as const, sha256: digest.hex(), bytes };
 }
 
-/** `disk` is rooted at the blobs' folder. Half-received files of an earlier process are removed. */
-export async function openBlobs(parts: { disk: Disk; entropy: Entropy; bytesMax?: number }): Promise<Blobs> {
+/** `disk` is rooted at the blobs' folder. Those of releases are used as `Blobs`: nobody may remove them. Half-received files of an earlier process are removed. */
+export async function openBlobs(parts: {
+  disk: Disk;
+  entropy: Entropy;
+  bytesMax?: number;
+}): Promise<Removable> {
   const { disk, entropy } = parts;
   const bytesMax = parts.bytesMax ?? limits.blobBytesMax;
   for (const name of await disk.list('.')) if (name.endsWith(unverified)) await disk.unlink(name);
@@ -94,5 +105,9 @@ export async function openBlobs(parts: { disk: Disk; entropy: Entropy; bytesMax?
     readRange: async (sha256, offset, length) =>
       sha256Pattern.test(sha256) ? disk.readRange(sha256, offset, length) : null,
     read: async (sha256) => (sha256Pattern.test(sha256) ? disk.read(sha256) : null),
+    list: async () => (await disk.list('.')).filter((name) => sha256Pattern.test(name)),
+    remove: async (sha256) => {
+      if (sha256Pattern.test(sha256)) await disk.unlink(sha256);
+    },
   };
 }

@@ -12,6 +12,7 @@ import type { NewRelease } from '../../shared/trust/tuf/publisher.ts';
 import type { ModelView, ReleasePushed } from '../../shared/wire/http.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
+import { madeWaysIn, withWays } from '../delivery/shown-ways.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
@@ -60,6 +61,8 @@ export interface Releases {
   pending(namespace: string): Promise<WaitingStep | null>;
   /** A step of a namespace that adds no release. */
   takeStep: PublisherSteps['take'];
+  /** Told after a release is accepted and durable. Returns how to stop. */
+  onAccepted(listener: (releaseId: string) => void): () => void;
   /** Told when publishers bar releases that are there. */
   onBarred: PublisherSteps['onBarred'];
 }
@@ -120,17 +123,19 @@ function checkNamed(
 }
 
 function viewOf(row: ReleaseRow): ModelView['versions'][number] {
+  const { files } = storedManifest(row);
   const signedBy: string[] = JSON.parse(row.signed_by);
   return {
     version: row.version,
     counter: row.counter,
     digest: row.manifest_sha256,
     bytes: row.total_bytes,
-    files: storedManifest(row).files,
+    files,
     signedBy,
     admitted: row.admitted === 1,
     reason: row.reason,
     deltas: [],
+    compressedBytes: null,
     withdrawn: row.withdrawn === 1,
     belowFloor: row.below_floor === 1,
   };
@@ -152,6 +157,7 @@ export function createReleases(parts: {
   const { store, repository, blobs, clock, log } = parts;
   const { qb } = store;
   const steps = createPublisherSteps({ store, repository, clock, log });
+  const accepted = new Set<(releaseId: string) => void>();
 
   const rowOf = (db: RegistryDb, releaseId: string): ReleaseRow | undefined =>
     db.first(qb.selectFrom('releases').selectAll().where('release_id', '=', releaseId));
@@ -217,7 +223,8 @@ export function createReleases(parts: {
       view.versions.push(viewOf(row));
       views.set(name, view);
     }
-    return [...views.values()];
+    const made = madeWaysIn(db, qb);
+    return [...views.values()].map((view) => ({ ...view, versions: withWays(view.versions, made) }));
   }
   const ordered = qb
     .selectFrom('releases')
@@ -254,8 +261,10 @@ export function createReleases(parts: {
       );
       if (!settled.ok) return settled;
       const { counter } = entry;
-      if (settled.value.status === 'accepted')
+      if (settled.value.status === 'accepted') {
         log.emit('info', 'release.accepted', { releaseId: push.releaseId, counter, user: push.pushedBy });
+        for (const listener of accepted) listener(push.releaseId);
+      }
       return ok(outcome(push, counter, settled.value));
     },
 
@@ -286,5 +295,9 @@ export function createReleases(parts: {
     pending: (namespace) => steps.waiting.find(namespace),
     takeStep: (step) => steps.take(step),
     onBarred: (listener) => steps.onBarred(listener),
+    onAccepted(listener) {
+      accepted.add(listener);
+      return () => accepted.delete(listener);
+    },
   };
 }

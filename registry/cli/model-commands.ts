@@ -14,6 +14,7 @@ import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
 import { nextCounter, nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import {
+  type ModelView,
   modelSchema,
   publisherSchema,
   type ReleasePushed,
@@ -177,6 +178,25 @@ function standing(release: { withdrawn: boolean; belowFloor: boolean }): string 
     .join(', ');
 }
 
+/** What a device fetches of each version, by what it holds. */
+function waysTable(versions: ModelView['versions']): string {
+  const rows = versions.flatMap((one) => {
+    const row = (holds: string, way: string, bytes: number): string[] => [
+      one.version,
+      holds,
+      way,
+      size(bytes),
+      one.bytes === 0 ? '-' : `${((100 * bytes) / one.bytes).toFixed(1)} %`,
+    ];
+    return [
+      row('nothing', 'plain', one.bytes),
+      ...(one.compressedBytes === null ? [] : [row('nothing', 'compressed', one.compressedBytes)]),
+      ...one.deltas.map(({ from, bytes }) => row(from, 'delta', bytes)),
+    ];
+  });
+  return table(['VERSION', 'DEVICE HOLDS', 'FETCHES', 'SIZE', 'OF PLAIN'], rows);
+}
+
 function addReading(models: Command): void {
   connected(models.command('list'))
     .description('models and their newest releases')
@@ -223,6 +243,8 @@ function addReading(models: Command): void {
               one.signedBy.map((id) => id.slice(0, 12)).join(' '),
             ]),
           ),
+          '',
+          waysTable(found.versions),
         ].join('\n'),
       );
     });

@@ -19,6 +19,12 @@ interface ServeFlags {
   httpCert?: string;
   httpKey?: string;
   modelMemoryMax?: string;
+  downloadsMax?: string;
+  deviceRateMax?: string;
+  regionRateMax?: string;
+  deviceRateMin?: string;
+  deltaReleases?: string;
+  deltaSpace?: string;
   logLevel?: string;
 }
 
@@ -51,6 +57,38 @@ export function addServeCommand(program: Command): void {
         '--model-memory-max <MiB>',
         'what the process of one model may take, whatever its manifest promises (default: 2048)',
       ).env('LEPTON_MODEL_MEMORY_MAX'),
+    )
+    .addOption(
+      new Option('--downloads-max <count>', 'devices that download at one time (default: 64)').env(
+        'LEPTON_DOWNLOADS_MAX',
+      ),
+    )
+    .addOption(
+      new Option('--device-rate-max <KiB/s>', 'of files, for one device (default: no limit)').env(
+        'LEPTON_DEVICE_RATE_MAX',
+      ),
+    )
+    .addOption(
+      new Option('--region-rate-max <KiB/s>', 'of files, for all devices (default: no limit)').env(
+        'LEPTON_REGION_RATE_MAX',
+      ),
+    )
+    .addOption(
+      new Option(
+        '--device-rate-min <KiB/s>',
+        'a device that takes less gives its turn to the next (default: 1)',
+      ).env('LEPTON_DEVICE_RATE_MIN'),
+    )
+    .addOption(
+      new Option(
+        '--delta-releases <count>',
+        'releases before a new one from which deltas are made (default: 3)',
+      ).env('LEPTON_DELTA_RELEASES'),
+    )
+    .addOption(
+      new Option('--delta-space <MiB>', 'disk for compressed files and deltas (default: 4096)').env(
+        'LEPTON_DELTA_SPACE',
+      ),
     )
     .addOption(new Option('--log-level <level>', 'debug, info, warn or error (or LEPTON_LOG_LEVEL)'))
     .option('--json', 'for symmetry: the ready line is JSON anyway')

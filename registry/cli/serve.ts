@@ -9,6 +9,7 @@ import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
 import { namePattern } from '../../shared/kernel/releases.ts';
 import { parseMemory } from '../../shared/onnx/memory-bounds.ts';
+import type { FleetLimits } from '../fleet/limits.ts';
 import { type ListenAddress, startRegistry } from '../registry.ts';
 
 export interface ServeOptions {
@@ -26,6 +27,14 @@ export interface ServeOptions {
   httpKey?: string;
   /** Mebibytes. */
   modelMemoryMax?: string;
+  downloadsMax?: string;
+  /** Kibibytes a second. */
+  deviceRateMax?: string;
+  regionRateMax?: string;
+  deviceRateMin?: string;
+  deltaReleases?: string;
+  /** Mebibytes. */
+  deltaSpace?: string;
   logLevel: LogLevel;
   version: string;
 }
@@ -74,6 +83,50 @@ function tlsFiles(options: ServeOptions): { cert: string; key: string } | undefi
   return { cert: readPem(httpCert, '--http-cert'), key: readPem(httpKey, '--http-key') };
 }
 
+const KiB = 1024;
+
+/** Each flag with its limit, the limit's units in one of the flag's, and the least that makes sense. */
+const deliveryFlags = [
+  { flag: '--downloads-max', option: 'downloadsMax', limit: 'downloadsMax', unit: 1, least: 1 },
+  {
+    flag: '--device-rate-max',
+    option: 'deviceRateMax',
+    limit: 'deviceBytesPerSecondMax',
+    unit: KiB,
+    least: 1,
+  },
+  {
+    flag: '--region-rate-max',
+    option: 'regionRateMax',
+    limit: 'regionBytesPerSecondMax',
+    unit: KiB,
+    least: 1,
+  },
+  {
+    flag: '--device-rate-min',
+    option: 'deviceRateMin',
+    limit: 'downloadBytesPerSecondMin',
+    unit: KiB,
+    least: 0,
+  },
+  { flag: '--delta-releases', option: 'deltaReleases', limit: 'encodingReleasesBack', unit: 1, least: 0 },
+  { flag: '--delta-space', option: 'deltaSpace', limit: 'encodingsBytesMax', unit: KiB * KiB, least: 0 },
+] as const;
+
+/** Fault: `config-invalid`. */
+export function deliveryLimits(options: Partial<ServeOptions>): Partial<FleetLimits> {
+  const limits: Partial<Record<keyof FleetLimits, number>> = {};
+  for (const { flag, option, limit, unit, least } of deliveryFlags) {
+    const text = options[option];
+    if (text === undefined) continue;
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= least))
+      throw new FleetError('config-invalid', `${flag} ${text}: expected a whole number from ${least}`);
+    limits[limit] = value * unit;
+  }
+  return limits;
+}
+
 /**
  * Runs a registry until SIGTERM or SIGINT, which drain it. Prints
  * `{"event":"registry.ready","http":URL,"mqtt":URL}` on stdout when it is ready.
@@ -88,6 +141,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
   const { modelMemoryMax } = options;
   const modelMemoryBytesMax =
     modelMemoryMax === undefined ? undefined : parseMemory(modelMemoryMax, '--model-memory-max');
+  const limits = deliveryLimits(options);
   const log = openLog({ level: options.logLevel });
 
   // Heard from the first moment: a signal during the start ends it as soon as it can be undone.
@@ -114,6 +168,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
       ...(advertiseMqtt === undefined ? {} : { advertiseMqtt }),
       ...(httpTls === undefined ? {} : { httpTls }),
       ...(modelMemoryBytesMax === undefined ? {} : { modelMemoryBytesMax }),
+      limits,
       version: options.version,
       clock: systemClock,
       entropy: systemEntropy,

@@ -217,9 +217,15 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     for (const deviceId of deviceIds) unpublished.add(deviceId);
     const to = bus;
     if (to === null) return Promise.resolve(); // `start` publishes everything
-    publishing ??= publishAll(to).finally(() => {
-      publishing = null;
-    });
+    publishing ??= publishAll(to)
+      .catch((thrown: unknown) => {
+        // Whoever asked is told, but it is not asked again by itself: what waits would wait for the next change.
+        if (unpublished.size > 0) retryLater();
+        throw thrown;
+      })
+      .finally(() => {
+        publishing = null;
+      });
     return publishing;
   }
 

@@ -16,6 +16,9 @@ import {
 } from '../../shared/wire/topics.ts';
 import type { Barring } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
+import { createDownloads, type DownloadCounters, type Downloads } from '../delivery/downloads.ts';
+import { createRights } from '../delivery/rights.ts';
+import { createWaysDesk } from '../delivery/ways.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
 import { createDeviceCertificates } from './certificates.ts';
@@ -48,6 +51,7 @@ export interface Fleet {
   director: Director;
   authorities: AuthorityRotation;
   revocation: Revocation;
+  downloads: Downloads;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
   /** For the broker: counted as a fleet event, within bounds. */
@@ -69,6 +73,7 @@ export interface Fleet {
   stop(): Promise<void>;
   counters(): {
     fetches: FetchCounters;
+    downloads: DownloadCounters;
     telemetry: IngestCounters;
     eventsDropped: number;
     /** By code. */
@@ -120,7 +125,10 @@ export function createFleet(core: RegistryCore): Fleet {
   parcels.onBehind((deviceId, what) =>
     tasks.run('restore', () => restore.suspect(deviceId, `it holds a newer ${what.join(', ')}`)),
   );
-  const fetches = createFetches(core, { events, parcels });
+  const rights = createRights(core);
+  const downloads = createDownloads(core, { events, rights });
+  const ways = createWaysDesk(core, rights);
+  const fetches = createFetches(core, { events, parcels, rights, downloads, ways });
   const ingest = createIngest({
     ...core,
     keys: core.telemetryKeys,
@@ -176,7 +184,7 @@ export function createFleet(core: RegistryCore): Fleet {
     for (const end of ends.splice(0)) end();
     director.stop();
     restore.stop();
-    fetches.stop();
+    downloads.stop();
     await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));
     await ingest.stop();
     await tasks.idle();
@@ -189,6 +197,7 @@ export function createFleet(core: RegistryCore): Fleet {
     director,
     authorities: createRotation(core, { events, director }),
     revocation: createRevocation(core),
+    downloads,
 
     async mayConnect(identity) {
       // Whether a claim still holds is answered on its own topic, with a code that says why.
@@ -256,6 +265,7 @@ export function createFleet(core: RegistryCore): Fleet {
     },
     counters: () => ({
       fetches: fetches.counters(),
+      downloads: downloads.counters(),
       telemetry: ingest.counters(),
       eventsDropped: events.dropped(),
       attacks: events.attacks(),

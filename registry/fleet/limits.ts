@@ -55,6 +55,49 @@ export const fleetLimits = {
   strangerEventsPerSecond: 5,
   /** Read from disk at once while serving a fetch: four frames, what may be in flight for a device. */
   fetchReadBytes: 256 * 1024,
+  /** Of one range, handed to the bus and not gone yet: the next frame is there when the last has left. */
+  fetchWindowBytes: 128 * 1024,
+  /** Parts of files that were read last: a fleet that updates reads the same ones, device after device. */
+  readCacheBytesMax: 8 * MiB,
+  /**
+   * Devices that download at one time. Each takes up to half a megabyte of memory, and a line that is shared by more
+   * brings all of them their files later, not sooner. The others wait, first come first served.
+   */
+  downloadsMax: 64,
+  /** A question waits so long for its turn before it is told to ask again; below the device's own patience (15 s). */
+  downloadWaitMs: 8_000,
+  /** Who was told so keeps its place for this long. */
+  downloadPlaceKeptMs: 10_000,
+  /** A device that asks for nothing for this long lets the next one in: the time between two ranges on a slow line. */
+  downloadIdleMs: 1_000,
+  /** Where others wait a device has the turn for this long, then stands at the end again. */
+  downloadTurnMs: 60_000,
+  /** Least rate of a device, bytes a second over a window: whoever takes less keeps others from their turn. */
+  downloadBytesPerSecondMin: 1_024,
+  downloadSlowWindowMs: 30_000,
+  /** Between two looks at those who wait, while there are any. */
+  downloadLookMs: 250,
+  /** Bytes of blobs a second for one device, and for all of them; 0: no limit. */
+  deviceBytesPerSecondMax: 0,
+  regionBytesPerSecondMax: 0,
+  /** A new release is encoded against so many before it: what devices hold that were off for a while. */
+  encodingReleasesBack: 3,
+  /** Encoded files that are kept; what nobody asked for longest goes first. */
+  encodingsBytesMax: 4_096 * MiB,
+  /** What is to be encoded; beyond it the oldest is looked up again later. */
+  encodingQueueMax: 256,
+  /** Of them, what devices asked for: a catalogue of pairs must not be encoded on one device's word. */
+  encodingDemandMax: 64,
+  /** Bases of one question for which an encoding is made. */
+  encodingDemandPerAsk: 2,
+  /** A file above this is sent as it is: its process would need several times as much memory. */
+  encodingTargetBytesMax: 1_024 * MiB,
+  /** What failed is tried again after this, each time twice as long, up to a day. */
+  encodingRetryMs: hourMs,
+  /** A device that asked for what is being made asks again after this. */
+  encodingAskAgainMs: 5_000,
+  /** When an encoding was last of use is noted at most so often. */
+  encodingUsedEveryMs: 60_000,
   /** Digests of releases remembered for the check whether a device may have a blob. */
   releasesRemembered: 256,
   /** Rollouts are looked at again at least this often while anything is under way, whatever the facts say. */

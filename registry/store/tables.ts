@@ -3,6 +3,7 @@
 // Must never: hold a secret in clear (tokens are stored as digests, private keys live in files).
 
 import type { Generated, Selectable } from 'kysely';
+import type { DeliveryTables } from './delivery-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
 import type { TrustTables } from './trust-tables.ts';
@@ -125,4 +126,4 @@ export interface CatalogueTables {
   tokens: TokensTable;
 }
 
-export type Tables = CatalogueTables & FleetTables & TelemetryTables & TrustTables;
+export type Tables = CatalogueTables & DeliveryTables & FleetTables & TelemetryTables & TrustTables;

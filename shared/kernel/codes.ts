@@ -109,11 +109,28 @@ export const codes = {
   'fetch-denied': row(403, 'never', 'this digest is not assigned to the device'),
   'fetch-timeout': row(504, 'backoff', 'the registry did not answer in time'),
   'fetch-invalid': row(400, 'never', 'the fetch request does not follow the schema'),
+  'fetch-busy': row(
+    503,
+    'backoff',
+    'other devices download; the registry lets this one in when it is its turn',
+  ),
+  'fetch-too-many': row(429, 'backoff', 'end some of the downloads first; one device may have only a few'),
+  'fetch-range': row(416, 'never', 'ask for bytes that the file has'),
   'bus-offline': row(503, 'backoff', 'there is no connection to the broker'),
   'fetch-too-slow': row(504, 'backoff', 'the link is slower than the least rate; it is tried again later'),
   'storage-quota': row(507, 'backoff', 'raise the quota of the device, or remove models from it'),
   'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
   'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
+  'delta-encode-failed': row(500, 'backoff', 'no smaller file could be made; devices fetch what there is'),
+  'delta-malformed': row(400, 'now', 'the patch is damaged or hostile; the whole file is fetched instead'),
+  'delta-unsupported': row(400, 'now', 'a newer version made the patch; the whole file is fetched instead'),
+  'delta-too-large': row(
+    413,
+    'now',
+    'the patch needs more memory than allowed; the whole file is fetched instead',
+  ),
+  'delta-base-mismatch': row(409, 'now', 'the patch is for another base; the whole file is fetched instead'),
+  'delta-result-mismatch': row(400, 'now', 'the patch makes other bytes; the whole file is fetched instead'),
   'manifest-malformed': row(400, 'never', 'manifest.json does not follow the schema'),
 
   // update machine

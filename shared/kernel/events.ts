@@ -111,4 +111,9 @@ export type LogEvent =
   | 'telemetry.ingest.overflowed'
   | 'telemetry.ingest.failed'
   | 'fetch.served'
-  | 'fetch.refused';
+  | 'fetch.refused'
+  | 'encoding.made'
+  | 'encoding.no-smaller'
+  | 'encoding.failed'
+  | 'encoding.interrupted'
+  | 'encoding.dropped';

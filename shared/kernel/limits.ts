@@ -19,6 +19,8 @@ export const limits = {
   /** Smallest and largest distance between two fsyncs of a file being fetched. */
   fetchSyncBytesMin: 64 * KiB,
   fetchSyncBytesMax: 1 * MiB,
+  /** Below this a file is fetched as it is: asking for a smaller way to it costs as much. */
+  waysBytesMin: 4 * KiB,
   /** A fetch request without any progress for this long is asked again. */
   fetchTimeoutMs: 15_000,
   /**
@@ -59,6 +61,9 @@ export const limits = {
   releaseFilesMax: 1_000,
   /** One file of a release. ONNX protobuf files end at 2 GiB; external data may be larger. */
   blobBytesMax: 8 * 1024 * MiB,
+  /** A file rebuilt from a delta, and the memory for it beside it: base, patch and what they unfold to. */
+  deltaTargetBytesMax: 2 * 1024 * MiB,
+  deltaMemoryBytesMax: 4 * 1024 * MiB,
   /** Journal writes of one update; Mender aborts over 28, we have more steps. Ends reboot loops. */
   journalWritesMax: 40,
   /** JSON body of an inference request on the device; a yolox frame as JSON text is about 10 MB. */
@@ -76,6 +81,11 @@ export const limits = {
   loadLookMs: 20,
   /** A trial at the registry: loading and one run. */
   modelTrialMs: 60_000,
+  /** Encoding one file at the registry: 15 MB/s and more were measured, a slow machine takes its time. */
+  encodeMs: 20 * 60_000,
+  encodeMemoryBytesMax: 4_096 * MiB,
+  /** Between two looks at the memory of a process that encodes. */
+  encodeLookMs: 100,
   /** What a model may take at a registry whose operator names no bound, whatever its manifest promises. */
   modelMemoryBytesMax: 2_048 * MiB,
   /** A run beyond this no longer keeps other models from theirs; the system's scheduler shares the cores then. */

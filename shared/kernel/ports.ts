@@ -117,9 +117,10 @@ export interface RegistryBus extends Bus {
   /**
    * Sends one QoS 0 frame to one device's topic; resolves when it left our buffers (at most
    * `bulkInFlightBytesMax` wait per device). False where the device is not connected, is not
-   * subscribed or did not read for `bulkStallMs`.
+   * subscribed or did not read for `bulkStallMs`. Frames of one topic arrive in the order of the calls. `body`: what
+   * follows `frame` in it; not copied, so not to be changed before this resolves.
    */
-  sendBulk(deviceId: string, topic: string, frame: Uint8Array): Promise<boolean>;
+  sendBulk(deviceId: string, topic: string, frame: Uint8Array, body?: Uint8Array): Promise<boolean>;
   /** Ends the device's connection, if there is one. */
   disconnect(deviceId: string): Promise<void>;
 }
@@ -296,6 +297,20 @@ export interface DeltaEncoder {
   }): Promise<Result<Uint8Array | null>>;
   /** Ends what is under way and refuses what is to come, with `interrupted`. */
   stop(): void;
+}
+
+/**
+ * zstd (RFC 8878) of bytes in memory, at once. Frames tell their content's size and hold no checksum. A dictionary is
+ * raw content; a wrong one gives wrong bytes without a word, so that whoever decodes checks a digest.
+ */
+export interface Zstd {
+  /** One frame. Levels 1 to 22, or 'symbols': code lengths for each byte, and next to no search for repetitions. */
+  compress(bytes: Uint8Array, level: number | 'symbols', dictionary?: Uint8Array): Uint8Array;
+  /**
+   * One frame, given without its four bytes of magic, into memory of the size that it declares. False where it is no
+   * such frame; `into` is undefined then.
+   */
+  decompress(frame: Uint8Array, into: Uint8Array, dictionary?: Uint8Array): boolean;
 }
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';

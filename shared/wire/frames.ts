@@ -22,16 +22,27 @@ export interface BulkFrame {
   payload: Uint8Array;
 }
 
+/** All of a frame but its payload, which follows it. */
+export function encodeFrameHead(frame: Omit<BulkFrame, 'payload'>): Uint8Array {
+  const bytes = new Uint8Array(frameHeaderBytes);
+  writeHead(bytes, frame);
+  return bytes;
+}
+
 export function encodeFrame(frame: BulkFrame): Uint8Array {
   const bytes = new Uint8Array(frameHeaderBytes + frame.payload.length);
+  writeHead(bytes, frame);
+  bytes.set(frame.payload, frameHeaderBytes);
+  return bytes;
+}
+
+function writeHead(bytes: Uint8Array, frame: Omit<BulkFrame, 'payload'>): void {
   const view = new DataView(bytes.buffer);
   view.setUint8(0, frameFormat);
   view.setUint8(1, frameStatuses.indexOf(frame.status));
   view.setUint32(4, frame.requestId);
   view.setBigUint64(8, BigInt(frame.offset));
   view.setBigUint64(16, BigInt(frame.totalBytes));
-  bytes.set(frame.payload, frameHeaderBytes);
-  return bytes;
 }
 
 /** Refusal: `message-malformed`. The payload is a view into `bytes`, not a copy. */

@@ -187,7 +187,10 @@ export const releaseSchema = z.object({
   signedBy: z.array(z.string()),
   admitted: z.boolean(),
   reason: z.string().nullable(),
+  /** What a device fetches that holds that version: for each file the smallest way, nothing for what it has already. */
   deltas: z.array(z.object({ from: z.string(), bytes: z.number().int() })),
+  /** What a device fetches that holds nothing: compressed where that is smaller; null where nothing was compressed. */
+  compressedBytes: z.number().int().nullable().default(null),
   /** Its publisher took it back, or raised the model's floor above it: nobody installs it any more. */
   withdrawn: z.boolean(),
   belowFloor: z.boolean(),

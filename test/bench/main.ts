@@ -17,6 +17,7 @@ import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
 import { benchSimulation } from './simulation.ts';
 import { benchTelemetry } from './telemetry.ts';
+import { benchTransfer } from './transfer.ts';
 
 const mib = 1024 * 1024;
 
@@ -148,6 +149,7 @@ const sections: Record<string, () => Promise<object>> = {
   telemetry: benchTelemetry,
   metadata: benchMetadata,
   simulation: benchSimulation,
+  transfer: benchTransfer,
 };
 
 type Results = { [name: string]: unknown };

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { signerFromSeed } from '../../shared/crypto/ed25519.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import { signReport } from '../../shared/trust/report.ts';
 import { encodeMessage } from '../../shared/wire/messages.ts';
 import { deviceTopic, tufTimestampTopic } from '../../shared/wire/topics.ts';
@@ -230,4 +231,24 @@ test('a quarantine that ends spends an epoch, from which reports begin anew', as
   // Idempotent: nothing was to be ended.
   await world.fleet.devices.release(device.id, 'tester');
   assert.equal((await device.assignment())?.epoch, 3);
+});
+
+test('an assignment that could not be read for publishing is published when the store is well again', async (t) => {
+  const world = await openWorld(t);
+  const [device] = await world.devices(1);
+  assert.ok(device);
+  const { store } = world.core;
+  const { tx } = store;
+  let failed = false;
+  const before = (await device.assignment())?.epoch ?? 0;
+  // The commit of the label succeeds, the read for publishing after it fails.
+  store.tx = async (work) => {
+    if (failed || !world.log.events.some(({ event }) => event === 'device.labelled')) return tx(work);
+    failed = true;
+    throw new FleetError('disk-io', 'simulated');
+  };
+  await assert.rejects(world.fleet.devices.label(device.id, { line: 'x' }));
+  await world.pass(10_000);
+  store.tx = tx;
+  assert.ok(((await device.assignment())?.epoch ?? 0) > before);
 });

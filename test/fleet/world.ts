@@ -4,9 +4,12 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { openBlobs } from '../../registry/catalog/blobs.ts';
 import type { RegistryCore } from '../../registry/core.ts';
+import { createEncoding } from '../../registry/delivery/encoding.ts';
+import { createEncodings } from '../../registry/delivery/encodings.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
-import { fleetLimits } from '../../registry/fleet/limits.ts';
+import { type FleetLimits, fleetLimits } from '../../registry/fleet/limits.ts';
 import { createAccess } from '../../registry/policy/access.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
@@ -21,7 +24,7 @@ import { systemDeflate } from '../../shared/host/deflate.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import type { BusMessage, RegistryBus } from '../../shared/kernel/ports.ts';
+import type { BusMessage, DeltaEncoder, RegistryBus } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import { checkAssignment } from '../../shared/trust/assignment.ts';
@@ -96,13 +99,11 @@ export class MemoryBus implements RegistryBus {
     return { cancel: async () => void this.handlers.delete(entry) };
   }
 
-  async sendBulk(deviceId: string, _topic: string, frame: Uint8Array): Promise<boolean> {
+  async sendBulk(deviceId: string, _topic: string, frame: Uint8Array, body?: Uint8Array): Promise<boolean> {
     await Promise.resolve();
     if (this.stalled.has(deviceId)) return false;
-    this.frames.set(deviceId, [
-      ...(this.frames.get(deviceId) ?? []),
-      unwrap(decodeFrame(new Uint8Array(frame))),
-    ]);
+    const whole = new Uint8Array(Buffer.concat([frame, body ?? new Uint8Array(0)]));
+    this.frames.set(deviceId, [...(this.frames.get(deviceId) ?? []), unwrap(decodeFrame(whole))]);
     return true;
   }
 
@@ -130,8 +131,8 @@ export interface World extends Bench {
   restart(): Promise<void>;
   /** Ends everything, so that its folder can be copied. Idempotent. */
   close(): Promise<void>;
-  /** `requires`: as the publisher signs it. */
-  push(releaseId: string, counter: number, requires?: JsonValue): Promise<void>;
+  /** `requires`: as the publisher signs it. `model`: its one file; absent: a small one of its own. */
+  push(releaseId: string, counter: number, requires?: JsonValue, model?: Uint8Array): Promise<void>;
   claim(options?: { labels?: Labels; uses?: number; ttlMs?: number }): Promise<ClaimFile>;
   enrol(claim: ClaimFile, device: Device, attempt?: string): Promise<EnrolReply['result']>;
   /** Enrols and connects that many new devices. */
@@ -273,14 +274,32 @@ export function head(world: World) {
   return { schemaVersion, messageId: 'm', sentAtMs: world.clock.wall() } as const;
 }
 
-export async function openWorld(t: TestContext, options: BenchOptions = {}): Promise<World> {
+export interface WorldOptions extends BenchOptions {
+  limits?: Partial<FleetLimits>;
+  /** Absent: no smaller files are made. */
+  encoder?: DeltaEncoder;
+}
+
+export async function openWorld(t: TestContext, options: WorldOptions = {}): Promise<World> {
   const base = await bench(t, options);
   const entropy = countedEntropy(`world ${options.chance ?? ''}`);
   const keyPath = options.folder === undefined ? ':memory:' : join(options.folder, 'telemetry-keys.sqlite');
   const keyStore = await openStore(keyPath, { synchronous: 'FULL', migrations: telemetryKeyMigrations });
   t.after(() => keyStore.close());
+  const { folder } = base;
+  const limits = { ...fleetLimits, ...options.limits };
+  const files = await openBlobs({ disk: openDisk(join(folder, 'encodings')), entropy });
+  const encodings = createEncodings({ ...base, files, limits });
+  const encoding = createEncoding({
+    ...{ ...base, encodings, limits },
+    encoder: options.encoder ?? null,
+    pathOf: (sha256) => join(folder, 'blobs', sha256),
+  });
+  t.after(() => encoding.stop());
   const core: RegistryCore = {
     ...base,
+    encodings,
+    encoding,
     authorities: await openAuthorities({
       ...base,
       disk: openDisk(join(base.folder, 'keys')),
@@ -290,7 +309,7 @@ export async function openWorld(t: TestContext, options: BenchOptions = {}): Pro
     }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
     deflate: systemDeflate,
-    limits: fleetLimits,
+    limits,
     region,
     version: '0.1.0',
     addresses: { http: 'http://127.0.0.1:1', mqtt: 'mqtts://127.0.0.1:2' },
@@ -330,13 +349,12 @@ export async function openWorld(t: TestContext, options: BenchOptions = {}): Pro
       await world.settle();
     },
 
-    async push(releaseId, counter, requires = null) {
+    async push(releaseId, counter, requires = null, model = identityModel(releaseId)) {
       const { namespace = '' } = parseReleaseId(releaseId) ?? {};
       if ((await base.repository.publisher(namespace)) === null) {
         unwrap(await base.repository.delegate(namespace, [hexOf(publisher)], 1));
       }
       const { metadataVersion } = (await base.repository.publisher(namespace)) ?? { metadataVersion: 0 };
-      const model = identityModel(releaseId);
       const push = preparePush({
         releaseId,
         model,

@@ -6,7 +6,7 @@
 import type { AgentBus, ConnectBusOptions } from '../shared/host/mqtt.ts';
 import { isErrorCode } from '../shared/kernel/codes.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, Deflate, Entropy, Log, Place, Runtime } from '../shared/kernel/ports.ts';
+import type { Clock, Deflate, Entropy, Log, Place, Rebuilder, Runtime } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
 import type { Labels } from '../shared/wire/messages.ts';
@@ -68,6 +68,10 @@ export interface CoreOptions<Host extends CoreRuntime> {
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   connect(options: ConnectBusOptions): AgentBus;
+  /** Makes files of smaller ones; absent: every file is fetched as it is. */
+  rebuilder?: Rebuilder;
+  /** All files of releases together; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
   runtime(events: RuntimeEvents): Host;
   /** Beside what the core does when another release serves. */
   onServing?(): void;
@@ -203,6 +207,8 @@ export async function openCore<Host extends CoreRuntime>(
     },
     arch: info.arch,
     journalLost: state.journalLost,
+    ...(options.rebuilder === undefined ? {} : { rebuilder: options.rebuilder }),
+    ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
     ...(terms.update === undefined ? {} : { limits: terms.update }),
   });
   undo.push(() => updater.stop());
@@ -241,6 +247,7 @@ export async function openCore<Host extends CoreRuntime>(
       models: updater.models(),
       requests: runtime.requests(),
       outbox: recording.counters(),
+      delivery: updater.delivery(),
       telemetryOff: recording.off(),
       refusals: kept,
     };

@@ -7,6 +7,7 @@ import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import { folderPlace } from '../shared/host/place.ts';
+import { createRebuilder } from '../shared/host/rebuilder.ts';
 import { asFleetError } from '../shared/kernel/errors.ts';
 import { limits } from '../shared/kernel/limits.ts';
 import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
@@ -17,6 +18,7 @@ import { openSources, type StreamSources } from './api/stream-sources.ts';
 import type { AgentInfo } from './bus/reports.ts';
 import { type CoreTerms, openCore } from './core.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
+import { deviceMemoryBytes } from './inference/memory-watch.ts';
 import { runtimeVersion } from './inference/runtime-version.ts';
 import { statusSchemaVersion } from './status.ts';
 import { writeWhole } from './trust/whole-file.ts';
@@ -39,6 +41,8 @@ export interface StartAgentOptions extends CoreTerms {
   entropy: Entropy;
   log: Log;
   version: string;
+  /** All files of releases together; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   /** The simulator's and tests' seam; the real bus where absent. */
@@ -113,6 +117,11 @@ async function compose(
   const idle = collectWhenIdle(clock);
   undo.push(async () => idle.stop());
   let streams: StreamSources | null = null;
+  const rebuilder = createRebuilder(clock, {
+    root: stateFolder,
+    memoryBytesMax: Math.floor(deviceMemoryBytes() * limits.childMemoryShare),
+  });
+  undo.push(() => rebuilder.stop());
   const core = await openCore(
     {
       place,
@@ -125,6 +134,8 @@ async function compose(
       deflate: systemDeflate,
       log,
       connect: options.connect ?? connectBus,
+      rebuilder,
+      ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
       runtime: (events) =>
         (options.inference ?? createInferenceHost)({
           ...events,

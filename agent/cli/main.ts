@@ -67,6 +67,10 @@ async function main(): Promise<void> {
       collect,
       [],
     )
+    .option(
+      '--storage-quota <size>',
+      'most that files of releases may take, for instance 500MiB; all of the disk where absent (LEPTON_STORAGE_QUOTA)',
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')
     .action(async (flags: RunFlags) => {

@@ -11,6 +11,7 @@ import {
   parseHostPort,
   parseLabels,
   parseLogLevel,
+  parseQuota,
   parseServer,
   readClaim,
   required,
@@ -28,6 +29,7 @@ export interface RunFlags {
   serverName?: string;
   streamBroker?: string;
   serverExtension: string[];
+  storageQuota?: string;
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -44,6 +46,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const token = setting('token', flags.token);
   const streamBroker = setting('streamBroker', flags.streamBroker);
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
+  const storageQuotaBytes = parseQuota(setting('storageQuota', flags.storageQuota));
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -69,6 +72,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
+      ...(storageQuotaBytes === null ? {} : { storageQuotaBytes }),
       clock: systemClock,
       entropy: systemEntropy,
       log,

@@ -29,8 +29,6 @@ export const limits = {
    */
   fetchBytesPerSecondMin: 128,
   fetchRateWindowMs: 60_000,
-  /** Below this a file costs less than the question whether there is a smaller way to it. */
-  waysBytesMin: 4 * KiB,
   /** A file of this size is worth waiting for an encoding that is being made, and that long. */
   waysWaitBytesMin: 1 * MiB,
   waysWaitMsMax: 60_000,

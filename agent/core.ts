@@ -68,16 +68,16 @@ export interface CoreOptions<Host extends CoreRuntime> {
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   connect(options: ConnectBusOptions): AgentBus;
+  /** Makes files of smaller ones; absent: every file is fetched as it is. */
+  rebuilder?: Rebuilder;
+  /** All files of releases together; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
   runtime(events: RuntimeEvents): Host;
   /** Beside what the core does when another release serves. */
   onServing?(): void;
   /** The runtime answered a request. */
   onRequest?(): void;
   terms?: CoreTerms;
-  /** Makes files of smaller ones; absent: every file is fetched as it is. */
-  rebuilder?: Rebuilder;
-  /** All files of releases together, bytes; absent: as much as the disk has. */
-  storageQuotaBytes?: number;
 }
 
 export interface Core<Host extends CoreRuntime> {
@@ -247,6 +247,7 @@ export async function openCore<Host extends CoreRuntime>(
       models: updater.models(),
       requests: runtime.requests(),
       outbox: recording.counters(),
+      delivery: updater.delivery(),
       telemetryOff: recording.off(),
       refusals: kept,
     };

@@ -3,11 +3,11 @@
 
 import { resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
-import { createRebuilder } from '../shared/host/delta-rebuilder.ts';
 import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import { folderPlace } from '../shared/host/place.ts';
+import { createRebuilder } from '../shared/host/rebuilder.ts';
 import { asFleetError } from '../shared/kernel/errors.ts';
 import { limits } from '../shared/kernel/limits.ts';
 import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
@@ -18,6 +18,7 @@ import { openSources, type StreamSources } from './api/stream-sources.ts';
 import type { AgentInfo } from './bus/reports.ts';
 import { type CoreTerms, openCore } from './core.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
+import { deviceMemoryBytes } from './inference/memory-watch.ts';
 import { runtimeVersion } from './inference/runtime-version.ts';
 import { statusSchemaVersion } from './status.ts';
 import { writeWhole } from './trust/whole-file.ts';
@@ -40,6 +41,8 @@ export interface StartAgentOptions extends CoreTerms {
   entropy: Entropy;
   log: Log;
   version: string;
+  /** All files of releases together; absent: as much as the disk has. */
+  storageQuotaBytes?: number;
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   /** The simulator's and tests' seam; the real bus where absent. */
@@ -48,8 +51,6 @@ export interface StartAgentOptions extends CoreTerms {
   inference?(options: InferenceHostOptions): InferenceHost;
   /** `mqtt://127.0.0.1:PORT` of a broker on the device, for streams that come over it. */
   streamBroker?: string;
-  /** All files of releases together, bytes; absent: as much as the disk has. */
-  storageQuotaBytes?: number;
 }
 
 export interface RunningAgent {
@@ -113,10 +114,14 @@ async function compose(
   const { clock, entropy, log } = options;
   const place = folderPlace(stateFolder);
   const disk = place.disk('.');
-  const rebuilder = createRebuilder(clock, { stateFolder });
   const idle = collectWhenIdle(clock);
   undo.push(async () => idle.stop());
   let streams: StreamSources | null = null;
+  const rebuilder = createRebuilder(clock, {
+    root: stateFolder,
+    memoryBytesMax: Math.floor(deviceMemoryBytes() * limits.childMemoryShare),
+  });
+  undo.push(() => rebuilder.stop());
   const core = await openCore(
     {
       place,
@@ -129,6 +134,8 @@ async function compose(
       deflate: systemDeflate,
       log,
       connect: options.connect ?? connectBus,
+      rebuilder,
+      ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
       runtime: (events) =>
         (options.inference ?? createInferenceHost)({
           ...events,
@@ -142,14 +149,11 @@ async function compose(
       onServing: () => streams?.reconcile(),
       onRequest: () => idle.worked(),
       terms: options,
-      rebuilder,
-      ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
       ...(options.claim === undefined ? {} : { claim: options.claim }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     },
     undo,
   );
-  undo.push(async () => rebuilder.stop());
   const { runtime: inference, startedAtMs } = core;
   streams = openSources({
     inference,

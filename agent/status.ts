@@ -49,6 +49,20 @@ export const agentStatusSchema = z.object({
   requests: z.object({ answered: z.number().int(), failed: z.number().int() }),
   /** Telemetry records; null where the daemon does not run. */
   outbox: outboxStateSchema.nullable(),
+  /** What was fetched since the daemon started, and what that came to; null where it does not run. */
+  delivery: z
+    .object({
+      /** Of files of releases, over the network, with what came in vain. */
+      arrivedBytes: z.number().int(),
+      /** Of the files that were had by them. */
+      fileBytes: z.number().int(),
+      /** Made of smaller ones and of what was here. */
+      rebuiltFiles: z.number().int(),
+      /** Smaller ways that were tried and did not lead there. */
+      failedWays: z.number().int(),
+    })
+    .nullable()
+    .default(null),
   /** Why no telemetry is recorded. */
   telemetryOff: z.string().nullable(),
   /** Oldest first. */
@@ -112,6 +126,7 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
     })),
     requests: { answered: 0, failed: 0 },
     outbox: null,
+    delivery: null,
     telemetryOff: null,
     refusals,
   };

@@ -63,6 +63,21 @@ export function agentMetrics({ models, status, rssBytes, loopDelay }: AgentFacts
     ]);
     text.gauge('lepton_outbox_bytes', 'Bytes of the outbox on the disk.', [[{}, bytes]]);
   }
+  if (status.delivery !== null) {
+    const { arrivedBytes, fileBytes, rebuiltFiles, failedWays } = status.delivery;
+    text.counter(
+      'lepton_fetch_bytes_total',
+      'Bytes that came for files of releases, and bytes of those files.',
+      [
+        [{ of: 'network' }, arrivedBytes],
+        [{ of: 'files' }, fileBytes],
+      ],
+    );
+    text.counter('lepton_fetch_ways_total', 'Smaller ways to files, by what became of them.', [
+      [{ outcome: 'rebuilt' }, rebuiltFiles],
+      [{ outcome: 'failed' }, failedWays],
+    ]);
+  }
   return text.text();
 }
 

@@ -60,13 +60,16 @@ async function main(): Promise<void> {
       '--stream-broker <url>',
       'MQTT broker on this device for streams, mqtt://127.0.0.1:PORT (LEPTON_STREAM_BROKER)',
     )
-    .option('--storage-quota <size>', 'all files of models together, like 512MiB (LEPTON_STORAGE_QUOTA)')
     .option('--server-name <name>', 'name that GET /v2 tells clients (LEPTON_SERVER_NAME)')
     .option(
       '--server-extension <name>',
       'what GET /v2 lists instead of its own extensions; repeatable (LEPTON_SERVER_EXTENSIONS, with commas)',
       collect,
       [],
+    )
+    .option(
+      '--storage-quota <size>',
+      'most that files of releases may take, for instance 500MiB; all of the disk where absent (LEPTON_STORAGE_QUOTA)',
     )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')

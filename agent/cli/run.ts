@@ -28,8 +28,8 @@ export interface RunFlags {
   logLevel?: string;
   serverName?: string;
   streamBroker?: string;
-  storageQuota?: string;
   serverExtension: string[];
+  storageQuota?: string;
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -46,8 +46,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const token = setting('token', flags.token);
   const streamBroker = setting('streamBroker', flags.streamBroker);
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
-  const quota = setting('storageQuota', flags.storageQuota);
-  const storageQuotaBytes = quota === undefined ? undefined : parseQuota(quota);
+  const storageQuotaBytes = parseQuota(setting('storageQuota', flags.storageQuota));
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -73,7 +72,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
-      ...(storageQuotaBytes === undefined ? {} : { storageQuotaBytes }),
+      ...(storageQuotaBytes === null ? {} : { storageQuotaBytes }),
       clock: systemClock,
       entropy: systemEntropy,
       log,

@@ -15,8 +15,8 @@ const variables = {
   logLevel: 'LEPTON_LOG_LEVEL',
   serverName: 'LEPTON_SERVER_NAME',
   streamBroker: 'LEPTON_STREAM_BROKER',
-  storageQuota: 'LEPTON_STORAGE_QUOTA',
   serverExtension: 'LEPTON_SERVER_EXTENSIONS',
+  storageQuota: 'LEPTON_STORAGE_QUOTA',
 } as const;
 
 /** The flag's value, else the variable's; an empty one counts as absent. */
@@ -40,6 +40,21 @@ export function parseHostPort(text: string): { host: string; port: number } {
     throw new FleetError('config-invalid', `--http ${JSON.stringify(text)} is not HOST:PORT`);
   }
   return { host, port };
+}
+
+const units: Record<string, number> = { '': 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+
+/** `500MiB`, `2GiB`, or bytes; null where nothing is given. */
+export function parseQuota(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const match = /^(\d{1,15})(|KiB|MiB|GiB)$/.exec(text);
+  const bytes = Number(match?.[1]) * (units[match?.[2] ?? ''] ?? Number.NaN);
+  if (!Number.isSafeInteger(bytes) || bytes === 0)
+    throw new FleetError(
+      'config-invalid',
+      `--storage-quota ${JSON.stringify(text)} is not a size like 500MiB`,
+    );
+  return bytes;
 }
 
 /** `k=v`, repeated. */
@@ -72,15 +87,6 @@ export function parseServer(
       throw new FleetError('config-invalid', `${flag}: at most 200 printable characters`);
   }
   return { ...(name === undefined ? {} : { name }), ...(extensions === undefined ? {} : { extensions }) };
-}
-
-/** `512`, `512MiB`, `2GiB`: bytes. */
-export function parseQuota(text: string): number {
-  const match = /^([1-9]\d{0,9})(?:(Ki|Mi|Gi)B?)?$/.exec(text);
-  const power = ['', 'Ki', 'Mi', 'Gi'].indexOf(match?.[2] ?? '');
-  if (match === null)
-    throw new FleetError('config-invalid', `--storage-quota ${JSON.stringify(text)} is no size like 512MiB`);
-  return Number(match[1]) * 1024 ** power;
 }
 
 const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;

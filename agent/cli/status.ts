@@ -132,6 +132,10 @@ function text(shown: Shown): string {
         `${pendingBatches} batches wait, ${bytes} bytes`,
     );
   }
+  if (shown.delivery !== null && shown.delivery.fileBytes > 0) {
+    const { arrivedBytes, fileBytes, rebuiltFiles } = shown.delivery;
+    lines.push(`fetched   ${arrivedBytes} bytes for files of ${fileBytes}, ${rebuiltFiles} of them rebuilt`);
+  }
   if (shown.telemetryOff !== null) lines.push(`telemetry off: ${shown.telemetryOff}`);
   for (const model of shown.models) {
     lines.push(`model     ${model.name}: ${model.active ?? 'nothing'} serves, ${model.state}`);

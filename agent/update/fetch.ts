@@ -222,6 +222,13 @@ export function openBlobs(parts: BlobParts): Blobs {
     return ok();
   }
 
+  /** What is of no more use, or is not tried again: plain bytes need its room. */
+  async function abandon(path: string): Promise<void> {
+    await partials.discard(path);
+    await disk.unlink(path);
+    await disk.fsyncDir(blobFolder);
+  }
+
   async function goWay(ref: BlobRef, way: Way, options: EnsureOptions): Promise<Result<void>> {
     const encoded = encodedPath(ref.sha256, way.sha256);
     // While it is rebuilt both are there.
@@ -235,10 +242,7 @@ export function openBlobs(parts: BlobParts): Blobs {
     const fetched = await fetchTo({ sha256: way.sha256, bytes: way.bytes }, encoded, options);
     if (!fetched.ok) return fetched;
     const rebuilt = await rebuild(ref, way);
-    if (!rebuilt.ok && laterAgain.has(rebuilt.refusal.code)) return rebuilt;
-    // Of a failed one too: it is not tried again, and plain bytes need its room.
-    await disk.unlink(encoded);
-    await disk.fsyncDir(blobFolder);
+    if (rebuilt.ok) await abandon(encoded);
     return rebuilt;
   }
 
@@ -278,6 +282,7 @@ export function openBlobs(parts: BlobParts): Blobs {
         return gone;
       }
       if (laterAgain.has(gone.refusal.code)) return gone;
+      await abandon(encodedPath(ref.sha256, way.sha256));
       counters.failedWays += 1;
       log.emit('warn', 'fetch.way.failed', { ...fields, ...gone.refusal });
       if (!isOfSpace(gone.refusal)) ways.failed(ref, way);

@@ -10,7 +10,7 @@ import type { Clock, DeltaEncoder } from '../kernel/ports.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 import { mebibytes } from '../onnx/memory-bounds.ts';
 import { oneLine } from '../onnx/runtime-words.ts';
-import { runOrder } from './delta-order.ts';
+import { runOrder, saidJson } from './order-child.ts';
 
 type EncodeJob = Parameters<DeltaEncoder['encode']>[0];
 
@@ -46,23 +46,18 @@ export function createDeltaEncoder(clock: Clock, options: DeltaEncoderOptions): 
   let tail: Promise<unknown> = Promise.resolve();
 
   function replyOf(said: string): EncodeReply | null {
-    try {
-      const parsed = replySchema.safeParse(JSON.parse(said));
-      return parsed.success ? parsed.data : null;
-    } catch (error) {
-      if (error instanceof SyntaxError) return null;
-      throw error;
-    }
+    const parsed = replySchema.safeParse(saidJson(said));
+    return parsed.success ? parsed.data : null;
   }
 
   async function one(job: EncodeJob): Promise<Result<Uint8Array | null>> {
     if (stopping.signal.aborted) return refuse('interrupted', 'this program stops');
     mkdirSync(workFolder, { recursive: true });
     try {
-      const { said, exit, ending } = await runOrder(
-        { ...job, outPath },
-        { clock, entry, memoryBytesMax, timeoutMs, stopping: stopping.signal },
-      );
+      const { said, exit, ending } = await runOrder(clock, {
+        ...{ entry, order: { ...job, outPath } satisfies EncodeOrder, memoryBytesMax, timeoutMs },
+        ...{ lookMs: limits.encodeLookMs, signal: stopping.signal },
+      });
       if (ending === 'stopped') return refuse('interrupted', 'this program stops');
       if (ending === 'memory')
         return refuse('delta-encode-failed', `it wanted more than ${mebibytes(memoryBytesMax)}`);

@@ -123,6 +123,11 @@ export const codes = {
   'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
   'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
   'delta-encode-failed': row(500, 'backoff', 'no smaller file could be made; devices fetch what there is'),
+  'delta-rebuild-failed': row(
+    500,
+    'now',
+    'the file could not be made of the patch; the whole file is fetched instead',
+  ),
   'delta-malformed': row(400, 'now', 'the patch is damaged or hostile; the whole file is fetched instead'),
   'delta-unsupported': row(400, 'now', 'a newer version made the patch; the whole file is fetched instead'),
   'delta-too-large': row(

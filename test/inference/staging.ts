@@ -122,6 +122,7 @@ export const emptyStatus: AgentStatus = {
   models: [],
   requests: { answered: 0, failed: 0 },
   outbox: null,
+  delivery: null,
   telemetryOff: null,
   refusals: [],
 };

@@ -13,7 +13,7 @@ import { assignmentOf, type Step } from '../../firmware-sim/scenario.ts';
 import { createSimStore } from '../../firmware-sim/store.ts';
 import { createWorld, type World } from '../../firmware-sim/world.ts';
 import type { LogEvent } from '../../shared/kernel/events.ts';
-import type { Fetcher, Runtime, Store } from '../../shared/kernel/ports.ts';
+import type { Disk, Fetcher, Runtime, Store } from '../../shared/kernel/ports.ts';
 import type { Assignment, ReportedModel } from '../../shared/wire/messages.ts';
 
 export interface Rig {
@@ -25,6 +25,8 @@ export interface Rig {
   events: { event: LogEvent; fields: Record<string, unknown> }[];
   /** What `onChange` was told. */
   changes: ReportedModel[][];
+  /** Called with the same. */
+  onChange: (models: ReportedModel[]) => void;
   /** Bytes asked for, by digest. */
   asked: Map<string, number>;
   machines(): Promise<MachineState[]>;
@@ -46,6 +48,7 @@ export interface RigOverrides {
   runtime?: (inner: SimRuntime) => Runtime;
   fetcher?: (inner: Fetcher) => Fetcher;
   store?: (inner: Store) => Store;
+  disk?: (inner: Disk) => Disk;
   parts?: Partial<UpdaterParts>;
 }
 
@@ -90,14 +93,17 @@ export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
     const opened = await opening;
     const updater = createUpdater({
       store: more.store?.(opened) ?? opened,
-      disk: disk.port(of),
+      disk: more.disk?.(disk.port(of)) ?? disk.port(of),
       clock: world.clock(of),
       entropy: world.entropy(of),
       fetcher: more.fetcher?.(fetcher) ?? fetcher,
       runtime: more.runtime?.(runtime) ?? runtime,
       log: { emit: (_level, event, fields = {}) => rig.events.push({ event, fields }) },
       trust: { agree: async (assigned) => catalogue.agree(assigned) },
-      onChange: (models) => rig.changes.push(models),
+      onChange: (models) => {
+        rig.changes.push(models);
+        rig.onChange(models);
+      },
       arch: simArch,
       limits: {
         fetchRangeBytesMax: 512,
@@ -117,6 +123,7 @@ export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
     catalogue,
     events: [],
     changes: [],
+    onChange: none,
     asked: new Map(),
     machines: async () => (await store.look(readMachines)) ?? [],
     assignment: (epoch, wanted, terms = {}) => {

@@ -1,44 +1,51 @@
-// Why: one order for a process of its own, under a limit of memory and of time: what makes files of others or the other
-// way round takes memory that must go back when it is done.
-// Trusts: nothing the process says; its caller checks that. Must never: leave the process behind, wait for it without a
+// Why: a throw-away process that is given one order and answers with one line, under a limit of memory and of time.
+// Trusts: nothing the process says; its caller checks it. Must never: leave the process behind, wait for it without a
 // deadline, or end because it did.
 
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { limits } from '../kernel/limits.ts';
 import type { Clock } from '../kernel/ports.ts';
 import { oneLine } from '../onnx/runtime-words.ts';
 import { endWithUs, modelChildEnvironment, residentMemory } from './model-child.ts';
 
-export type Ending = 'memory' | 'time' | 'stopped';
-
 export interface OrderTerms {
-  clock: Clock;
   entry: URL;
-  /** For Node itself. */
-  flags?: readonly string[];
+  /** What it reads from its standard input, as JSON. */
+  order: unknown;
   memoryBytesMax: number;
   timeoutMs: number;
-  stopping: AbortSignal;
+  /** Between two looks at its memory and the time. */
+  lookMs: number;
+  signal: AbortSignal;
+  flags?: readonly string[];
 }
 
-export interface Course {
-  /** On its fourth channel, at most a few thousand characters. */
+export interface OrderEnd {
+  /** All that it wrote to descriptor 3. */
   said: string;
-  /** How it ended, in words. */
+  /** How it ended, with the last line that it wrote to stderr. */
   exit: string;
-  /** Why it was ended, null where it ended by itself. */
-  ending: Ending | null;
+  /** Why we ended it. */
+  ending: 'memory' | 'time' | 'stopped' | null;
 }
 
 const replyBytesMax = 4_096;
 const stderrKeptBytes = 2_048;
+const shell = '/bin/sh';
 
-/** Hands the order (JSON) to a process and resolves when that has ended. */
-export async function runOrder(order: object, terms: OrderTerms): Promise<Course> {
-  const { clock, memoryBytesMax, timeoutMs, stopping } = terms;
-  const child = spawn(process.execPath, [...(terms.flags ?? []), fileURLToPath(terms.entry)], {
+/** Through a shell where there is one: a limit of processor time also ends it where nobody is left to watch. */
+function commandOf({ entry, flags = [], timeoutMs }: OrderTerms): [string, string[]] {
+  const args = [process.execPath, ...flags, fileURLToPath(entry)];
+  const limited = `ulimit -c 0; ulimit -t ${Math.ceil(timeoutMs / 1_000) * 2 + 5}; exec "$@"`;
+  const [program = '', ...rest] = existsSync(shell) ? [shell, '-c', limited, 'order', ...args] : args;
+  return [program, rest];
+}
+
+export async function runOrder(clock: Clock, terms: OrderTerms): Promise<OrderEnd> {
+  const { memoryBytesMax, timeoutMs, lookMs, signal } = terms;
+  const child = spawn(...commandOf(terms), {
     stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
     env: modelChildEnvironment(),
     // A Ctrl-C in the terminal is not meant for it.
@@ -46,13 +53,9 @@ export async function runOrder(order: object, terms: OrderTerms): Promise<Course
     windowsHide: true,
   });
   endWithUs(child);
-  const course: { said: string; stderr: string; ending: Ending | null } = {
-    said: '',
-    stderr: '',
-    ending: null,
-  };
+  const course: OrderEnd & { stderr: string } = { said: '', stderr: '', exit: '', ending: null };
   let gone = false;
-  const end = (why: Ending): void => {
+  const end = (why: OrderEnd['ending']): void => {
     if (gone || course.ending !== null) return;
     course.ending = why;
     child.kill('SIGKILL');
@@ -62,11 +65,11 @@ export async function runOrder(order: object, terms: OrderTerms): Promise<Course
     while (!gone && child.pid !== undefined && course.ending === null) {
       if ((residentMemory(child.pid)?.peakBytes ?? 0) > memoryBytesMax) end('memory');
       else if (clock.mono() >= endMs) end('time');
-      else await clock.timer(limits.encodeLookMs).done;
+      else await clock.timer(lookMs).done;
     }
   };
   const onAbort = (): void => end('stopped');
-  stopping.addEventListener('abort', onAbort, { once: true });
+  signal.addEventListener('abort', onAbort, { once: true });
   const [stdin, , stderr, pipe] = child.stdio;
   (pipe as Readable | null)?.setEncoding('utf8').on('data', (text: string) => {
     course.said = (course.said + text).slice(0, replyBytesMax);
@@ -78,14 +81,14 @@ export async function runOrder(order: object, terms: OrderTerms): Promise<Course
   stdin?.on('error', (error) => {
     course.stderr += error.message;
   });
-  stdin?.end(JSON.stringify(order));
+  stdin?.end(JSON.stringify(terms.order));
   const watching = watch();
   const exit = await new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message));
     child.once('close', (code, by) => resolve(by ?? `exit ${code}`));
   });
   gone = true;
-  stopping.removeEventListener('abort', onAbort);
+  signal.removeEventListener('abort', onAbort);
   await watching;
   const lastLine = oneLine(course.stderr.trim().split('\n').at(-1) ?? '');
   return {
@@ -93,4 +96,14 @@ export async function runOrder(order: object, terms: OrderTerms): Promise<Course
     exit: lastLine === '' ? exit : `${exit}: ${lastLine}`,
     ending: course.ending,
   };
+}
+
+/** What it said as JSON; undefined where it is none. */
+export function saidJson(said: string): unknown {
+  try {
+    return JSON.parse(said) as unknown;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }

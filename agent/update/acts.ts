@@ -219,15 +219,17 @@ export function createActs(parts: ActParts): Acts {
    */
   async function needed(sparing = false): Promise<ReadonlySet<string> | null> {
     const keep = new Set<string>();
-    for (const { active, candidate, lastGood, previous } of parts.states()) {
+    for (const { active, candidate, lastGood, previous, phase } of parts.states()) {
+      // Before its manifest is here nobody can say which of its files are; later on they all are, and needed.
+      const isComing = phase === 'offered' || phase === 'fetching';
       for (const ref of [active, candidate, lastGood, sparing ? null : previous]) {
         if (ref === null) continue;
         keep.add(ref.manifestSha256);
         const manifest = await readManifest(blobs, ref);
         if (parts.stopped()) return null;
         if (manifest.ok) for (const blob of blobsOf(manifest.value)) keep.add(blob.sha256);
-        else if (ref !== candidate && ref !== previous) {
-          unreadable.add(ref);
+        else if ((ref !== candidate || !isComing) && ref !== previous) {
+          if (ref !== candidate) unreadable.add(ref);
           return null;
         }
       }

@@ -8,6 +8,10 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import type { Pace } from './pace.ts';
 import { type Partial, type Partials, partBytesMax } from './partial.ts';
 
+/** What is under way when the power fails was sent for nothing: of a large file at most about two hundredths. */
+const lostShare = 128;
+const lostBytesMin = 64 * 1024;
+
 /** Below the registry's own bound for each device. */
 export const rangesAtOnceMax = limits.fetchesPerDeviceMax - 1;
 
@@ -88,6 +92,8 @@ export async function download(
     }
   }
 
+  const lostBytesMax = Math.max(lostBytesMin, Math.floor(file.totalBytes / lostShare));
+
   function ask(from: number, until: number): void {
     const range: Asked = { at: from, until, askedAtMs: clock.mono() };
     if (asked.size === 0) pace.begins();
@@ -136,7 +142,7 @@ export async function download(
       // Behind a hole or before a slow disk no more than this waits in memory.
       const waiting = next.from - file.bytes;
       if (next.from > file.bytes && waiting > rangesAtOnceMax * parts.limits.fetchRangeBytesMax) return;
-      ask(next.from, Math.min(next.until, next.from + pace.rangeBytes()));
+      ask(next.from, Math.min(next.until, next.from + Math.min(pace.rangeBytes(), lostBytesMax)));
     }
   }
 

@@ -14,7 +14,7 @@ import { enrol } from './bus/enrolment.ts';
 import { fetchWhole } from './bus/fetcher.ts';
 import { createRefusals, listRefusals } from './bus/refusals.ts';
 import type { AgentInfo } from './bus/reports.ts';
-import { fetcherWhen, goOnline, type Online } from './online.ts';
+import { fetcherWhen, goOnline, type Online, type OnlineParts } from './online.ts';
 import { openState } from './state.ts';
 import { type AgentStatus, attacksOf, statusSchemaVersion } from './status.ts';
 import { openTelemetry } from './telemetry/open.ts';
@@ -68,6 +68,8 @@ export interface CoreOptions<Host extends CoreRuntime> {
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   connect(options: ConnectBusOptions): AgentBus;
+  /** Downloads beside the bus; absent: there are none. */
+  https?: NonNullable<OnlineParts['https']>;
   /** Makes files of smaller ones; absent: every file is fetched as it is. */
   rebuilder?: Rebuilder;
   /** All files of releases together; absent: as much as the disk has. */
@@ -298,6 +300,7 @@ export async function openCore<Host extends CoreRuntime>(
       entropy,
       log,
       connect: options.connect,
+      ...(options.https === undefined ? {} : { https: options.https }),
       ...(terms.pollMs === undefined ? {} : { pollMs: terms.pollMs }),
       ...(terms.reportEveryMs === undefined ? {} : { reportEveryMs: terms.reportEveryMs }),
       ...(terms.fetchTimeoutMs === undefined ? {} : { fetchTimeoutMs: terms.fetchTimeoutMs }),

@@ -3,6 +3,7 @@
 
 import { resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
+import { createHttpsDoor } from '../shared/host/https-door.ts';
 import { collectWhenIdle } from '../shared/host/idle-collection.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
@@ -16,6 +17,7 @@ import { encodeMessage, type Labels } from '../shared/wire/messages.ts';
 import { startAgentHttp } from './api/http.ts';
 import { openSources, type StreamSources } from './api/stream-sources.ts';
 import type { AgentInfo } from './bus/reports.ts';
+import type { TransportMode } from './bus/transport.ts';
 import { type CoreTerms, openCore } from './core.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
 import { deviceMemoryBytes } from './inference/memory-watch.ts';
@@ -43,6 +45,8 @@ export interface StartAgentOptions extends CoreTerms {
   version: string;
   /** All files of releases together; absent: as much as the disk has. */
   storageQuotaBytes?: number;
+  /** By which way files come; `auto` where absent. */
+  transport?: TransportMode;
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
   signal?: AbortSignal;
   /** The simulator's and tests' seam; the real bus where absent. */
@@ -135,6 +139,10 @@ async function compose(
       log,
       connect: options.connect ?? connectBus,
       rebuilder,
+      // A simulated bus has no HTTPS beside it.
+      ...(options.connect === undefined
+        ? { https: { mode: options.transport ?? 'auto', open: createHttpsDoor } }
+        : {}),
       ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
       runtime: (events) =>
         (options.inference ?? createInferenceHost)({

@@ -3,17 +3,20 @@
 // Must never: hold up what serves, nor let one part's refusal end another.
 
 import { signerFromSeed } from '../shared/crypto/ed25519.ts';
+import type { HttpsDoor, HttpsDoorParts } from '../shared/host/https-door.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import type { Clock, Entropy, Fetcher, Log } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import { type Desired, followDesired } from './bus/desired.ts';
 import { type BusFetcher, createFetcher } from './bus/fetcher.ts';
 import { createGiveBack, type GiveBack } from './bus/give-back.ts';
+import { createHttpsFetcher } from './bus/https-fetcher.ts';
 import { type Line, openLine } from './bus/line.ts';
 import type { Refusals } from './bus/refusals.ts';
 import { createRenewing, type Renewing } from './bus/renewing.ts';
 import { type AgentInfo, createReporter, type Reporter } from './bus/reports.ts';
 import { createTimeAsker, type TimeAsker } from './bus/time.ts';
+import { chooseTransport, createTransport, type TransportMode } from './bus/transport.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 import type { Authority } from './trust/authority.ts';
 import type { Identity } from './trust/identity.ts';
@@ -40,6 +43,8 @@ export interface OnlineParts {
   entropy: Entropy;
   log: Log;
   connect?(options: ConnectBusOptions): AgentBus;
+  /** Downloads beside the bus; absent: there are none. */
+  https?: { mode: TransportMode; open(parts: HttpsDoorParts): HttpsDoor };
   pollMs?: number;
   reportEveryMs?: number;
   fetchTimeoutMs?: number;
@@ -136,10 +141,20 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
   });
 
   const common = { bus: line.bus, region, deviceId, clock, entropy, log };
-  const fetcher = createFetcher({
-    ...common,
-    ...(parts.fetchTimeoutMs === undefined ? {} : { timeoutMs: parts.fetchTimeoutMs }),
+  const patience = parts.fetchTimeoutMs === undefined ? {} : { timeoutMs: parts.fetchTimeoutMs };
+  const fetcher = createFetcher({ ...common, ...patience });
+  const door = parts.https?.open({
+    brokerUrl: () => identity.brokerUrl,
+    credentials: line.credentials,
+    trusts: line.trusts,
+    clock,
   });
+  const files = door === undefined ? fetcher : transportOf(door);
+  function transportOf(opened: HttpsDoor): Fetcher {
+    const https = createHttpsFetcher({ door: opened, clock, entropy, ...patience });
+    const choice = chooseTransport(parts.https?.mode ?? 'mqtt');
+    return createTransport({ ways: { mqtt: fetcher, https }, choice, online: line.bus.connected, log });
+  }
   const signer = signerFromSeed(identity.seed, 'node');
   const reporter = createReporter({
     ...common,
@@ -166,6 +181,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     save,
     onRenewed: () => {
       line.renewed();
+      door?.close();
       reporter.changed();
     },
     onRefused: remember,
@@ -215,7 +231,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
   });
 
   return {
-    fetcher,
+    fetcher: files,
     connected: () => line.bus.connected(),
     refusedBy: () => line.refusedBy(),
     renewalRefusedBy: () => renewing.refusedBy(),
@@ -233,6 +249,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       timer.cancel();
       await line.close();
       fetcher.offline();
+      door?.close();
       await lastWord;
       await giveBack.idle();
     },

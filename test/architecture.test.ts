@@ -233,7 +233,10 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
       modules: ['node:net', 'node:tls'],
       from: ['shared/host', 'registry/broker', 'registry/api', 'agent/inference', 'agent/api'],
     },
-    { modules: ['node:http', 'node:https', 'node:http2'], from: ['agent/api', 'registry/api', 'agent/cli'] },
+    {
+      modules: ['node:http', 'node:https', 'node:http2'],
+      from: ['agent/api', 'registry/api', 'agent/cli', 'shared/host/https-door.ts'],
+    },
     {
       modules: ['node:child_process'],
       // A child for each model; a trial of a model; the demo's programs; children that run seeds.

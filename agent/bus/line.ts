@@ -59,6 +59,9 @@ export interface Line {
   ups(): number;
   /** Makes the broker send the retained `desired` again. */
   askForDesired(): Promise<void>;
+  /** What the device shows at present, and whether a server with these dates is believed for everything. */
+  credentials(): BusCredentials;
+  trusts(dates: CertificateDates): boolean;
   /** The clock was verified: a broker whose certificate does not hold by it is left. */
   timeVerified(): void;
   /** The credentials changed: they are used from here on. */
@@ -195,8 +198,13 @@ export async function openLine(parts: LineParts): Promise<Line> {
   const desiredTopic = topicOf('desired');
   let desired: Subscription = await bus.subscribe(desiredTopic, parts.onDesired);
 
+  const trusts = (shown: CertificateDates): boolean =>
+    admitBroker({ dates: shown, wallMs: clock.wall(), signed: time.signed() }) === 'full';
+
   return {
     bus,
+    credentials,
+    trusts,
     refusedBy: () => refusal,
     ups: () => ups,
     askForDesired: async () => {
@@ -205,7 +213,7 @@ export async function openLine(parts: LineParts): Promise<Line> {
     },
     timeVerified: () => {
       if (!bus.connected() || dates === null) return;
-      if (admitBroker({ dates, wallMs: clock.wall(), signed: time.signed() }) === 'full') return;
+      if (trusts(dates)) return;
       onFailed('broker-server-untrusted', 'its certificate is outside its dates by signed time');
       bus.restart('later');
     },

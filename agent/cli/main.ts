@@ -71,6 +71,10 @@ async function main(): Promise<void> {
       '--storage-quota <size>',
       'most that files of releases may take, for instance 500MiB; all of the disk where absent (LEPTON_STORAGE_QUOTA)',
     )
+    .option(
+      '--transport <way>',
+      'how files come: mqtt, https on the broker’s port, or auto: mqtt, and the other where one fails (LEPTON_TRANSPORT)',
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')
     .action(async (flags: RunFlags) => {

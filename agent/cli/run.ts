@@ -13,6 +13,7 @@ import {
   parseLogLevel,
   parseQuota,
   parseServer,
+  parseTransport,
   readClaim,
   required,
   setting,
@@ -30,6 +31,7 @@ export interface RunFlags {
   streamBroker?: string;
   serverExtension: string[];
   storageQuota?: string;
+  transport?: string;
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -47,6 +49,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const streamBroker = setting('streamBroker', flags.streamBroker);
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
   const storageQuotaBytes = parseQuota(setting('storageQuota', flags.storageQuota));
+  const transport = parseTransport(setting('transport', flags.transport));
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -72,6 +75,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(claim === null ? {} : { claim }),
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
+      transport,
       ...(storageQuotaBytes === null ? {} : { storageQuotaBytes }),
       clock: systemClock,
       entropy: systemEntropy,

@@ -6,6 +6,7 @@ import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
 import { type ClaimFile, claimFileSchema } from '../../shared/wire/claim.ts';
 import { describeIssues, type Labels, labelsSchema } from '../../shared/wire/messages.ts';
+import { type TransportMode, transportModes } from '../bus/transport.ts';
 
 const variables = {
   state: 'LEPTON_STATE',
@@ -17,6 +18,7 @@ const variables = {
   streamBroker: 'LEPTON_STREAM_BROKER',
   serverExtension: 'LEPTON_SERVER_EXTENSIONS',
   storageQuota: 'LEPTON_STORAGE_QUOTA',
+  transport: 'LEPTON_TRANSPORT',
 } as const;
 
 /** The flag's value, else the variable's; an empty one counts as absent. */
@@ -87,6 +89,13 @@ export function parseServer(
       throw new FleetError('config-invalid', `${flag}: at most 200 printable characters`);
   }
   return { ...(name === undefined ? {} : { name }), ...(extensions === undefined ? {} : { extensions }) };
+}
+
+export function parseTransport(text: string | undefined): TransportMode {
+  const mode = transportModes.find((one) => one === (text ?? 'auto'));
+  if (mode === undefined)
+    throw new FleetError('config-invalid', `--transport is one of ${transportModes.join(', ')}`);
+  return mode;
 }
 
 const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;

@@ -262,7 +262,8 @@ export function openBlobs(parts: BlobParts): Blobs {
     if (rebuilder === undefined || options.bases === undefined || !ways.worth(ref)) return null;
     if ((await partials.bytesOf(blobPath(ref.sha256))) > 0) return null;
     const offered = await ways.offered(ref, options.bases, options.wanted);
-    for (const way of await inOrder(ref, offered)) {
+    if (!offered.ok) return offered;
+    for (const way of await inOrder(ref, offered.value)) {
       if (!options.wanted()) return refuse('update-superseded', 'another assignment came');
       const fields = {
         sha256: ref.sha256,

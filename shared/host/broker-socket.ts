@@ -35,6 +35,7 @@ export function openBrokerSocket(
   address: BrokerAddress,
   credentials: BusCredentials,
   clock: Clock,
+  protocols: string[] = [],
 ): BrokerSocket {
   const { host, port } = address;
   const { ca, cert, key, serverName } = credentials;
@@ -47,6 +48,8 @@ export function openBrokerSocket(
     cert,
     key,
     minVersion: 'TLSv1.3',
+    // MQTT is what a broker speaks to whoever names nothing.
+    ...(protocols.length === 0 ? {} : { ALPNProtocols: protocols }),
     // The check is below: it can tell a wrong date from a wrong certificate, and runs in every case.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,

@@ -2,7 +2,8 @@
 // one breaks an invariant. Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
 // --check only looks whether each bug is still a change of the compiled code that can be parsed; --name PART takes those
 // whose name or file contains PART (and keeps the results of the others), --missed those that were not found before;
-// --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no change of the code any more.
+// --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no
+// change of the code any more.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';

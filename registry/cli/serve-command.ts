@@ -4,29 +4,14 @@
 import { type Command, Option } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
+import type { ServeOptions } from './serve.ts';
 import { setting } from './settings.ts';
 import { programVersion } from './version.ts';
 
 const levels = ['debug', 'info', 'warn', 'error'] as const satisfies readonly LogLevel[];
 
-interface ServeFlags {
-  data: string;
-  region: string;
-  http: string;
-  mqtt: string;
-  advertiseHttp?: string;
-  advertiseMqtt?: string;
-  httpCert?: string;
-  httpKey?: string;
-  modelMemoryMax?: string;
-  downloadsMax?: string;
-  deviceRateMax?: string;
-  regionRateMax?: string;
-  deviceRateMin?: string;
-  deltaReleases?: string;
-  deltaSpace?: string;
-  logLevel?: string;
-}
+/** As they are typed. */
+type ServeFlags = Omit<ServeOptions, 'logLevel' | 'version'> & { logLevel?: string };
 
 export function addServeCommand(program: Command): void {
   program

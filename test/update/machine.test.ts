@@ -65,20 +65,21 @@ const crashLooped = (name: string, fallback: string | null): MachineEvent => ({
 });
 const failed: MachineEvent = { type: 'failed', reason: { code: 'model-invalid', detail: 'no' } };
 
+/** The way of a release from its assignment to a good probe. */
+const probedWith = (release: AssignedRelease): MachineEvent[] => [
+  { type: 'assigned', release },
+  { type: 'agreed' },
+  { type: 'fetched' },
+  { type: 'verified' },
+  { type: 'staged' },
+  { type: 'probed', evidence, limits: {} },
+];
+
 function play(state: MachineState, events: MachineEvent[], nowMs = 0): MachineState {
   return events.reduce((at, event) => step(at, event, nowMs).next, state);
 }
 function install(state: MachineState, name: string, rolloutId = 'r'): MachineState {
-  return play(state, [
-    { type: 'assigned', release: assigned(name, rolloutId) },
-    { type: 'agreed' },
-    { type: 'fetched' },
-    { type: 'verified' },
-    { type: 'staged' },
-    { type: 'probed', evidence, limits: {} },
-    served(name),
-    healthy,
-  ]);
+  return play(state, [...probedWith(assigned(name, rolloutId)), served(name), healthy]);
 }
 const fresh = () => newMachine('m', 0);
 const idOf = (ref: ReleaseRef | null) => ref?.manifestSha256 ?? null;
@@ -128,12 +129,7 @@ describe('the way of an update', () => {
     const reached = new Set<string>();
     const queue = [fresh(), good];
     const events: MachineEvent[] = [
-      { type: 'assigned', release: withShadow('b') },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
+      ...probedWith(withShadow('b')),
       { type: 'shadowed', evidence: agreeing },
       served('a'),
       served('b'),
@@ -152,15 +148,7 @@ describe('the way of an update', () => {
     );
   });
 
-  const shadowing = (from: MachineState): MachineState =>
-    play(from, [
-      { type: 'assigned', release: withShadow('b') },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-    ]);
+  const shadowing = (from: MachineState): MachineState => play(from, [...probedWith(withShadow('b'))]);
 
   test('a candidate is shadowed where something serves, and switched on when it agrees', () => {
     assert.equal(shadowing(fresh()).phase, 'switching', 'there are no live inputs to copy');
@@ -208,14 +196,7 @@ describe('the way of an update', () => {
 
   test('any failure before the switch leaves the active release alone', () => {
     const good = install(fresh(), 'a');
-    const way: MachineEvent[] = [
-      { type: 'assigned', release: assigned('b', 's') },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-    ];
+    const way: MachineEvent[] = [...probedWith(assigned('b', 's'))];
     for (let length = 1; length <= way.length; length += 1) {
       const back = step(play(good, way.slice(0, length)), failed, 0);
       assert.equal(back.next.phase, 'rolling-back');
@@ -228,15 +209,7 @@ describe('the way of an update', () => {
   });
 
   test('a failure while soaking goes back to the last good release', () => {
-    const soaking = play(install(fresh(), 'a'), [
-      { type: 'assigned', release: assigned('b', 's', 9_000) },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-      served('b'),
-    ]);
+    const soaking = play(install(fresh(), 'a'), [...probedWith(assigned('b', 's', 9_000)), served('b')]);
     assert.equal(soaking.active?.manifestSha256, digest('b'));
     const sick: MachineEvent = { type: 'health', answer: refuse('model-crashed', 'again') };
     const back = step(soaking, sick, 1).next;
@@ -245,15 +218,7 @@ describe('the way of an update', () => {
   });
 
   test('while nothing serves no soak passes', () => {
-    const soaking = play(install(fresh(), 'a'), [
-      { type: 'assigned', release: assigned('b', 's', 9_000) },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-      served('b'),
-    ]);
+    const soaking = play(install(fresh(), 'a'), [...probedWith(assigned('b', 's', 9_000)), served('b')]);
     const endMs = soaking.soakUntilMs ?? assert.fail();
     const after = (nowMs: number, stoodStillMs: number) =>
       step(soaking, { ...healthy, stoodStillMs }, nowMs).next.phase;
@@ -348,15 +313,7 @@ describe('assignments', () => {
   });
 
   test('new terms in mid-soak: it soaks as long as the new ones ask, from when it began', () => {
-    const soaking = play(install(fresh(), 'a'), [
-      { type: 'assigned', release: assigned('b', 's', 4_000) },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-      served('b'),
-    ]);
+    const soaking = play(install(fresh(), 'a'), [...probedWith(assigned('b', 's', 4_000)), served('b')]);
     const { soakUntilMs, deadlineAtMs } = soaking;
     assert.ok(soakUntilMs !== null && deadlineAtMs !== null);
     const longer = step(soaking, { type: 'assigned', release: assigned('b', 't', 9_000) }, 10).next;
@@ -367,16 +324,7 @@ describe('assignments', () => {
   });
 
   test('superseded while soaking: the last good one takes over; where there is none, it serves on', () => {
-    const soak = (from: MachineState) =>
-      play(from, [
-        { type: 'assigned', release: assigned('b', 's', 9_000) },
-        { type: 'agreed' },
-        { type: 'fetched' },
-        { type: 'verified' },
-        { type: 'staged' },
-        { type: 'probed', evidence, limits: {} },
-        served('b'),
-      ]);
+    const soak = (from: MachineState) => play(from, [...probedWith(assigned('b', 's', 9_000)), served('b')]);
     const next: MachineEvent = { type: 'assigned', release: assigned('c', 't') };
     const second = step(soak(install(fresh(), 'a')), next, 1);
     assert.equal(second.next.active?.manifestSha256, digest('a'));
@@ -419,15 +367,7 @@ describe('time and reboots', () => {
   });
 
   test('the soak may be longer than its deadline', () => {
-    const soaking = play(fresh(), [
-      { type: 'assigned', release: assigned('a', 'r', 86_400_000) },
-      { type: 'agreed' },
-      { type: 'fetched' },
-      { type: 'verified' },
-      { type: 'staged' },
-      { type: 'probed', evidence, limits: {} },
-      served('a'),
-    ]);
+    const soaking = play(fresh(), [...probedWith(assigned('a', 'r', 86_400_000)), served('a')]);
     assert.equal(soaking.deadlineAtMs, 86_400_000 + 3_000);
   });
 

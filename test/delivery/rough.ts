@@ -53,22 +53,26 @@ export async function overLink(
 export interface KillOutcome {
   kills: number;
   killsInRebuild: number;
+  cuts: number;
   /** That the link carried to the device, and what the files have that were fetched. */
   down: number;
   onceBytes: number;
+  /** What the agents said of it. */
+  told: string[];
 }
 
 export interface KillTerms {
   models: [string, string];
   /** Of the first release's download, and around the second's download and rebuild. */
   kills: [number, number];
-  bytesPerSecond: number;
+  /** Under the first and under the second release. */
+  links: [LinkTerms, LinkTerms];
   seed: number;
 }
 
 /** Both releases, with kill -9 of the agent at random moments. */
 export async function withKills(terms: KillTerms): Promise<KillOutcome> {
-  const { models, bytesPerSecond } = terms;
+  const { models, links } = terms;
   const place = workplace('rough-kills');
   let state = terms.seed;
   const draw = (): number => {
@@ -78,7 +82,7 @@ export async function withKills(terms: KillTerms): Promise<KillOutcome> {
   try {
     const scene = await roughScene(place, terms.seed);
     const { agent, link } = scene;
-    link.use({ ...open, bytesPerSecond });
+    link.use(links[0]);
     let kills = 0;
     let killsInRebuild = 0;
     const told: string[] = [];
@@ -109,6 +113,7 @@ export async function withKills(terms: KillTerms): Promise<KillOutcome> {
     });
     await scene.pushed(models[1], 'acme/model@2.0.0');
     const deltaBytes = await scene.deltaBytes('acme/model@2.0.0', 'acme/model@1.0.0');
+    link.use(links[1]);
     let second = terms.kills[1];
     await scene.installs('acme/model@2.0.0', 900_000, async () => {
       const now = onTheWay(agent.state);
@@ -126,8 +131,8 @@ export async function withKills(terms: KillTerms): Promise<KillOutcome> {
     });
     remember();
     assert.equal(left + second, 0, `${left} and ${second} kills came to nothing\n${told.join('\n')}`);
-    if (process.env['LEPTON_TOLD'] !== undefined) process.stdout.write(`${told.join('\n')}\n`);
-    return { kills, killsInRebuild, down: link.carried().down - before.down, onceBytes: size + deltaBytes };
+    const down = link.carried().down - before.down;
+    return { kills, killsInRebuild, cuts: link.cuts(), down, onceBytes: size + deltaBytes, told };
   } finally {
     await place.close();
   }

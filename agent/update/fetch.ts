@@ -86,6 +86,7 @@ export interface BlobParts {
 /** A try that ended with one of these goes on later where it was; another way would not be had either. */
 const laterAgain: ReadonlySet<string> = new Set([
   'bus-offline',
+  'fetch-busy',
   'fetch-timeout',
   'fetch-too-slow',
   'update-superseded',

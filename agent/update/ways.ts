@@ -27,7 +27,7 @@ export interface Ways {
   worth(leftBytes: number): boolean;
   /**
    * What can be used with these bases and did not fail before; `leftBytes` are to come without a way. Refusals, where
-   * the registry could not be asked for a reason that passes: `bus-offline`, `fetch-timeout`.
+   * the registry could not be asked for a reason that passes: `bus-offline`, `fetch-busy`, `fetch-timeout`.
    */
   offered(
     ref: BlobRef,
@@ -60,7 +60,7 @@ export function createWays(parts: { fetcher: Fetcher; clock: Clock; terms: WayTe
         unanswered += 1;
         return unanswered <= unansweredMax ? answer : none;
       }
-      return code === 'bus-offline' ? answer : none;
+      return code === 'bus-offline' || code === 'fetch-busy' ? answer : none;
     }
     unanswered = 0;
     const { bytes, totalBytes } = answer.value;

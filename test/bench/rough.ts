@@ -6,6 +6,8 @@ import { open } from '../delivery/rough-scene.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
 
 const seed = Number(process.env['LEPTON_SEED'] ?? 1);
+/** There and back 300 ms. */
+const delayMs = Number(process.env['LEPTON_DELAY_MS'] ?? 150);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 async function link(): Promise<boolean> {
@@ -14,12 +16,12 @@ async function link(): Promise<boolean> {
     dataFolder('models/silero-vad/silero-v6.onnx'),
   ];
   const { deltaBytes, down, up, cuts, seconds } = await overLink(
-    { bytesPerSecond: 32_000, delayMs: 300, cutEveryMs: 10_000 },
+    { bytesPerSecond: 32_000, delayMs, cutEveryMs: 10_000 },
     models,
     seed,
   );
   const ratio = (down + up) / deltaBytes;
-  say(`256 kbit/s, 300 ms each way, ${cuts} cuts in ${seconds.toFixed(0)} s, seed ${seed}`);
+  say(`256 kbit/s, ${delayMs} ms each way, ${cuts} cuts in ${seconds.toFixed(0)} s, seed ${seed}`);
   say(
     `delta ${deltaBytes} bytes; carried ${down} down and ${up} up: ${ratio.toFixed(3)} of it (at most 1.15)`,
   );

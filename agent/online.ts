@@ -207,6 +207,8 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     log,
     ...(parts.pollMs === undefined ? {} : { pollMs: parts.pollMs }),
   });
+  /** That the time is signed by now. */
+  let clockIsTold = false;
   const time = createTimeAsker({
     ...common,
     time: authority.time,
@@ -216,7 +218,9 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       line.timeVerified();
       desired.clockVerified();
       renewing.look();
-      reporter.changed();
+      // Once: the report that follows a connection says it again, and a thin link pays for each.
+      if (!clockIsTold) reporter.changed();
+      clockIsTold = true;
     },
     ...(parts.timeAnswerMs === undefined ? {} : { answerMs: parts.timeAnswerMs }),
   });

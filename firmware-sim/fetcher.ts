@@ -3,8 +3,10 @@
 
 import type { Fetcher } from '../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../shared/kernel/result.ts';
+import { encodeMessage } from '../shared/wire/messages.ts';
 import type { Catalogue } from './catalogue.ts';
 import { drawInt } from './chance.ts';
+import type { SimEncodings } from './encodings.ts';
 import { happens, type Incarnation, latencyMs, type World } from './world.ts';
 
 export interface LineFaults {
@@ -19,23 +21,32 @@ export interface SimFetcherParts {
   of: Incarnation;
   catalogue: Catalogue;
   faults: LineFaults;
+  encodings?: SimEncodings;
   onRequest: (sha256: string, bytes: number) => void;
 }
 
 type Answer = Result<{ bytes: Uint8Array; totalBytes: number }>;
 
-export function createSimFetcher({ world, of, catalogue, faults, onRequest }: SimFetcherParts): Fetcher {
+export function createSimFetcher(parts: SimFetcherParts): Fetcher {
+  const { world, of, catalogue, faults, encodings, onRequest } = parts;
   let calls = 0;
   return {
     range: (target, offset, length) => {
       calls += 1;
       const key = [of.number, calls] as const;
-      const sha256 = target.kind === 'blob' ? target.sha256 : '';
+      const sha256 = target.kind === 'blob' || target.kind === 'ways' ? target.sha256 : '';
       const detail = `${sha256.slice(0, 8)} ${offset}+${length}`;
       return world.call(of, 'fetch.range', detail, latencyMs(world, 1, 60, 'fetch', ...key), (): Answer => {
         if (happens(world, faults.offline, 'offline', ...key)) return refuse('bus-offline', 'simulated');
         if (happens(world, faults.timeout, 'timeout', ...key)) return refuse('fetch-timeout', 'simulated');
-        const served = catalogue.served(sha256);
+        if (target.kind === 'ways') {
+          const ways = encodings?.ways(sha256, target.held) ?? null;
+          if (ways === null) return refuse('fetch-not-found', sha256);
+          const body = encodeMessage(ways);
+          return ok({ bytes: body, totalBytes: body.length });
+        }
+        const encoded = encodings?.served(sha256);
+        const served = encoded === undefined ? catalogue.served(sha256) : ok(encoded);
         if (!served.ok) return served;
         let bytes = served.value.slice(offset, offset + length);
         if (happens(world, faults.short, 'short', ...key)) {

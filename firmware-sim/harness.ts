@@ -10,6 +10,7 @@ import { type Assignment, assignmentSchema, encodeMessage, parseMessage } from '
 import { type Catalogue, createCatalogue, simArch } from './catalogue.ts';
 import { draw, drawInt } from './chance.ts';
 import { createSimDisk } from './disk.ts';
+import { createSimEncodings } from './encodings.ts';
 import { createSimFetcher, type LineFaults } from './fetcher.ts';
 import { guarded } from './guard.ts';
 import { createInvariants, type End } from './invariants.ts';
@@ -63,6 +64,8 @@ function drawLimits(seed: number, storm: boolean) {
     fetchRangeBytesMax: 2 ** drawInt(6, 11, seed, 'range'),
     fetchSyncBytesMin,
     fetchSyncBytesMax: fetchSyncBytesMin * 2,
+    waysBytesMin: 2 ** drawInt(4, 11, seed, 'ways-min'),
+    waysWaitBytesMin: 1_000,
     // The longest way takes 9 writes, a cut costs 3 at most: `cutsMax` of a calm run stays below it.
     journalWritesMax: storm ? 12 : 40,
   };
@@ -96,6 +99,8 @@ async function run(options: RunOptions): Promise<RunResult> {
   const faults = drawFaults(seed);
   const steps = options.steps ?? drawScenario(seed);
   const catalogue = createCatalogue(seed);
+  // Half of all registries have no smaller ways, as one before them.
+  const encodings = draw(seed, 'ways') < 0.5 ? null : createSimEncodings(seed, catalogue);
   let cutAt: (operation: Operation) => Cut | null = () => null;
   if (options.cuts === 'swarm') cutAt = drawCuts(seed, storm);
   else if (options.cuts !== 'none') cutAt = options.cuts;
@@ -145,9 +150,11 @@ async function run(options: RunOptions): Promise<RunResult> {
     };
     const runtime = createSimRuntime({ world, of, disk, catalogue, witness: invariants.witness });
     const opened = await store.open(of);
+    const storage = plant.disk?.(disk.port(of), catalogue) ?? disk.port(of);
     const updater = createUpdater({
       store: plant.store?.(opened) ?? opened,
-      disk: plant.disk?.(disk.port(of), catalogue) ?? disk.port(of),
+      disk: storage,
+      ...(encodings === null ? {} : { rebuilder: encodings.rebuilder(storage) }),
       clock: world.clock(of),
       entropy: world.entropy(of),
       fetcher: createSimFetcher({
@@ -155,6 +162,7 @@ async function run(options: RunOptions): Promise<RunResult> {
         of,
         catalogue,
         faults,
+        ...(encodings === null ? {} : { encodings }),
         onRequest: (_sha256, bytes) => {
           sentBytes += bytes;
           if (!started) world.violate('the network was used before the active releases were served');

@@ -53,7 +53,12 @@ const waitingMax = 16;
 const doorbellSpreadMs = 2_000;
 
 /** Nothing was learnt: no refusal of anything, only asked again. */
-const passing: ReadonlySet<ErrorCode> = new Set(['bus-offline', 'fetch-timeout', 'interrupted']);
+const passing: ReadonlySet<ErrorCode> = new Set([
+  'bus-offline',
+  'fetch-busy',
+  'fetch-timeout',
+  'interrupted',
+]);
 
 /** A newer catalogue, another region root (with a director's key not heard of yet) or a better clock may cure it. */
 function mayPass(code: ErrorCode): boolean {

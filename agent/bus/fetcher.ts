@@ -170,7 +170,7 @@ export function createFetcher(parts: FetcherParts): BusFetcher {
           : refuse(answer.refusal.code, `${describe(target)}: ${answer.refusal.detail}`);
       }
       if (clock.mono() >= deadlineMs)
-        return refuse('fetch-timeout', `${describe(target)}: the registry is busy`);
+        return refuse('fetch-busy', `${describe(target)}: the registry is busy`);
       await clock.timer(backoff.nextMs()).done;
     }
   }

@@ -121,7 +121,7 @@ export function createHttpsFetcher(parts: HttpsFetcherParts): Fetcher {
       const answer = await ask(wanted);
       if (!('busyMs' in answer)) return answer;
       if (clock.mono() >= deadlineMs)
-        return refuse('fetch-timeout', `blob ${wanted.sha256}: the registry is busy`);
+        return refuse('fetch-busy', `blob ${wanted.sha256}: the registry is busy`);
       await clock.timer(Math.max(answer.busyMs, backoff.nextMs())).done;
     }
   }

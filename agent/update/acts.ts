@@ -25,8 +25,12 @@ const soakCheckMs = 5_000;
 const collectAgainMs = 10 * 60_000;
 /** Pauses after a try that was too slow begin at this step of the backoff, four to eight seconds. */
 const slowBackoffFrom = 3;
-/** Progress is reported in steps of 5 %: each report costs a durable counter and a signature. */
+/**
+ * Progress is reported in steps of 5 %, and of so many bytes: each report costs a durable counter, a signature and
+ * 1.7 KB of a link that may be thin.
+ */
 const progressSteps = 20;
+const progressBytesMin = 192 * 1024;
 
 type ActEffect = Exclude<Effect, 'settle' | 'forget' | 'collect'>;
 export interface Acts {
@@ -100,6 +104,8 @@ export function createActs(parts: ActParts): Acts {
 
   async function fetch(act: Act): Promise<void> {
     const { lane, current } = act;
+    /** What the last report said. */
+    let told = 0;
     const fetched = await tried(act, (progressed) =>
       fetchRelease(blobs, candidateOf(lane), {
         wanted: current,
@@ -113,7 +119,10 @@ export function createActs(parts: ActParts): Acts {
           const before = lane.progress?.doneBytes ?? -1;
           lane.progress = { doneBytes, totalBytes };
           if (doneBytes > before) progressed();
-          if (before < 0 || part(before) !== part(doneBytes)) parts.changed();
+          const isStep = part(told) !== part(doneBytes) && Math.abs(doneBytes - told) >= progressBytesMin;
+          if (before >= 0 && !isStep && (doneBytes < totalBytes || told === doneBytes)) return;
+          told = doneBytes;
+          parts.changed();
         },
       }),
     );

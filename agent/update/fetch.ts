@@ -86,6 +86,7 @@ export interface BlobParts {
 /** A try that ended with one of these goes on later where it was; another way would not be had either. */
 const laterAgain: ReadonlySet<string> = new Set([
   'bus-offline',
+  'fetch-busy',
   'fetch-timeout',
   'fetch-too-slow',
   'update-superseded',
@@ -100,7 +101,7 @@ export function openBlobs(parts: BlobParts): Blobs {
   const partials = openPartials(disk, log, of);
   const pace = createPace({ fetchRangeBytesMax: of.fetchRangeBytesMax, atOnceMax: rangesAtOnceMax });
   const room = createRoom(disk, of);
-  const ways = createWays({ fetcher, clock, log, terms: of });
+  const ways = createWays({ fetcher, clock, terms: of });
   const counters: DeliveryCounters = { arrivedBytes: 0, fileBytes: 0, rebuiltFiles: 0, failedWays: 0 };
   /** Bases of the way that is being gone. */
   let inUse: readonly string[] = [];
@@ -247,23 +248,28 @@ export function openBlobs(parts: BlobParts): Blobs {
   }
 
   /** The smallest of what is still to come first: one that is half here may be better than a smaller one. */
-  async function inOrder(ref: BlobRef, offered: readonly Way[]): Promise<Way[]> {
+  async function inOrder(ref: BlobRef, offered: readonly Way[], leftBytes: number): Promise<Way[]> {
     const lacking = await Promise.all(
       offered.map(async (way) => ({
         way,
         bytes: await lackingAt(encodedPath(ref.sha256, way.sha256), way.bytes),
       })),
     );
-    return lacking.sort((a, b) => a.bytes - b.bytes).map(({ way }) => way);
+    return lacking
+      .filter(({ bytes }) => bytes < leftBytes)
+      .sort((a, b) => a.bytes - b.bytes)
+      .map(({ way }) => way);
   }
 
   /** The file by one of the registry's ways; null: none works, and it is fetched as it is. */
   async function byWays(ref: BlobRef, options: EnsureOptions): Promise<Result<void> | null> {
-    if (rebuilder === undefined || options.bases === undefined || !ways.worth(ref)) return null;
-    if ((await partials.bytesOf(blobPath(ref.sha256))) > 0) return null;
-    const offered = await ways.offered(ref, options.bases, options.wanted);
+    if (rebuilder === undefined || options.bases === undefined) return null;
+    // A download that has begun is gone on with where less is left of it.
+    const leftBytes = await lackingAt(blobPath(ref.sha256), ref.bytes);
+    if (!ways.worth(leftBytes)) return null;
+    const offered = await ways.offered(ref, leftBytes, options.bases, options.wanted);
     if (!offered.ok) return offered;
-    for (const way of await inOrder(ref, offered.value)) {
+    for (const way of await inOrder(ref, offered.value, leftBytes)) {
       if (!options.wanted()) return refuse('update-superseded', 'another assignment came');
       const fields = {
         sha256: ref.sha256,

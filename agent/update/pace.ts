@@ -6,8 +6,8 @@
 const rangeBytesMin = 4 * 1024;
 /** First ranges of a link nobody knows: two of them cost a slow one a second. */
 const rangeBytesFirst = 8 * 1024;
-/** A range takes the link about this long. */
-const rangeSeconds = 0.35;
+/** A range takes the link about this long: half of it is lost at a cut, and each costs a question of 350 bytes. */
+const rangeSeconds = 0.45;
 /** Bytes that arrive within this belong together: a link delivers in bursts. */
 const sampleMs = 4;
 /** One sample raises the rate by this factor at most, and lowers it by a quarter of the difference. */
@@ -43,9 +43,10 @@ export interface PaceLimits {
 
 export function createPace({ fetchRangeBytesMax, atOnceMax }: PaceLimits): Pace {
   const least = Math.min(rangeBytesMin, fetchRangeBytesMax);
-  let rate = rangeBytesFirst / rangeSeconds;
-  /** What was seen last; the rate may be a guess beyond it. */
-  let seen = rate;
+  const first = rangeBytesFirst / rangeSeconds;
+  let rate = first;
+  /** What was seen in the last two samples: one alone may be a pause, or what had waited for its end. */
+  let seen: [number, number] = [rate, rate];
   /** The fastest way there and back on this connection, with the bytes that came by it: they took their time as well. */
   let trip: { ms: number; bytes: number } | null = null;
   /** Since the last arrival that a sample began with; null while the link is idle. */
@@ -59,7 +60,7 @@ export function createPace({ fetchRangeBytesMax, atOnceMax }: PaceLimits): Pace 
     if (trip === null || netMs(now) < netMs(trip)) trip = now;
     // Until two were seen nothing tells a long way from a slow link.
     if (!isFirst && netMs(now) <= netMs(trip) * queueFactor + queueMs)
-      rate = Math.max(rate, Math.min(rate * probeFactor, seen * probeFactor));
+      rate = Math.max(rate, Math.min(rate, Math.max(...seen)) * probeFactor);
   }
 
   const rangeBytes = (): number => {
@@ -87,14 +88,21 @@ export function createPace({ fetchRangeBytesMax, atOnceMax }: PaceLimits): Pace 
       sample.bytes += bytes;
       const ms = nowMs - sample.fromMs;
       if (ms < sampleMs) return;
-      seen = (sample.bytes / ms) * 1_000;
-      rate = seen > rate ? Math.min(seen, rate * growthMax) : rate + (seen - rate) * fallShare;
+      const now = (sample.bytes / ms) * 1_000;
+      seen = [seen[1], now];
+      const [less, more] = [Math.min(...seen), Math.max(...seen)];
+      if (less > rate) rate = Math.min(less, rate * growthMax);
+      // Another link than it was.
+      else if (more < rate / 2) rate = more;
+      else if (now < rate) rate += (now - rate) * fallShare;
       sample = { fromMs: nowMs, bytes: 0 };
     },
     ended: (failed) => {
       sample = null;
       trip = null;
-      if (failed) rate = Math.max(least, rate / 2);
+      // The next time it may be another link; finding out costs a fast one a few milliseconds.
+      rate = failed ? Math.max(least, Math.min(first, rate / 2)) : first;
+      seen = [rate, rate];
     },
   };
 }

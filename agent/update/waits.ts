@@ -12,6 +12,7 @@ const pauseMsMin = 50;
 /** What may pass by itself: an update waits for it until its deadline instead of failing. */
 const environmental: ReadonlySet<string> = new Set([
   'bus-offline',
+  'fetch-busy',
   'fetch-timeout',
   'fetch-too-slow',
   'disk-full',

@@ -3,7 +3,7 @@
 // a registry that offers nothing, or nonsense, is one without ways.
 
 import { limits } from '../../shared/kernel/limits.ts';
-import type { Clock, Fetcher, Log } from '../../shared/kernel/ports.ts';
+import type { Clock, Fetcher } from '../../shared/kernel/ports.ts';
 import { ok, type Result } from '../../shared/kernel/result.ts';
 import { parseMessage } from '../../shared/wire/messages.ts';
 import { type Way, waysBytesMax, waysHeldMax, waysSchema } from '../../shared/wire/ways.ts';
@@ -11,6 +11,8 @@ import type { BlobRef } from './fetch.ts';
 
 /** An answer is used again for so long: after a cut the question would cost more than it brings. */
 const answerMs = 10 * 60_000;
+/** Questions about one file that may stay without an answer before it is fetched as it is: a link may be that bad. */
+const unansweredMax = 2;
 /** Offers may grow while one waits, but nobody waits for ever. */
 const asksMax = 20;
 
@@ -21,57 +23,67 @@ export interface WayTerms {
 }
 
 export interface Ways {
-  /** Whether it is worth asking for this file. */
-  worth(ref: BlobRef): boolean;
+  /** Whether it is worth asking where so many bytes are to come. */
+  worth(leftBytes: number): boolean;
   /**
-   * What can be used with these bases, none of which failed before. Refusals, where the registry could not be asked for
-   * a reason that passes: `bus-offline`, and `fetch-timeout` until it was silent too often.
+   * What can be used with these bases and did not fail before; `leftBytes` are to come without a way. Refusals, where
+   * the registry could not be asked for a reason that passes: `bus-offline`, `fetch-busy`, `fetch-timeout`.
    */
-  offered(ref: BlobRef, bases: readonly BlobRef[], wanted: () => boolean): Promise<Result<Way[]>>;
+  offered(
+    ref: BlobRef,
+    leftBytes: number,
+    bases: readonly BlobRef[],
+    wanted: () => boolean,
+  ): Promise<Result<Way[]>>;
   failed(ref: BlobRef, way: Way): void;
 }
 
-/** A registry that does not answer the question so often is taken for one that does not know it. */
-const silencesMax = 3;
-
-export function createWays(parts: { fetcher: Fetcher; clock: Clock; log: Log; terms: WayTerms }): Ways {
+export function createWays(parts: { fetcher: Fetcher; clock: Clock; terms: WayTerms }): Ways {
   const { fetcher, clock } = parts;
   const { waysBytesMin, waysWaitBytesMin, waysWaitMsMax } = { ...limits, ...parts.terms };
   const failures = new Set<string>();
-  let silences = 0;
+  let unanswered = 0;
   let last: { key: string; ways: Way[]; atMs: number } | null = null;
   const pair = (ref: BlobRef, way: Way): string => `${ref.sha256} ${way.sha256}`;
 
-  async function ask(
-    ref: BlobRef,
-    held: string[],
-  ): Promise<Result<{ ways: Way[]; retryAfterMs: number | null } | null>> {
+  interface Offer {
+    ways: Way[];
+    retryAfterMs: number | null;
+  }
+  const none: Result<Offer> = ok({ ways: [], retryAfterMs: null });
+
+  async function ask(ref: BlobRef, held: string[]): Promise<Result<Offer>> {
     const answer = await fetcher.range({ kind: 'ways', sha256: ref.sha256, held }, 0, waysBytesMax);
     if (!answer.ok) {
-      if (answer.refusal.code === 'fetch-timeout') silences += 1;
-      const passes = answer.refusal.code === 'bus-offline' || answer.refusal.code === 'fetch-timeout';
-      // Plain bytes would begin anew what is half here by a smaller way; a registry that knows no ways stays silent.
-      return passes && silences < silencesMax ? answer : ok(null);
+      const { code } = answer.refusal;
+      if (code === 'fetch-timeout') {
+        unanswered += 1;
+        return unanswered <= unansweredMax ? answer : none;
+      }
+      return code === 'bus-offline' || code === 'fetch-busy' ? answer : none;
     }
-    silences = 0;
+    unanswered = 0;
     const { bytes, totalBytes } = answer.value;
-    const parsed: Result<{ sha256: string; bytes: number; ways: Way[]; retryAfterMs: number | null }> | null =
-      bytes.length === totalBytes ? parseMessage(waysSchema, bytes) : null;
-    if (parsed === null || !parsed.ok) return ok(null);
+    const parsed = bytes.length === totalBytes ? parseMessage(waysSchema, bytes) : null;
+    if (parsed === null || !parsed.ok) return none;
     const { value } = parsed;
-    if (value.sha256 !== ref.sha256 || value.bytes !== ref.bytes) return ok(null);
+    if (value.sha256 !== ref.sha256 || value.bytes !== ref.bytes) return none;
     const usable = value.ways.filter(
       (way) => way.bytes < ref.bytes && way.bases.every((base) => held.includes(base)),
     );
     return ok({ ways: usable, retryAfterMs: value.retryAfterMs });
   }
 
-  async function asked(ref: BlobRef, held: string[], wanted: () => boolean): Promise<Result<Way[]>> {
-    const untilMs = clock.mono() + (ref.bytes > waysWaitBytesMin ? waysWaitMsMax : 0);
+  async function asked(
+    ref: BlobRef,
+    leftBytes: number,
+    held: string[],
+    wanted: () => boolean,
+  ): Promise<Result<Way[]>> {
+    const untilMs = clock.mono() + (leftBytes > waysWaitBytesMin ? waysWaitMsMax : 0);
     for (let asks = 1; ; asks += 1) {
       const answer = await ask(ref, held);
       if (!answer.ok) return answer;
-      if (answer.value === null) return ok([]);
       const { ways, retryAfterMs } = answer.value;
       if (retryAfterMs === null) {
         last = { key: [ref.sha256, ...held].join(), ways, atMs: clock.mono() };
@@ -84,12 +96,12 @@ export function createWays(parts: { fetcher: Fetcher; clock: Clock; log: Log; te
   }
 
   return {
-    worth: ({ bytes }) => bytes > waysBytesMin,
-    offered: async (ref, bases, wanted) => {
+    worth: (leftBytes) => leftBytes > waysBytesMin,
+    offered: async (ref, leftBytes, bases, wanted) => {
       const held = bases.slice(0, waysHeldMax).map(({ sha256 }) => sha256);
       const isLast =
         last?.key === [ref.sha256, ...held].join() && clock.mono() - last.atMs < answerMs ? last : null;
-      const ways = isLast === null ? await asked(ref, held, wanted) : ok(isLast.ways);
+      const ways = isLast === null ? await asked(ref, leftBytes, held, wanted) : ok(isLast.ways);
       return ways.ok ? ok(ways.value.filter((way) => !failures.has(pair(ref, way)))) : ways;
     },
     failed: (ref, way) => {

@@ -144,7 +144,7 @@ export interface Fetcher {
   /**
    * Bytes from `offset`, at most `length` of them; `totalBytes` is the whole size of the file. A Fetcher that has them
    * in pieces may hand these to `onPiece` as they come, in order and without a gap, before it answers with all of them.
-   * Refusals: `fetch-not-found`, `fetch-denied`, `fetch-timeout`, `bus-offline`.
+   * Refusals: `fetch-not-found`, `fetch-denied`, `fetch-timeout`, `fetch-busy` (it is not its turn), `bus-offline`.
    */
   range(
     target: FetchTarget,

@@ -39,7 +39,7 @@ test('what fails together counts once; what another way would not cure, never', 
   const choice = chooseTransport('auto');
   const together = choice.moment();
   for (let ranges = 0; ranges < 5; ranges += 1) assert.equal(choice.failed('fetch-timeout', together), false);
-  for (const code of ['bus-offline', 'fetch-not-found', 'fetch-denied'])
+  for (const code of ['bus-offline', 'fetch-busy', 'fetch-not-found', 'fetch-denied'])
     for (let times = 0; times < 5; times += 1) assert.equal(choice.failed(code, choice.moment()), false);
   assert.equal(choice.way(), 'mqtt');
 });

@@ -1,23 +1,25 @@
-// Why: one rebuild in a process that does nothing else, so that its memory can be looked at.
-// Trusts: its arguments. Must never: be imported; it ends the process it runs in.
+// Why: the memory of a rebuild is that of a process which does nothing else. Arguments: patch, target, base files.
+// Trusts: its parent. Must never: be imported; it writes its measurement to stdout.
 
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemZstd } from '../../shared/host/zstd.ts';
+import { unwrap } from '../../shared/kernel/errors.ts';
 import { streamDelta } from '../../shared/onnx/delta/apply.ts';
-import { memoryMB } from './measure.ts';
+import { memoryMB, round } from './measure.ts';
 
-const [, , patchPath = '', basePath = '', rounds = '1'] = process.argv;
-const patch = new Uint8Array(readFileSync(patchPath));
-const bases = [new Uint8Array(readFileSync(basePath))];
-const timesMs: number[] = [];
-/** After the first round, which is all that a device runs. */
-let peakMB: number | null = null;
-for (let round = 0; round < Number(rounds); round += 1) {
-  const startMs = systemClock.mono();
-  const made = streamDelta({ patch, bases, zstd: systemZstd, sink: () => undefined });
-  timesMs.push(systemClock.mono() - startMs);
-  if (!made.ok) throw new Error(made.refusal.detail);
-  peakMB ??= memoryMB(process.pid, 'VmHWM');
-}
-process.stdout.write(`${JSON.stringify({ timesMs, peakMB })}\n`);
+const [patch = '', target = '', ...bases] = process.argv.slice(2);
+const file = openSync(target, 'w');
+const startMs = systemClock.mono();
+const done = streamDelta({
+  patch: readFileSync(patch),
+  bases: bases.map((base) => readFileSync(base)),
+  zstd: systemZstd,
+  sink(chunk) {
+    for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
+  },
+});
+unwrap(done);
+closeSync(file);
+const tookMs = round(systemClock.mono() - startMs);
+process.stdout.write(JSON.stringify({ tookMs, peakMB: memoryMB(process.pid, 'VmHWM') }));

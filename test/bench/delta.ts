@@ -1,217 +1,200 @@
-// Why: bytes and time of a patch beside what any system has at hand: zstd's, xdelta's and bsdiff's patches of the same
-// pair in the same run. Trusts: the tools' own sizes. Must never: count a patch that was not applied and compared.
+// Why: what an update costs in bytes and time as our patch and as general tools' patches, over real releases and made
+// ones, and what a rebuild takes of a device's memory. Trusts: nobody's patch before it was applied.
+// Must never: compare numbers of two different runs.
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../shared/host/clock.ts';
-import { systemZstd as zstd } from '../../shared/host/zstd.ts';
+import { systemZstd } from '../../shared/host/zstd.ts';
+import { invariant, unwrap } from '../../shared/kernel/errors.ts';
 import { applyDelta } from '../../shared/onnx/delta/apply.ts';
 import { encodeDelta } from '../../shared/onnx/delta/encode.ts';
-import { tensorsOf } from '../../shared/onnx/delta/tensors.ts';
-import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
 import { dataFolder } from '../support/data.ts';
-import { percentiles, round } from './measure.ts';
+import { families, familyPairs, pairOf } from '../support/delta-families.ts';
+import { everyWeightNudged, lastLayerOnly, oneLayerAdded, quantised } from './delta-made.ts';
+import { runTool, type ToolName, type ToolResult, toolNames } from './delta-tools.ts';
+import { round } from './measure.ts';
 
-/** Rounds of one encoding or decoding: short ones more often. */
-const roundsFor = (bytes: number): number => (bytes > 10_000_000 ? 3 : 7);
-const secondsMax = 600;
+/** The promise: bytes as a share of zstd's patch. */
+const promised: Record<string, number> = {
+  'silero-v5 → silero-v6': 0.91,
+  'yolox_nano-r2 → yolox_nano-r3': 0.42,
+  'densenet121_synth_v1 → densenet121_synth_v2_headtuned': 0.72,
+  'densenet121_synth_v1 → every weight nudged': 0.72,
+  'yolox_nano-r2 → yolox_nano-r2-int8qdq': 0.05,
+  'ultraface-rfb320 → ultraface-rfb320-int8qdq': 0.05,
+};
+const smallBytesMax = 64 * 1024;
+/** bsdiff takes seventeen times the file in memory, and minutes: one pair of that size is enough. */
+const bsdiffBytesMax = 8_000_000;
+const bsdiffLargePair = 'densenet121_synth_v1 → densenet121_synth_v2_headtuned';
+const rounds = { large: 3, other: 9 };
 
-const read = (path: string): Uint8Array => new Uint8Array(readFileSync(dataFolder('models', path)));
-
-/** Numbers from a seed, the same in each run, in [-1, 1). */
-function noise(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 31 - 1;
-  };
-}
-
-/** Every weight a little different, as after one more epoch of training. */
-function nudged(model: Uint8Array, share: number): Uint8Array {
-  const bytes = model.slice();
-  const file = { path: 'model', bytes };
-  const draw = noise(7);
-  const view = new DataView(bytes.buffer);
-  for (const { offset, length, kind } of tensorsOf([file], [file]).apart) {
-    if (kind !== 'float32') continue;
-    for (let at = offset; at + 4 <= offset + length; at += 4)
-      view.setFloat32(at, view.getFloat32(at, true) * (1 + share * draw()), true);
-  }
-  return bytes;
-}
-
-/** The same model with a layer more: protobuf appends a second part of the graph to the first. */
-function withLayer(model: Uint8Array): Uint8Array {
-  const draw = noise(9);
-  const weights = new Float32Array(25_000).map(() => draw() * 0.05);
-  const tensor = new ProtobufWriter()
-    .int(1, weights.length)
-    .int(2, 1)
-    .string(8, 'added.weight')
-    .bytes(9, new Uint8Array(weights.buffer));
-  const node = new ProtobufWriter().string(1, 'added.weight').string(2, 'added.out').string(4, 'Identity');
-  const more = new ProtobufWriter().message(7, new ProtobufWriter().message(1, node).message(5, tensor));
-  return new Uint8Array(Buffer.concat([model, more.finish()]));
-}
-
-/** All weights as int8 with one scale each, symmetrical (ONNX QuantizeLinear): what a converter's file holds of them. */
-function quantised(model: Uint8Array): Uint8Array {
-  const file = { path: 'model', bytes: model };
-  const graph = new ProtobufWriter();
-  for (const { name, kind, dims, bytes } of tensorsOf([file], [file]).apart) {
-    if (kind !== 'float32') continue;
-    const values = new Float32Array(bytes.slice().buffer);
-    const scale = Math.fround(values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12) / 127);
-    const whole = Int8Array.from(values, (value) => Math.max(-128, Math.min(127, Math.round(value / scale))));
-    const quantisedName = `${name}_quantized`;
-    const tensor = new ProtobufWriter();
-    for (const size of dims) tensor.int(1, size);
-    tensor.int(2, 3).string(8, quantisedName).bytes(9, new Uint8Array(whole.buffer));
-    const scaleBytes = new Uint8Array(new Float32Array([scale]).buffer);
-    const scales = new ProtobufWriter().int(2, 1).string(8, `${name}_scale`).bytes(9, scaleBytes);
-    const node = new ProtobufWriter()
-      .string(1, quantisedName)
-      .string(1, `${name}_scale`)
-      .string(2, `${name}_dequantized`)
-      .string(4, 'DequantizeLinear');
-    graph.message(1, node).message(5, tensor).message(5, scales);
-  }
-  return new ProtobufWriter().int(1, 8).message(7, graph).finish();
-}
-
-interface Pair {
+interface Files {
   name: string;
-  base: Uint8Array;
-  target: Uint8Array;
-  /** Of zstd's patch, at most. */
-  ratioMax?: number;
+  base: string;
+  target: string;
 }
 
-function pairs(): Pair[] {
-  const densenet = read('densenet121-synth/densenet121_synth_v1.onnx');
-  const yolox = read('yolox-nano/yolox_nano-r2.onnx');
-  const yolox3 = read('yolox-nano/yolox_nano-r3.onnx');
-  const [silero5, silero6] = [read('silero-vad/silero-v5.onnx'), read('silero-vad/silero-v6.onnx')];
-  const ultraface = read('ultraface-rfb320/ultraface-rfb320.onnx');
-  const headTuned = read('densenet121-synth/densenet121_synth_v2_headtuned.onnx');
-  const [mnist7, mnist8] = [read('mnist/mnist-opset7.onnx'), read('mnist/mnist-opset8.onnx')];
-  const int8 = read('derived-int8/yolox_nano-r2-int8qdq.onnx');
-  return [
-    { name: 'silero v5 to v6, retrained', base: silero5, target: silero6, ratioMax: 0.91 },
-    { name: 'silero v6 to v5', base: silero6, target: silero5 },
-    { name: 'yolox r2 to r3, exported again', base: yolox, target: yolox3, ratioMax: 0.42 },
-    { name: 'yolox r3 to r2', base: yolox3, target: yolox },
-    { name: 'densenet v1 to v2, last tensors', base: densenet, target: headTuned, ratioMax: 0.72 },
-    {
-      name: 'densenet, every weight nudged by a thousandth',
-      base: densenet,
-      target: nudged(densenet, 1e-3),
-      ratioMax: 0.72,
-    },
-    {
-      name: 'yolox, every weight nudged by a thousandth',
-      base: yolox,
-      target: nudged(yolox, 1e-3),
-      ratioMax: 0.72,
-    },
-    { name: 'yolox fp32 to int8', base: yolox, target: int8, ratioMax: 0.05 },
-    { name: 'yolox int8 to fp32', base: int8, target: yolox },
-    {
-      name: 'ultraface fp32 to int8',
-      base: ultraface,
-      target: read('derived-int8/ultraface-rfb320-int8qdq.onnx'),
-      ratioMax: 0.05,
-    },
-    { name: 'yolox, quantised here', base: yolox, target: quantised(yolox), ratioMax: 0.05 },
-    { name: 'yolox, a layer more', base: yolox, target: withLayer(yolox) },
-    { name: 'mnist opset 7 to 8 (26 KB)', base: mnist7, target: mnist8 },
-    { name: 'mnist opset 8 to 7 (26 KB)', base: mnist8, target: mnist7 },
-  ];
+interface Speed {
+  p50: number;
+  /** The slowest of all rounds, of which there are too few for a percentile. */
+  slowest: number;
 }
 
-/** Size of the patch that a program makes, and how long it took; null where the program is not there. */
-function tool(
-  command: string,
-  args: string[],
-  out: string,
-): { bytes: number; tookMs: number } | { error: string } | null {
-  if (spawnSync('which', [command]).status !== 0) return null;
-  const startMs = systemClock.mono();
-  const done = spawnSync(command, args, { timeout: secondsMax * 1_000, stdio: 'ignore' });
-  const tookMs = round(systemClock.mono() - startMs);
-  if (done.status !== 0 || !existsSync(out)) return { error: `ended with ${done.status ?? done.signal}` };
-  return { bytes: statSync(out).size, tookMs };
+interface Row {
+  bytes: number;
+  targetBytes: number;
+  zstd: ToolResult | null;
+  xdelta3: ToolResult | null;
+  bsdiff: ToolResult | string | null;
+  ofZstd: number | null;
+  promised: number | null;
+  encodeMBPerSecond: Speed;
+  decodeMBPerSecond: Speed;
 }
 
-function others(folder: string, base: string, target: string): Record<string, ReturnType<typeof tool>> {
-  const out = (name: string): string => join(folder, `patch.${name}`);
-  return {
-    zstd: tool(
-      'zstd',
-      ['-q', '-f', '-19', '--ultra', '--long=27', `--patch-from=${base}`, target, '-o', out('zst')],
-      out('zst'),
-    ),
-    xdelta3: tool('xdelta3', ['-f', '-e', '-9', '-s', base, target, out('xd3')], out('xd3')),
-    bsdiff: tool('bsdiff', [base, target, out('bs')], out('bs')),
-  };
-}
-
-function measurePair(folder: string, { name, base, target, ratioMax }: Pair): object {
-  const [basePath, targetPath, patchPath] = ['base', 'target', 'patch'].map((part) => join(folder, part)) as [
-    string,
-    string,
-    string,
-  ];
-  writeFileSync(basePath, base);
-  writeFileSync(targetPath, target);
-  const rounds = roundsFor(target.length);
-  const encodeMs: number[] = [];
-  let patch: Uint8Array = new Uint8Array(0);
-  for (let at = 0; at < rounds; at += 1) {
+/** Megabytes of target a second. */
+function speed(targetBytes: number, times: number, work: () => unknown): Speed {
+  const tookMs: number[] = [];
+  for (let left = times; left >= 0; left--) {
     const startMs = systemClock.mono();
-    patch = encodeDelta({
-      base: [{ path: 'base', bytes: base }],
-      target: { path: 'target', bytes: target },
-      zstd,
-    });
-    encodeMs.push(systemClock.mono() - startMs);
+    work();
+    tookMs.push(systemClock.mono() - startMs);
   }
-  const made = applyDelta({ patch, bases: [base], zstd });
-  if (!made.ok || Buffer.compare(made.value, target) !== 0) throw new Error(`${name} does not come back`);
-  writeFileSync(patchPath, patch);
-  const child = fileURLToPath(new URL('./delta-child.js', import.meta.url));
-  const flags = ['--max-semi-space-size=1', '--no-expose-wasm'];
-  const said = execFileSync(process.execPath, [...flags, child, patchPath, basePath, String(rounds)]);
-  const { timesMs, peakMB } = JSON.parse(said.toString('utf8')) as {
-    timesMs: number[];
-    peakMB: number | null;
-  };
-  const beside = others(folder, basePath, targetPath);
-  const zstdBytes = beside['zstd'] && 'bytes' in beside['zstd'] ? beside['zstd'].bytes : null;
-  const perSecond = (tookMs: number): number => round(target.length / 1e6 / (tookMs / 1_000));
-  const [encode, decode] = [percentiles(encodeMs), percentiles(timesMs)];
+  // The first one compiles.
+  const sorted = tookMs.slice(1).sort((a, b) => a - b);
+  const at = (index: number): number => round(targetBytes / 1e3 / (sorted[index] ?? Number.NaN));
+  return { p50: at(Math.floor(sorted.length / 2)), slowest: at(sorted.length - 1) };
+}
+
+function benchPair({ name, base, target }: Files, folder: string): Row {
+  process.stderr.write(`${name}\n`);
+  const [from, to] = [readFileSync(base), readFileSync(target)];
+  const source = { base: [{ path: 'model.onnx', bytes: from }], target: { path: 'model.onnx', bytes: to } };
+  const encode = (): Uint8Array => encodeDelta({ ...source, zstd: systemZstd });
+  const patch = encode();
+  const apply = (): Uint8Array => unwrap(applyDelta({ patch, bases: [from], zstd: systemZstd }));
+  invariant(Buffer.compare(apply(), to) === 0, `${name} is not rebuilt`);
+  writeFileSync(join(folder, 'lepton.patch'), patch);
+  const large = to.length > bsdiffBytesMax;
+  const run = (tool: ToolName): ToolResult | null => runTool(tool, folder, base, target);
+  const bsdiff = large && name !== bsdiffLargePair ? 'not run: minutes and half a gigabyte' : run('bsdiff');
+  const zstd = run('zstd');
+  const times = large ? rounds.large : rounds.other;
   return {
-    name,
-    targetBytes: target.length,
-    bytes: patch.length,
-    ...beside,
-    ofZstd: zstdBytes === null ? null : round(patch.length / zstdBytes),
-    ...(ratioMax === undefined ? {} : { ofZstdMax: ratioMax }),
-    aboveZstdBytes: zstdBytes === null ? null : patch.length - zstdBytes,
-    encodeMBPerSecond: { p50: perSecond(encode.p50Ms), slowest: perSecond(encode.p99Ms) },
-    decodeMBPerSecond: { p50: perSecond(decode.p50Ms), slowest: perSecond(decode.p99Ms) },
-    rebuildPeakMB: peakMB,
+    ...{ bytes: patch.length, targetBytes: to.length, zstd, xdelta3: run('xdelta3'), bsdiff },
+    ofZstd: zstd === null ? null : round(patch.length / zstd.bytes),
+    promised: promised[name] ?? null,
+    encodeMBPerSecond: speed(to.length, times, encode),
+    decodeMBPerSecond: speed(to.length, times, apply),
   };
 }
 
+/** Many short files in one row: bytes of all, and the worst beside zstd. */
+function benchSmall(pairs: readonly Files[], folder: string): object {
+  const sum = { pairs: 0, bytes: 0, zstd: 0, xdelta3: 0, bsdiff: 0 };
+  let worst = { pair: '', bytesAboveZstd: Number.NEGATIVE_INFINITY };
+  for (const { name, base, target } of pairs) {
+    const [from, to] = [readFileSync(base), readFileSync(target)];
+    const patch = encodeDelta({
+      base: [{ path: 'model.onnx', bytes: from }],
+      target: { path: 'model.onnx', bytes: to },
+      zstd: systemZstd,
+    });
+    sum.pairs += 1;
+    sum.bytes += patch.length;
+    for (const tool of toolNames) {
+      const made = runTool(tool, folder, base, target);
+      sum[tool] += made?.bytes ?? Number.NaN;
+      const above = patch.length - (made?.bytes ?? Number.NaN);
+      if (tool === 'zstd' && above > worst.bytesAboveZstd) worst = { pair: name, bytesAboveZstd: above };
+    }
+  }
+  return { ...sum, worst: { ...worst, promisedMax: 64 } };
+}
+
+/** Three runs of a process that only rebuilds; the peak is the greatest. */
+function benchRebuild(pair: Files, folder: string): object {
+  const source = (path: string): { path: string; bytes: Uint8Array } => ({
+    path: 'model.onnx',
+    bytes: readFileSync(path),
+  });
+  const patch = join(folder, 'rebuild.patch');
+  writeFileSync(
+    patch,
+    encodeDelta({ base: [source(pair.base)], target: source(pair.target), zstd: systemZstd }),
+  );
+  const child = fileURLToPath(new URL('./delta-child.js', import.meta.url));
+  const runs = [1, 2, 3].map(
+    () =>
+      JSON.parse(
+        execFileSync(process.execPath, [child, patch, join(folder, 'rebuilt'), pair.base], {
+          encoding: 'utf8',
+        }),
+      ) as { tookMs: number; peakMB: number | null },
+  );
+  invariant(
+    Buffer.compare(readFileSync(join(folder, 'rebuilt')), readFileSync(pair.target)) === 0,
+    'not rebuilt',
+  );
+  return {
+    pair: pair.name,
+    targetBytes: readFileSync(pair.target).length,
+    peakMB: Math.max(...runs.map(({ peakMB }) => peakMB ?? Number.NaN)),
+    promisedMaxMB: 180,
+    tookMs: runs.map(({ tookMs }) => tookMs),
+  };
+}
+
+function madePairs(folder: string): Files[] {
+  const densenet = 'densenet121-synth/densenet121_synth_v1.onnx';
+  const yolox = 'yolox-nano/yolox_nano-r2.onnx';
+  const silero = 'silero-vad/silero-v5.onnx';
+  const made: [string, string, (model: Uint8Array) => Uint8Array][] = [
+    [densenet, 'every weight nudged', everyWeightNudged],
+    [densenet, 'quantised', quantised],
+    [densenet, 'one layer added', oneLayerAdded],
+    [yolox, 'every weight nudged', everyWeightNudged],
+    [yolox, 'last layer only', lastLayerOnly],
+    [yolox, 'one layer added', oneLayerAdded],
+    [silero, 'every weight nudged', everyWeightNudged],
+  ];
+  return made.map(([base, what, make], index) => {
+    const target = join(folder, `made-${index}.onnx`);
+    const path = dataFolder('models', base);
+    writeFileSync(target, make(readFileSync(path)));
+    return { name: pairOf(base, what).name, base: path, target };
+  });
+}
+
+/** Every pair of real models of one family, in both directions, then the made ones. */
 export async function benchDelta(): Promise<object> {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-delta-'));
   try {
-    return { rebuildLimitMB: 180, pairs: pairs().map((pair) => measurePair(folder, pair)) };
+    const real = [...families().values()].flatMap(familyPairs).map(({ name, base, target }) => ({
+      ...{ name, base: dataFolder('models', base), target: dataFolder('models', target) },
+    }));
+    const isSmall = ({ target }: Files): boolean => readFileSync(target).length <= smallBytesMax;
+    const made = madePairs(folder);
+    const [nudged] = made;
+    const headtuned = real.find(({ name }) => name === bsdiffLargePair);
+    invariant(nudged !== undefined && headtuned !== undefined, 'the large pairs are there');
+    const rows = [...real.filter((pair) => !isSmall(pair)), ...made].map((pair): [string, Row] => [
+      pair.name,
+      benchPair(pair, folder),
+    ]);
+    return {
+      pairs: Object.fromEntries(rows),
+      smallFiles: benchSmall(real.filter(isSmall), folder),
+      rebuild: [headtuned, nudged].map((pair) => benchRebuild(pair, folder)),
+      missed: rows
+        .filter(([, { ofZstd, promised: share }]) => ofZstd !== null && share !== null && ofZstd > share)
+        .map(([name]) => name),
+    };
   } finally {
     rmSync(folder, { recursive: true });
   }

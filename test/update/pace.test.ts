@@ -93,6 +93,33 @@ test('no link stands still, and none is asked for more than it carries in a whil
   );
 });
 
+test('what was learned of one link is not held against the next', () => {
+  const pace = createPace({ fetchRangeBytesMax: MiB, atOnceMax: 3 });
+  let nowMs = 0;
+  for (let pieces = 0; pieces < 50; pieces += 1) {
+    nowMs += 5;
+    pace.arrived(MiB, nowMs, 1);
+  }
+  assert.equal(pace.rangeBytes(), MiB);
+  pace.ended(false);
+  assert.equal(pace.rangeBytes(), 8 * KiB);
+});
+
+test('bytes that waited for a pause to end are no sign of a fast link', () => {
+  const pace = createPace({ fetchRangeBytesMax: MiB, atOnceMax: 3 });
+  let nowMs = 0;
+  const range = (ms: number): void => {
+    nowMs += ms;
+    pace.arrived(8 * KiB, nowMs, null);
+  };
+  for (let ranges = 0; ranges < 20; ranges += 1) range(250);
+  const before = pace.rangeBytes();
+  range(500);
+  range(5);
+  range(245);
+  assert.ok(pace.rangeBytes() <= before * 1.5, `${before} before, ${pace.rangeBytes()} after`);
+});
+
 test('a link that does not answer is asked for less, and never for nothing', () => {
   const pace = createPace({ fetchRangeBytesMax: MiB, atOnceMax: 3 });
   const before = pace.rangeBytes();

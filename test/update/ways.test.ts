@@ -187,15 +187,39 @@ test('offline on a way: it goes on where it was, also in another process, and as
   assert.deepEqual(contentOf(line, line.ref), second);
 });
 
-test('a plain download that has begun is gone on with', async (context) => {
-  const line = await firstIsHere(context, { limits: { fetchRangeBytesMax: 8 * KiB } });
-  const { offers } = line;
-  line.offers = new Map();
-  line.instead = (_target, offset) => (offset > 100 * KiB ? refuse('bus-offline', 'no line') : null);
-  assert.equal(codeOf(await line.blobs.ensure(line.ref, { ...wanted, bases: line.bases })), 'bus-offline');
-  line.offers = offers;
-  line.instead = () => null;
-  assert.equal(codeOf(await line.blobs.ensure(line.ref, { ...wanted, bases: line.bases })), 'ok');
+test('a plain download that has begun is gone on with where less is left of it than of any way', async (context) => {
+  for (const [share, byWay] of [
+    [0.3, true],
+    [0.95, false],
+  ] as const) {
+    const line = await firstIsHere(context, { limits: { fetchRangeBytesMax: 8 * KiB } });
+    const { offers } = line;
+    line.offers = new Map();
+    line.instead = (_target, offset) =>
+      offset > share * second.length ? refuse('bus-offline', 'no line') : null;
+    assert.equal(codeOf(await line.blobs.ensure(line.ref, { ...wanted, bases: line.bases })), 'bus-offline');
+    line.restart();
+    line.offers = offers;
+    line.instead = () => null;
+    assert.equal(codeOf(await line.blobs.ensure(line.ref, { ...wanted, bases: line.bases })), 'ok');
+    assert.equal(line.blobs.counters().rebuiltFiles, byWay ? 1 : 0, `${share}`);
+    assert.deepEqual(contentOf(line, line.ref), second);
+    assert.deepEqual(line.names(), [refOf(first).sha256, line.ref.sha256].sort());
+    if (!byWay) assert.equal(line.sentBytes, second.length);
+  }
+});
+
+test('a question that could not be asked is asked again, and one that nobody answers is given up', async (context) => {
+  const line = await firstIsHere(context);
+  const options = { ...wanted, bases: line.bases };
+  line.instead = ({ kind }) => (kind === 'ways' ? refuse('bus-offline', 'no line') : null);
+  for (let times = 0; times < 4; times += 1)
+    assert.equal(codeOf(await line.blobs.ensure(line.ref, options)), 'bus-offline');
+  assert.equal(line.sentBytes, 0);
+  line.instead = ({ kind }) => (kind === 'ways' ? refuse('fetch-timeout', 'no answer') : null);
+  for (let times = 0; times < 2; times += 1)
+    assert.equal(codeOf(await line.blobs.ensure(line.ref, options)), 'fetch-timeout');
+  assert.equal(codeOf(await line.blobs.ensure(line.ref, options)), 'ok');
   assert.equal(line.sentBytes, second.length);
 });
 

@@ -15,6 +15,7 @@ import {
   type Table,
   type TargetExtent,
   tableKinds,
+  tableLength,
 } from './operations.ts';
 
 const columnNames = [
@@ -37,13 +38,12 @@ function columns<Part>(make: () => Part): Columns<Part> {
 /** Pieces in all; each costs a decoder some hundred bytes. Models have some thousands. */
 export const extentsMax = 200_000;
 const tablesMax = 200_000;
-const basesGapStart = 0;
 
 export function writePlan(plan: Plan): Uint8Array {
   const out = columns(() => new ByteWriter());
   out.counts.varint(plan.base.length).varint(plan.tables.length).varint(plan.target.length);
   let file = 0;
-  let end = basesGapStart;
+  let end = 0;
   const gaps: number[] = [];
   for (const extent of plan.base) {
     out.base.varint(extent.file - file);
@@ -113,14 +113,6 @@ function writeGuess(out: ByteWriter, guess: Guess): void {
       .varint(guess.zero === null ? 0 : guess.zero + 1);
 }
 
-/** Elements of a table, before it is computed. */
-function tableLength(base: readonly BaseExtent[], table: Table): number {
-  if (table.kind === 'listed') return table.values.length;
-  if (table.kind !== 'base') return table.channels;
-  const extent = base[table.base];
-  return extent === undefined ? 0 : extent.length / elementBytes(extent.kind);
-}
-
 /** Of a tensor that has as many elements as what it is guessed from. */
 function likelyLength(
   plan: Pick<Plan, 'base' | 'tables'>,
@@ -133,6 +125,7 @@ function likelyLength(
   }
   const base = baseOf(extent.guess);
   const from = base === null ? undefined : plan.base[base];
+  if (extent.guess.kind === 'base') return from?.length ?? 0;
   return from === undefined ? 0 : (from.length / elementBytes(from.kind)) * width;
 }
 
@@ -209,7 +202,7 @@ function readBase(
 ): number[] {
   const gaps: number[] = [];
   let file = 0;
-  let end = basesGapStart;
+  let end = 0;
   for (let index = 0; index < count; index++) {
     const skipped = from.base.varint();
     if (skipped > 0) end = 0;
@@ -274,8 +267,12 @@ function checkExtent(plan: Plan, extent: TargetExtent): void {
     if (guess.kind !== 'base') throw new DeltaFault('a dictionary that is none');
     return;
   }
-  if (kind === 'bytes' && !(coding === 'exact' && guess.kind === 'base'))
-    throw new DeltaFault('bytes are coded as numbers');
+  if (guess.kind === 'base' && coding === 'exact') {
+    // Bytes are copied; of what type they are does not matter.
+    if (length !== likelyLength(plan, extent)) throw new DeltaFault('a guess of another size');
+    return;
+  }
+  if (kind === 'bytes') throw new DeltaFault('bytes are coded as numbers');
   if (guess.kind === 'none') {
     if (coding !== 'full') throw new DeltaFault('a guess that is missing');
     return;

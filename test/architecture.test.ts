@@ -87,6 +87,7 @@ test('drivers: each has one room that may import it', () => {
     { driver: 'mqtt', from: ['shared/host'], why: 'one client, with our reconnect and our errors' },
     { driver: 'better-sqlite3', from: ['shared/host'], why: 'transactions and durability are decided once' },
     { driver: 'pino', from: ['shared/host'], why: 'logs have one shape' },
+    { driver: 'zstd-napi', from: ['shared/host/zstd.ts'], why: 'its traps are closed in one file' },
     { driver: '@peculiar/x509', from: ['shared/host'], why: 'certificates are made and read in one file' },
     { driver: 'tweetnacl', from: ['shared/crypto'], why: 'signatures are made and checked in one room' },
     { driver: 'blakejs', from: ['shared/crypto'], why: 'nonces of sealed boxes are made in one file' },

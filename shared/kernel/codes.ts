@@ -114,6 +114,15 @@ export const codes = {
   'storage-quota': row(507, 'backoff', 'raise the quota of the device, or remove models from it'),
   'blob-digest-mismatch': row(400, 'backoff', 'the bytes received are not those that were signed'),
   'blob-size-mismatch': row(400, 'backoff', 'the size received is not the one that was signed'),
+  'delta-malformed': row(400, 'now', 'the patch is damaged or hostile; the whole file is fetched instead'),
+  'delta-unsupported': row(400, 'now', 'a newer version made the patch; the whole file is fetched instead'),
+  'delta-too-large': row(
+    413,
+    'now',
+    'the patch needs more memory than allowed; the whole file is fetched instead',
+  ),
+  'delta-base-mismatch': row(409, 'now', 'the patch is for another base; the whole file is fetched instead'),
+  'delta-result-mismatch': row(400, 'now', 'the patch makes other bytes; the whole file is fetched instead'),
   'manifest-malformed': row(400, 'never', 'manifest.json does not follow the schema'),
 
   // update machine

@@ -44,6 +44,9 @@ export const limits = {
   releaseFilesMax: 1_000,
   /** One file of a release. ONNX protobuf files end at 2 GiB; external data may be larger. */
   blobBytesMax: 8 * 1024 * MiB,
+  /** A file rebuilt from a delta, and the memory for it beside it: base, patch and what they unfold to. */
+  deltaTargetBytesMax: 2 * 1024 * MiB,
+  deltaMemoryBytesMax: 4 * 1024 * MiB,
   /** Journal writes of one update; Mender aborts over 28, we have more steps. Ends reboot loops. */
   journalWritesMax: 40,
   /** JSON body of an inference request on the device; a yolox frame as JSON text is about 10 MB. */

@@ -285,6 +285,20 @@ export interface DeltaEncoder {
   stop(): void;
 }
 
+/**
+ * zstd (RFC 8878) of bytes in memory, at once. Frames tell their content's size and hold no checksum. A dictionary is
+ * raw content; a wrong one gives wrong bytes without a word, so that whoever decodes checks a digest.
+ */
+export interface Zstd {
+  /** One frame. Levels 1 to 22. */
+  compress(bytes: Uint8Array, level: number, dictionary?: Uint8Array): Uint8Array;
+  /**
+   * One frame, given without its four bytes of magic, into memory of the size that it declares. False where it is no
+   * such frame; `into` is undefined then.
+   */
+  decompress(frame: Uint8Array, into: Uint8Array, dictionary?: Uint8Array): boolean;
+}
+
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 /** One JSON line an event. Fields carry ids and codes, never payloads or keys. */

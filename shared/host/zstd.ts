@@ -1,0 +1,53 @@
+// Why: zstd-napi behind the Zstd port.
+// Trusts: the native decoder to stay inside the memory it is given. Must never: allocate what a frame declares (the
+// caller brings the memory), or keep a dictionary from one call to the next.
+
+import binding from 'zstd-napi/binding.js';
+import type { Zstd } from '../kernel/ports.ts';
+
+const { CParameter, ResetDirective } = binding;
+const magic = [0x28, 0xb5, 0x2f, 0xfd];
+const windowLogMin = 10;
+/** What decoders take without being asked to. */
+const windowLogMax = 27;
+/** Below it zstd takes no dictionary that is larger than the window at its word. */
+const largeDictionaryBytes = 1024 * 1024;
+const largeDictionaryLevel = 9;
+
+// One of each: the garbage collector does not see what they hold. Neither keeps anything from call to call.
+const compression = new binding.CCtx();
+const decompression = new binding.DCtx();
+
+export const systemZstd: Zstd = {
+  compress(bytes, level, dictionary) {
+    const context = compression;
+    context.reset(ResetDirective.sessionAndParameters);
+    const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
+    context.setParameter(CParameter.compressionLevel, large ? Math.max(level, largeDictionaryLevel) : level);
+    if (dictionary !== undefined) {
+      // Else the start of the dictionary is out of reach at the end of the bytes.
+      const log = Math.ceil(Math.log2(bytes.length + dictionary.length + 1));
+      context.setParameter(CParameter.windowLog, Math.min(Math.max(log, windowLogMin), windowLogMax));
+      context.loadDictionary(dictionary);
+    }
+    const into = Buffer.allocUnsafe(binding.compressBound(bytes.length));
+    const length = context.compress2(into, bytes);
+    return new Uint8Array(into.subarray(0, length));
+  },
+
+  decompress(frame, into, dictionary) {
+    const whole = Buffer.allocUnsafe(frame.length + magic.length);
+    whole.set(magic);
+    whole.set(frame, magic.length);
+    try {
+      const length =
+        dictionary === undefined
+          ? decompression.decompress(into, whole)
+          : decompression.decompressUsingDict(into, whole, dictionary);
+      return length === into.length;
+    } catch (error) {
+      if (error instanceof Error) return false;
+      throw error;
+    }
+  },
+};

@@ -1,0 +1,190 @@
+// Why: collects the units of many tensors, symbols apart by what routes them, so that each table of code lengths is
+// built on numbers that resemble each other. Trusts: its caller for lengths. Must never: hold more than one group.
+
+import type { Zstd } from '../../kernel/ports.ts';
+import { BitWriter } from './bits.ts';
+import { ByteWriter } from './bytes.ts';
+import { contextShift, type ElementKind, elementBytes, isFloat } from './elements.ts';
+import { packFrame } from './frames.ts';
+import { blockElements, groupElements, type Operation, unitElements } from './operations.ts';
+import { mergeRoutes, routesMax } from './routes.ts';
+import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
+
+/** Above it a higher level costs much time and gains nothing on symbols. */
+const strongBytesMax = 64 * 1024;
+const strongLevel = 19;
+const fastLevel = 1;
+
+/** A group's section: what it holds once decoded bounds the decoder's memory. */
+export interface GroupSection {
+  bytes: Uint8Array;
+  plainBytes: number;
+}
+
+export class GroupWriter {
+  readonly #zstd: Zstd;
+  readonly #symbols = new Uint8Array(groupElements + unitElements);
+  readonly #routes = new Uint16Array(groupElements + unitElements);
+  readonly #differences = new Int32Array(unitElements);
+  #count = 0;
+  #units = 0;
+  #bits = new BitWriter();
+  #runs = new ByteWriter();
+  #bytes = new ByteWriter();
+  #patches = new ByteWriter();
+  readonly sections: GroupSection[] = [];
+
+  constructor(zstd: Zstd) {
+    this.#zstd = zstd;
+  }
+
+  /** One unit whose elements differ from the guess; `dense`, `sparse` or `full`. */
+  addElements(
+    operation: Operation,
+    kind: ElementKind,
+    guess: Uint32Array,
+    target: Uint32Array,
+    count: number,
+  ): void {
+    if (operation.coding === 'full') this.#full(operation, kind, guess, target, count);
+    else {
+      differencesOf(kind, guess, target, count, this.#differences);
+      if (operation.coding === 'dense') this.#differing(operation, kind, guess, 0, count);
+      else this.#sparse(operation, kind, guess, count);
+    }
+    this.#closeUnit();
+  }
+
+  addBytes(bytes: Uint8Array): void {
+    this.#bytes.bytes(bytes);
+    this.#closeUnit();
+  }
+
+  /** A frame over a dictionary that the plan names. */
+  addPatch(frame: Uint8Array): void {
+    this.#patches.varint(frame.length).bytes(frame);
+    this.#closeUnit();
+  }
+
+  #differing(operation: Operation, kind: ElementKind, guess: Uint32Array, from: number, to: number): void {
+    const { shift, mask } = contextShift(kind);
+    const off = operation.exponentShift;
+    const symbols = this.#symbols;
+    const routes = this.#routes;
+    const bits = this.#bits;
+    const { rawBits } = symbolTable;
+    let count = this.#count;
+    for (let at = from; at < to; at++) {
+      const difference = this.#differences[at] as number;
+      const symbol = symbolOf(difference);
+      symbols[count] = symbol;
+      routes[count++] = ((((guess[at] as number) >>> shift) & mask) - off) & 0xff;
+      const raw = rawBits[symbol] as number;
+      if (raw > 0) bits.write((difference < 0 ? -difference : difference) & (0xffffffff >>> (32 - raw)), raw);
+    }
+    this.#count = count;
+  }
+
+  /** Lengths of runs of blocks that are equal and that are not, in turn; then the latter's differences. */
+  #sparse(operation: Operation, kind: ElementKind, guess: Uint32Array, count: number): void {
+    let equal = true;
+    let run = 0;
+    for (let from = 0; from < count; from += blockElements) {
+      const to = Math.min(from + blockElements, count);
+      const differs = this.#differs(from, to);
+      if (differs === equal) {
+        this.#runs.varint(run);
+        run = 0;
+        equal = !equal;
+      }
+      run += 1;
+      if (differs) this.#differing(operation, kind, guess, from, to);
+    }
+    this.#runs.varint(run);
+  }
+
+  #differs(from: number, to: number): boolean {
+    for (let at = from; at < to; at++) if (this.#differences[at] !== 0) return true;
+    return false;
+  }
+
+  #full(
+    operation: Operation,
+    kind: ElementKind,
+    guess: Uint32Array,
+    target: Uint32Array,
+    count: number,
+  ): void {
+    const { shift, mask } = contextShift(kind);
+    const width = elementBytes(kind) * 8;
+    const raw = width - 8;
+    const routed = operation.guess.kind !== 'none';
+    let next = this.#count;
+    for (let at = 0; at < count; at++) {
+      const value = target[at] as number;
+      this.#routes[next] = 256 + (routed ? ((guess[at] as number) >>> shift) & mask : 0);
+      if (isFloat(kind)) {
+        this.#symbols[next++] = value >>> (raw - 1);
+        const low = (value & (0xffffffff >>> (33 - raw))) | ((value >>> (width - 1)) << (raw - 1));
+        this.#bits.write(low, raw);
+      } else {
+        this.#symbols[next++] = value >>> raw;
+        if (raw > 0) this.#bits.write(value & (0xffffffff >>> (32 - raw)), raw);
+      }
+    }
+    this.#count = next;
+  }
+
+  #closeUnit(): void {
+    this.#units += 1;
+    if (this.#count + this.#bytes.length + this.#patches.length >= groupElements) this.finish();
+  }
+
+  /** Closes the group under way. */
+  finish(): void {
+    if (this.#units === 0) return;
+    const routes = mergeRoutes(this.#symbols, this.#routes, this.#count);
+    const streams = routes.counts.map((count) => new Uint8Array(count));
+    const ends = new Uint32Array(streams.length);
+    for (let at = 0; at < this.#count; at++) {
+      const stream = routes.streamOf[this.#routes[at] as number] as number;
+      const into = streams[stream] as Uint8Array;
+      into[ends[stream] as number] = this.#symbols[at] as number;
+      ends[stream] = (ends[stream] as number) + 1;
+    }
+    const out = new ByteWriter().varint(this.#units).varint(streams.length);
+    if (streams.length > 1) writeMap(out, routes.streamOf);
+    let plainBytes = this.#patches.length;
+    for (const part of [...streams, this.#bits.finish(), this.#runs.view(), this.#bytes.view()]) {
+      plainBytes += part.length;
+      this.#part(out, part);
+    }
+    out.varint(this.#patches.length).bytes(this.#patches.view());
+    this.sections.push({ bytes: out.view(), plainBytes });
+    this.#count = 0;
+    this.#units = 0;
+    this.#bits = new BitWriter();
+    this.#runs = new ByteWriter();
+    this.#bytes = new ByteWriter();
+    this.#patches = new ByteWriter();
+  }
+
+  #part(out: ByteWriter, bytes: Uint8Array): void {
+    out.varint(bytes.length);
+    if (bytes.length === 0) return;
+    const packed = packFrame(this.#zstd, bytes, bytes.length <= strongBytesMax ? strongLevel : fastLevel);
+    const packs = packed.length < bytes.length;
+    // Twice its length, and one more where it is packed.
+    out.varint((packs ? packed.length : bytes.length) * 2 + (packs ? 1 : 0)).bytes(packs ? packed : bytes);
+  }
+}
+
+/** Which stream a route leads to, as runs of equal ones. */
+function writeMap(out: ByteWriter, streamOf: Uint16Array): void {
+  for (let from = 0; from < routesMax; ) {
+    let to = from + 1;
+    while (to < routesMax && streamOf[to] === streamOf[from]) to++;
+    out.varint(to - from).varint(streamOf[from] as number);
+    from = to;
+  }
+}

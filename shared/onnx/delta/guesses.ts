@@ -1,0 +1,209 @@
+// Why: computes a guess, a unit at a time, alike for the encoder, which judges it, and the decoder, which completes it.
+// Trusts: a plan that was checked (plan.ts) against the base's sizes. Must never: read outside of the extents it
+// is given, or use arithmetic that two machines may do differently.
+
+import { DeltaFault } from './bytes.ts';
+import { type ElementKind, elementBytes, loadElements } from './elements.ts';
+import { rint, toElement, toNumbers } from './numbers.ts';
+import { type BaseExtent, type Guess, type Table, unitElements } from './operations.ts';
+
+/** What is guessed: a type and where the result goes. */
+export interface GuessTarget {
+  kind: ElementKind;
+  signed: boolean;
+  elements: Uint32Array;
+}
+
+/** Reads the base by a plan's extents and tables. */
+export class Guesser {
+  readonly #bases: readonly Uint8Array[];
+  readonly #extents: readonly BaseExtent[];
+  readonly #tables: readonly Table[];
+  readonly #values = new Map<number, Float32Array>();
+  readonly #loaded = new Uint32Array(unitElements);
+  readonly #numbers = new Float64Array(unitElements);
+  #workLeft: number;
+
+  /** `workMax`: base elements that tables may scan in all, so that a plan cannot ask for the same scan a million times. */
+  constructor(
+    bases: readonly Uint8Array[],
+    extents: readonly BaseExtent[],
+    tables: readonly Table[],
+    workMax: number,
+  ) {
+    this.#bases = bases;
+    this.#extents = extents;
+    this.#tables = tables;
+    this.#workLeft = workMax;
+  }
+
+  extent(index: number): BaseExtent {
+    const extent = this.#extents[index];
+    if (extent === undefined) throw new DeltaFault('a base tensor that is not there');
+    return extent;
+  }
+
+  bytes(index: number): Uint8Array {
+    const { file, offset, length } = this.extent(index);
+    return (this.#bases[file] as Uint8Array).subarray(offset, offset + length);
+  }
+
+  #load(index: number, from: number, count: number): Uint32Array {
+    const width = elementBytes(this.extent(index).kind);
+    const bytes = this.bytes(index).subarray(from * width, (from + count) * width);
+    loadElements(bytes, width, this.#loaded);
+    return this.#loaded;
+  }
+
+  #readNumbers(index: number, from: number, count: number): Float64Array {
+    const { kind, signed } = this.extent(index);
+    toNumbers(kind, signed, this.#load(index, from, count), count, this.#numbers);
+    return this.#numbers;
+  }
+
+  /** Elements from `from` on; `count` is at most one unit. */
+  guess(guess: Guess, from: number, count: number, target: GuessTarget): void {
+    const { elements, kind, signed } = target;
+    if (guess.kind === 'none') elements.fill(0, 0, count);
+    else if (guess.kind === 'table') {
+      const values = this.table(guess.table);
+      for (let at = 0; at < count; at++) elements[at] = toElement(kind, signed, values[from + at] as number);
+    } else if (guess.kind === 'permuted') this.#permuted(guess, from, count, elements);
+    else if (guess.kind === 'base')
+      loadElements(
+        this.bytes(guess.base).subarray(from * elementBytes(kind), (from + count) * elementBytes(kind)),
+        elementBytes(kind),
+        elements,
+      );
+    else this.#computed(guess, from, count, target);
+  }
+
+  #computed(
+    guess: Extract<Guess, { kind: 'quantised' | 'dequantised' | 'cast' | 'scaled' }>,
+    from: number,
+    count: number,
+    target: GuessTarget,
+  ): void {
+    const { elements, kind, signed } = target;
+    const numbers = this.#readNumbers(guess.base, from, count);
+    if (guess.kind === 'cast') {
+      for (let at = 0; at < count; at++) elements[at] = toElement(kind, signed, numbers[at] as number);
+      return;
+    }
+    const scales = this.table(guess.scale);
+    const zeros = guess.kind !== 'scaled' && guess.zero !== null ? this.table(guess.zero) : noZeros;
+    let row = Math.floor(from / guess.inner);
+    let left = guess.inner - (from % guess.inner);
+    for (let at = 0; at < count; row++, left = guess.inner) {
+      const scale = scales[row % scales.length] as number;
+      const zero = zeros[row % zeros.length] as number;
+      const end = Math.min(count, at + left);
+      if (guess.kind === 'quantised') {
+        for (; at < end; at++)
+          elements[at] = toElement(kind, signed, rint(Math.fround((numbers[at] as number) / scale)) + zero);
+      } else {
+        for (; at < end; at++)
+          elements[at] = toElement(
+            kind,
+            signed,
+            Math.fround(Math.fround((numbers[at] as number) - zero) * scale),
+          );
+      }
+    }
+  }
+
+  #permuted(
+    guess: Extract<Guess, { kind: 'permuted' }>,
+    from: number,
+    count: number,
+    into: Uint32Array,
+  ): void {
+    const { dims, order } = guess;
+    const strides = dims.map((_, axis) => dims.slice(axis + 1).reduce((product, size) => product * size, 1));
+    const sizes = order.map((axis) => dims[axis] as number);
+    const steps = order.map((axis) => strides[axis] as number);
+    const at = sizes.map(() => 0);
+    let position = 0;
+    for (let axis = sizes.length - 1, rest = from; axis >= 0; axis--) {
+      const size = sizes[axis] as number;
+      at[axis] = rest % size;
+      rest = Math.floor(rest / size);
+      position += (at[axis] as number) * (steps[axis] as number);
+    }
+    const source = this.bytes(guess.base);
+    const width = elementBytes(this.extent(guess.base).kind);
+    for (let index = 0; index < count; index++) {
+      let value = 0;
+      for (let byte = 0, start = position * width; byte < width; byte++)
+        value |= (source[start + byte] as number) << (byte * 8);
+      into[index] = value;
+      for (let axis = sizes.length - 1; axis >= 0; axis--) {
+        position += steps[axis] as number;
+        const next = (at[axis] as number) + 1;
+        at[axis] = next;
+        if (next < (sizes[axis] as number)) break;
+        position -= next * (steps[axis] as number);
+        at[axis] = 0;
+      }
+    }
+  }
+
+  /** The numbers of a table, computed once. */
+  table(index: number): Float32Array {
+    const before = this.#values.get(index);
+    if (before !== undefined) return before;
+    const table = this.#tables[index];
+    if (table === undefined) throw new DeltaFault('a table that is not there');
+    const values = this.compute(table);
+    this.#values.set(index, values);
+    return values;
+  }
+
+  compute(table: Table): Float32Array {
+    if (table.kind === 'listed') return table.values;
+    const { kind, length } = this.extent(table.base);
+    const count = length / elementBytes(kind);
+    this.#workLeft -= count;
+    if (this.#workLeft < 0) throw new DeltaFault('its tables cost too much');
+    if (table.kind !== 'base') return this.#channels(table, count);
+    const values = new Float32Array(count);
+    for (let from = 0; from < count; from += unitElements) {
+      const part = Math.min(unitElements, count - from);
+      values.set(this.#readNumbers(table.base, from, part).subarray(0, part), from);
+    }
+    return values;
+  }
+
+  #channels(table: Extract<Table, { kind: 'peak' | 'span' }>, count: number): Float32Array {
+    const { channels, inner } = table;
+    const high = new Float64Array(channels);
+    const low = new Float64Array(channels);
+    for (let from = 0; from < count; from += unitElements) {
+      const part = Math.min(unitElements, count - from);
+      const numbers = this.#readNumbers(table.base, from, part);
+      let channel = Math.floor(from / inner) % channels;
+      let left = inner - (from % inner);
+      for (let at = 0; at < part; channel = (channel + 1) % channels, left = inner) {
+        let most = high[channel] as number;
+        let least = low[channel] as number;
+        for (const end = Math.min(part, at + left); at < end; at++) {
+          const value = numbers[at] as number;
+          if (value > most) most = value;
+          else if (value < least) least = value;
+        }
+        high[channel] = most;
+        low[channel] = least;
+      }
+    }
+    const values = new Float32Array(channels);
+    for (let channel = 0; channel < channels; channel++) {
+      const most = high[channel] as number;
+      const least = low[channel] as number;
+      const extent = table.kind === 'peak' ? Math.max(most, -least) : Math.fround(most - least);
+      values[channel] = Math.fround(Math.fround(extent / table.divisor) * table.factor);
+    }
+    return values;
+  }
+}
+
+const noZeros = new Float32Array(1);

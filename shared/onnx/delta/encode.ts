@@ -43,7 +43,7 @@ export interface DeltaToEncode {
 }
 
 /** Up to this size the whole file is tried as one frame over the base, too. */
-const wholeBytesMax = 256 * 1024;
+const wholeBytesMax = 96 * 1024;
 const planLevel = 19;
 const noScanLimit = Number.POSITIVE_INFINITY;
 /** Per element, where a turned or scaled base is looked for although one of the same shape was found. */
@@ -62,6 +62,8 @@ export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode):
   const patch = patches.reduce((best, one) => (one.length < best.length ? one : best));
   const memory = { targetBytesMax: target.bytes.length, memoryBytesMax: Number.MAX_SAFE_INTEGER };
   const rebuilt = applyDelta({ patch, bases: base.map(({ bytes }) => bytes), zstd, limits: memory });
+  if (!rebuilt.ok && (globalThis as { DBG?: (p: Uint8Array) => void }).DBG)
+    (globalThis as { DBG?: (p: Uint8Array) => void }).DBG?.(patch);
   invariant(rebuilt.ok, `a patch does not apply: ${rebuilt.ok ? '' : rebuilt.refusal.detail}`);
   return patch;
 }

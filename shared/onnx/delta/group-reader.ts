@@ -145,19 +145,21 @@ export class GroupReader {
     const raw = elementBytes(kind) * 8 - 8;
     const float = isFloat(kind);
     const routed = operation.guess.kind !== 'none';
+    const off = operation.exponentShift;
     const symbols = this.#symbols;
     const positions = this.#at;
     const bits = this.#bits;
     for (let at = 0; at < count; at++) {
-      const route = 256 + (routed ? ((elements[at] as number) >>> shift) & mask : 0);
+      const route = 256 + (routed ? ((((elements[at] as number) >>> shift) & mask) - off) & 0xff : 0);
       const stream = this.#streamOf[route] as number;
       const position = positions[stream] as number;
       positions[stream] = position + 1;
       const symbol = symbols[position] as number;
       if (float) {
+        const exponent = (symbol + off) & 0xff;
         const low = bits.read(raw);
         const sign = low >>> (raw - 1);
-        elements[at] = (((sign << 8) | symbol) << (raw - 1)) | (low & (0xffffffff >>> (33 - raw)));
+        elements[at] = (((sign << 8) | exponent) << (raw - 1)) | (low & (0xffffffff >>> (33 - raw)));
       } else elements[at] = raw > 0 ? (symbol << raw) | bits.read(raw) : symbol;
     }
   }

@@ -11,7 +11,7 @@ import { mergeRoutes, routesMax } from './routes.ts';
 import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
 
 /** Above it a higher level costs much time and gains nothing on symbols. */
-const strongBytesMax = 64 * 1024;
+const strongBytesMax = 8 * 1024;
 const strongLevel = 19;
 const fastLevel = 1;
 
@@ -119,12 +119,13 @@ export class GroupWriter {
     const width = elementBytes(kind) * 8;
     const raw = width - 8;
     const routed = operation.guess.kind !== 'none';
+    const off = operation.exponentShift;
     let next = this.#count;
     for (let at = 0; at < count; at++) {
       const value = target[at] as number;
-      this.#routes[next] = 256 + (routed ? ((guess[at] as number) >>> shift) & mask : 0);
+      this.#routes[next] = 256 + (routed ? ((((guess[at] as number) >>> shift) & mask) - off) & 0xff : 0);
       if (isFloat(kind)) {
-        this.#symbols[next++] = value >>> (raw - 1);
+        this.#symbols[next++] = (value >>> (raw - 1)) - off;
         const low = (value & (0xffffffff >>> (33 - raw))) | ((value >>> (width - 1)) << (raw - 1));
         this.#bits.write(low, raw);
       } else {

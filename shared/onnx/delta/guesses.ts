@@ -4,7 +4,7 @@
 
 import { DeltaFault } from './bytes.ts';
 import { type ElementKind, elementBytes, loadElements } from './elements.ts';
-import { rint, toElement, toNumbers } from './numbers.ts';
+import { rangeOf, rint, toElement, toInteger, toNumbers } from './numbers.ts';
 import { type BaseExtent, type Guess, type Table, unitElements } from './operations.ts';
 
 /** What is guessed: a type and where the result goes. */
@@ -14,12 +14,16 @@ export interface GuessTarget {
   elements: Uint32Array;
 }
 
+type ChannelTable = Extract<Table, { kind: 'peak' | 'span' }>;
+
 /** Reads the base by a plan's extents and tables. */
 export class Guesser {
   readonly #bases: readonly Uint8Array[];
   readonly #extents: readonly BaseExtent[];
   readonly #tables: readonly Table[];
   readonly #values = new Map<number, Float32Array>();
+  /** Amounts of channels, which a scale and its multiples share. */
+  readonly #amounts = new Map<string, Float64Array>();
   readonly #loaded = new Uint32Array(unitElements);
   readonly #numbers = new Float64Array(unitElements);
   #workLeft: number;
@@ -85,13 +89,15 @@ export class Guesser {
     target: GuessTarget,
   ): void {
     const { elements, kind, signed } = target;
+    // Tables first: computing one reads into the same memory.
+    const scales = guess.kind === 'cast' ? noZeros : this.table(guess.scale);
+    const zeros = 'zero' in guess && guess.zero !== null ? this.table(guess.zero) : noZeros;
     const numbers = this.#readNumbers(guess.base, from, count);
     if (guess.kind === 'cast') {
       for (let at = 0; at < count; at++) elements[at] = toElement(kind, signed, numbers[at] as number);
       return;
     }
-    const scales = this.table(guess.scale);
-    const zeros = guess.kind !== 'scaled' && guess.zero !== null ? this.table(guess.zero) : noZeros;
+    const range = rangeOf(kind, signed);
     let row = Math.floor(from / guess.inner);
     let left = guess.inner - (from % guess.inner);
     for (let at = 0; at < count; row++, left = guess.inner) {
@@ -100,7 +106,7 @@ export class Guesser {
       const end = Math.min(count, at + left);
       if (guess.kind === 'quantised') {
         for (; at < end; at++)
-          elements[at] = toElement(kind, signed, rint(Math.fround((numbers[at] as number) / scale)) + zero);
+          elements[at] = toInteger(range, rint(Math.fround((numbers[at] as number) / scale)) + zero);
       } else {
         for (; at < end; at++)
           elements[at] = toElement(
@@ -161,11 +167,13 @@ export class Guesser {
 
   compute(table: Table): Float32Array {
     if (table.kind === 'listed') return table.values;
-    const { kind, length } = this.extent(table.base);
-    const count = length / elementBytes(kind);
-    this.#workLeft -= count;
-    if (this.#workLeft < 0) throw new DeltaFault('its tables cost too much');
-    if (table.kind !== 'base') return this.#channels(table, count);
+    if (table.kind !== 'base') {
+      const amounts = this.#amountsOf(table);
+      return Float32Array.from(amounts, (amount) =>
+        Math.fround(Math.fround(amount / table.divisor) * table.factor),
+      );
+    }
+    const count = this.#scan(table.base);
     const values = new Float32Array(count);
     for (let from = 0; from < count; from += unitElements) {
       const part = Math.min(unitElements, count - from);
@@ -174,7 +182,25 @@ export class Guesser {
     return values;
   }
 
-  #channels(table: Extract<Table, { kind: 'peak' | 'span' }>, count: number): Float32Array {
+  /** Elements of a base tensor that is scanned as a whole. */
+  #scan(base: number): number {
+    const { kind, length } = this.extent(base);
+    const count = length / elementBytes(kind);
+    this.#workLeft -= count;
+    if (this.#workLeft < 0) throw new DeltaFault('its tables cost too much');
+    return count;
+  }
+
+  #amountsOf(table: ChannelTable): Float64Array {
+    const key = `${table.kind} ${table.base} ${table.channels} ${table.inner}`;
+    const before = this.#amounts.get(key);
+    if (before !== undefined) return before;
+    const amounts = this.#channels(table, this.#scan(table.base));
+    this.#amounts.set(key, amounts);
+    return amounts;
+  }
+
+  #channels(table: ChannelTable, count: number): Float64Array {
     const { channels, inner } = table;
     const high = new Float64Array(channels);
     const low = new Float64Array(channels);
@@ -195,14 +221,10 @@ export class Guesser {
         low[channel] = least;
       }
     }
-    const values = new Float32Array(channels);
-    for (let channel = 0; channel < channels; channel++) {
-      const most = high[channel] as number;
+    return high.map((most, channel) => {
       const least = low[channel] as number;
-      const extent = table.kind === 'peak' ? Math.max(most, -least) : Math.fround(most - least);
-      values[channel] = Math.fround(Math.fround(extent / table.divisor) * table.factor);
-    }
-    return values;
+      return table.kind === 'peak' ? Math.max(most, -least) : Math.fround(most - least);
+    });
   }
 }
 

@@ -102,7 +102,9 @@ export class Judge {
       seen += count;
     }
     const bits = (raw + entropyOf(counts, seen) / seen) * countOf(tensor);
-    return { guess, coding: 'full', exponentShift: 0, bits };
+    // The commonest exponent, so that tensors of unlike scale share their tables.
+    const exponentShift = isFloat(tensor.kind) ? counts.indexOf(Math.max(...counts)) : 0;
+    return { guess, coding: 'full', exponentShift, bits };
   }
 
   bytes(tensor: FileTensor): Judgement {

@@ -9,10 +9,12 @@ const words = new Uint32Array(floats.buffer);
 const nan = { float32: 0x7fc00000, float16: 0x7e00, bfloat16: 0x7fc0 } as const;
 /** 1.5 × 2^52: adding and subtracting it rounds to the nearest integer, ties to even. */
 const rounding = 6755399441055744;
+/** 2^51, up to which that works. */
+const roundedMax = 2251799813685248;
 
 /** Nearest integer, ties to even. */
 export function rint(value: number): number {
-  return value > -(2 ** 51) && value < 2 ** 51 ? value + rounding - rounding : value;
+  return value > -roundedMax && value < roundedMax ? value + rounding - rounding : value;
 }
 
 /** Values of elements, as they stand in the file. */
@@ -46,12 +48,37 @@ export function toElement(kind: ElementKind, signed: boolean, value: number): nu
     const word = wordOf(value);
     return (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
   }
-  if (Number.isNaN(value)) return 0;
-  const bits = elementBytes(kind) * 8;
-  const low = signed ? -(2 ** (bits - 1)) : 0;
-  const high = signed ? 2 ** (bits - 1) - 1 : 2 ** bits - 1;
-  const whole = Math.min(Math.max(rint(value), low), high);
-  return (whole & (0xffffffff >>> (32 - bits))) >>> 0;
+  return toInteger(rangeOf(kind, signed), value);
+}
+
+export interface IntegerRange {
+  low: number;
+  high: number;
+  mask: number;
+}
+
+const unsignedRanges = {
+  1: { low: 0, high: 0xff, mask: 0xff },
+  2: { low: 0, high: 0xffff, mask: 0xffff },
+  4: { low: 0, high: 0xffffffff, mask: 0xffffffff },
+};
+const signedRanges = {
+  1: { low: -0x80, high: 0x7f, mask: 0xff },
+  2: { low: -0x8000, high: 0x7fff, mask: 0xffff },
+  4: { low: -0x80000000, high: 0x7fffffff, mask: 0xffffffff },
+};
+
+export function rangeOf(kind: ElementKind, signed: boolean): IntegerRange {
+  return (signed ? signedRanges : unsignedRanges)[elementBytes(kind)];
+}
+
+/** Nearest whole number of a range as the bits of its element; NaN becomes 0. */
+export function toInteger({ low, high, mask }: IntegerRange, value: number): number {
+  // Beyond 2^51 the sum is not exact, and far out of every range.
+  const whole = value + rounding - rounding;
+  if (whole >= high) return (high & mask) >>> 0;
+  if (whole <= low) return (low & mask) >>> 0;
+  return (whole & mask) >>> 0;
 }
 
 function floatOf(word: number): number {

@@ -3,7 +3,7 @@
 // Trusts: nothing that it reads. Must never: give out a plan that reaches outside of base or target.
 
 import { ByteReader, ByteWriter, DeltaFault } from './bytes.ts';
-import { elementBytes, elementKinds } from './elements.ts';
+import { elementBytes, elementKinds, isFloat } from './elements.ts';
 import {
   type BaseExtent,
   baseOf,
@@ -68,11 +68,16 @@ export function writePlan(plan: Plan): Uint8Array {
       expected = base + 1;
     }
     writeGuess(out.details, extent.guess);
-    if (extent.coding === 'dense' || extent.coding === 'sparse') out.kinds.byte(extent.exponentShift);
+    if (shifted(extent)) out.kinds.byte(extent.exponentShift);
   }
   const whole = new ByteWriter();
   for (const name of columnNames) whole.varint(out[name].length).bytes(out[name].view());
   return whole.view();
+}
+
+/** Integers have no exponents. */
+function shifted({ coding, kind }: Pick<TargetExtent, 'coding' | 'kind'>): boolean {
+  return isFloat(kind) && (coding === 'dense' || coding === 'sparse' || coding === 'full');
 }
 
 function kindByte(extent: { kind: BaseExtent['kind']; signed: boolean }): number {
@@ -178,7 +183,7 @@ export function readPlan(bytes: Uint8Array, baseSizes: readonly number[], target
     const extent = { ...kind, guess, coding, exponentShift: 0 };
     const gap = from.gaps.signed() + (baseOf(guess) === null ? 0 : (gaps[base] ?? 0));
     const length = from.sizes.signed() + likelyLength(plan, extent);
-    if (coding === 'dense' || coding === 'sparse') extent.exponentShift = from.kinds.byte();
+    if (shifted(extent)) extent.exponentShift = from.kinds.byte();
     end += gap + length;
     if (gap < 0 || length < 1 || end > targetBytes) throw new DeltaFault('a tensor outside of the file');
     const target = { ...extent, gap, length };
@@ -281,6 +286,7 @@ function checkExtent(plan: Plan, extent: TargetExtent): void {
     throw new DeltaFault('bytes are taken as numbers');
   if ((guess.kind === 'base' || guess.kind === 'permuted') && from?.kind !== kind)
     throw new DeltaFault('a guess of another type');
+  if (guess.kind === 'quantised' && isFloat(kind)) throw new DeltaFault('floats are no whole numbers');
   if (guess.kind === 'permuted') checkOrder(guess, length / elementBytes(kind));
   const used = guess.kind === 'table' ? [guess.table] : 'scale' in guess ? [guess.scale] : [];
   if ('zero' in guess && guess.zero !== null) used.push(guess.zero);

@@ -14,6 +14,17 @@ const windowLogMax = 27;
 const largeDictionaryBytes = 1024 * 1024;
 const largeDictionaryLevel = 9;
 
+/**
+ * Numbers without order repeat themselves by chance, and level 1 spends more on such repetitions than it saves: a sixth
+ * of the plane. The smallest table and the longest match find hardly any.
+ */
+const symbolParameters = [
+  [CParameter.compressionLevel, 1],
+  [CParameter.windowLog, 17],
+  [CParameter.hashLog, 6],
+  [CParameter.minMatch, 7],
+] as const;
+
 // One of each: the garbage collector does not see what they hold. Neither keeps anything from call to call.
 const compression = new binding.CCtx();
 const decompression = new binding.DCtx();
@@ -22,8 +33,15 @@ export const systemZstd: Zstd = {
   compress(bytes, level, dictionary) {
     const context = compression;
     context.reset(ResetDirective.sessionAndParameters);
-    const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
-    context.setParameter(CParameter.compressionLevel, large ? Math.max(level, largeDictionaryLevel) : level);
+    if (level === 'symbols') {
+      for (const [parameter, value] of symbolParameters) context.setParameter(parameter, value);
+    } else {
+      const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
+      context.setParameter(
+        CParameter.compressionLevel,
+        large ? Math.max(level, largeDictionaryLevel) : level,
+      );
+    }
     if (dictionary !== undefined) {
       // Else the start of the dictionary is out of reach at the end of the bytes.
       const log = Math.ceil(Math.log2(bytes.length + dictionary.length + 1));

@@ -290,8 +290,8 @@ export interface DeltaEncoder {
  * raw content; a wrong one gives wrong bytes without a word, so that whoever decodes checks a digest.
  */
 export interface Zstd {
-  /** One frame. Levels 1 to 22. */
-  compress(bytes: Uint8Array, level: number, dictionary?: Uint8Array): Uint8Array;
+  /** One frame. Levels 1 to 22, or 'symbols': code lengths for each byte, and next to no search for repetitions. */
+  compress(bytes: Uint8Array, level: number | 'symbols', dictionary?: Uint8Array): Uint8Array;
   /**
    * One frame, given without its four bytes of magic, into memory of the size that it declares. False where it is no
    * such frame; `into` is undefined then.

@@ -27,8 +27,8 @@ import { TableBook } from './tables.ts';
 import {
   countOf,
   type DeltaFile,
-  elementsOf,
   type FileTensor,
+  readElements,
   type TensorSet,
   tensorsOf,
 } from './tensors.ts';
@@ -62,8 +62,6 @@ export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode):
   const patch = patches.reduce((best, one) => (one.length < best.length ? one : best));
   const memory = { targetBytesMax: target.bytes.length, memoryBytesMax: Number.MAX_SAFE_INTEGER };
   const rebuilt = applyDelta({ patch, bases: base.map(({ bytes }) => bytes), zstd, limits: memory });
-  if (!rebuilt.ok && (globalThis as { DBG?: (p: Uint8Array) => void }).DBG)
-    (globalThis as { DBG?: (p: Uint8Array) => void }).DBG?.(patch);
   invariant(rebuilt.ok, `a patch does not apply: ${rebuilt.ok ? '' : rebuilt.refusal.detail}`);
   return patch;
 }
@@ -98,6 +96,7 @@ class Encoder {
   readonly #tables: TableBook;
   readonly #groups: GroupWriter;
   readonly #elements = new Uint32Array(unitElements);
+  readonly #own = new Uint32Array(unitElements);
 
   constructor(base: readonly DeltaFile[], target: DeltaFile, beside: readonly DeltaFile[], zstd: Zstd) {
     this.#bases = base.map(({ bytes }) => bytes);
@@ -158,26 +157,25 @@ class Encoder {
   #choose(tensor: FileTensor, pairing: Pairing): Operation {
     const same = pairing.same(tensor);
     if (same !== null) return exactly({ kind: 'base', base: same });
-    const bytes = this.#judge.bytes(tensor);
-    const patched = this.#patched(tensor, pairing);
-    const found: Judgement[] = [bytes, ...(patched === null ? [] : [patched])];
-    if (tensor.kind === 'bytes') return best(found);
-    found.push(this.#judge.full(tensor, { kind: 'none' }));
-    let poor = tensor.length * 8 * poorShare;
+    const found: Judgement[] = [];
+    const poorBits = tensor.length * 8 * poorShare;
     for (const guess of pairing.guesses(tensor)) {
       const judged = this.#judge.differing(tensor, guess);
       if (judged.coding === 'sparse' && this.#judge.exact(tensor, guess)) return exactly(guess);
       found.push(judged);
       if (guess.kind === 'base') found.push(this.#judge.full(tensor, guess));
-      poor = Math.min(poor, judged.bits);
     }
-    if (poor < tensor.length * 8 * poorShare) return best(found);
-    const turned = pairing.turned(tensor);
-    if (turned !== null) {
-      if (this.#judge.exact(tensor, turned)) return exactly(turned);
-      found.push(this.#judge.differing(tensor, turned));
+    if (found.every(({ bits }) => bits > poorBits)) {
+      const turned = pairing.turned(tensor);
+      if (turned !== null) {
+        if (this.#judge.exact(tensor, turned)) return exactly(turned);
+        found.push(this.#judge.differing(tensor, turned));
+      }
     }
-    return best(found);
+    found.push(this.#judge.bytes(tensor));
+    if (tensor.kind !== 'bytes') found.push(this.#judge.full(tensor, { kind: 'none' }));
+    const patched = this.#patched(tensor, pairing);
+    return best(patched === null ? found : [...found, patched]);
   }
 
   /** Over the tensor of the same name where that has another length: rows were added, a text grew. */
@@ -219,7 +217,8 @@ class Encoder {
         continue;
       }
       this.#guesser.guess(guess, from, part, { kind, signed, elements: this.#elements });
-      this.#groups.addElements(operation, kind, this.#elements, elementsOf(tensor, from, part), part);
+      readElements(tensor, from, part, this.#own);
+      this.#groups.addElements(operation, kind, this.#elements, this.#own, part);
     }
   }
 }

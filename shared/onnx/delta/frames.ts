@@ -18,7 +18,12 @@ export function dictionaryStart(bytes: Uint8Array): number | null {
 }
 
 /** A frame without its magic. */
-export function packFrame(zstd: Zstd, bytes: Uint8Array, level: number, dictionary?: Uint8Array): Uint8Array {
+export function packFrame(
+  zstd: Zstd,
+  bytes: Uint8Array,
+  level: number | 'symbols',
+  dictionary?: Uint8Array,
+): Uint8Array {
   return zstd.compress(bytes, level, dictionary).subarray(magicBytes);
 }
 

@@ -14,6 +14,8 @@ import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
 const strongBytesMax = 8 * 1024;
 const strongLevel = 19;
 const fastLevel = 1;
+/** For tensors that repeat themselves. */
+const bytesLevel = 6;
 
 /** A group's section: what it holds once decoded bounds the decoder's memory. */
 export interface GroupSection {
@@ -28,6 +30,7 @@ export class GroupWriter {
   readonly #differences = new Int32Array(unitElements);
   #count = 0;
   #units = 0;
+  #plain = 0;
   #bits = new BitWriter();
   #runs = new ByteWriter();
   #bytes = new ByteWriter();
@@ -155,13 +158,14 @@ export class GroupWriter {
     }
     const out = new ByteWriter().varint(this.#units).varint(streams.length);
     if (streams.length > 1) writeMap(out, routes.streamOf);
-    let plainBytes = this.#patches.length;
-    for (const part of [...streams, this.#bits.finish(), this.#runs.view(), this.#bytes.view()]) {
-      plainBytes += part.length;
-      this.#part(out, part);
-    }
+    for (const part of streams) this.#part(out, part, 'symbols');
+    // Low bits are noise: the symbols' way finds out soonest.
+    this.#part(out, this.#bits.finish(), 'symbols');
+    this.#part(out, this.#runs.view(), fastLevel);
+    this.#part(out, this.#bytes.view(), bytesLevel);
     out.varint(this.#patches.length).bytes(this.#patches.view());
-    this.sections.push({ bytes: out.view(), plainBytes });
+    this.sections.push({ bytes: out.view(), plainBytes: this.#plain });
+    this.#plain = 0;
     this.#count = 0;
     this.#units = 0;
     this.#bits = new BitWriter();
@@ -170,10 +174,11 @@ export class GroupWriter {
     this.#patches = new ByteWriter();
   }
 
-  #part(out: ByteWriter, bytes: Uint8Array): void {
+  #part(out: ByteWriter, bytes: Uint8Array, level: number | 'symbols'): void {
+    this.#plain += bytes.length;
     out.varint(bytes.length);
     if (bytes.length === 0) return;
-    const packed = packFrame(this.#zstd, bytes, bytes.length <= strongBytesMax ? strongLevel : fastLevel);
+    const packed = packFrame(this.#zstd, bytes, bytes.length <= strongBytesMax ? strongLevel : level);
     const packs = packed.length < bytes.length;
     // Twice its length, and one more where it is packed.
     out.varint((packs ? packed.length : bytes.length) * 2 + (packs ? 1 : 0)).bytes(packs ? packed : bytes);

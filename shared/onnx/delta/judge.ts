@@ -7,7 +7,7 @@ import { packFrame } from './frames.ts';
 import type { Guesser } from './guesses.ts';
 import { blockElements, type Guess, type Operation, unitElements } from './operations.ts';
 import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
-import { countOf, elementsOf, type FileTensor } from './tensors.ts';
+import { countOf, type FileTensor, readElements } from './tensors.ts';
 
 const sampleElements = 4096;
 const samples = 4;
@@ -24,6 +24,7 @@ export class Judge {
   readonly #guesser: Guesser;
   readonly #zstd: Zstd;
   readonly #elements = new Uint32Array(unitElements);
+  readonly #target = new Uint32Array(unitElements);
   readonly #differences = new Int32Array(sampleElements);
 
   constructor(guesser: Guesser, zstd: Zstd) {
@@ -36,7 +37,8 @@ export class Judge {
     const count = countOf(tensor);
     for (let from = 0; from < count; from += unitElements) {
       const part = Math.min(unitElements, count - from);
-      const target = elementsOf(tensor, from, part);
+      const target = this.#target;
+      readElements(tensor, from, part, target);
       this.#guess(tensor, guess, from, part);
       for (let at = 0; at < part; at++) if (this.#elements[at] !== target[at]) return false;
     }
@@ -60,9 +62,9 @@ export class Judge {
     let lengths = 0;
     let differing = 0;
     for (const [from, count] of windows(countOf(tensor))) {
-      const target = elementsOf(tensor, from, count);
+      readElements(tensor, from, count, this.#target);
       this.#guess(tensor, guess, from, count);
-      differencesOf(kind, this.#elements, target, count, this.#differences);
+      differencesOf(kind, this.#elements, this.#target, count, this.#differences);
       for (let block = 0; block < count; block += blockElements) {
         let differs = false;
         for (let at = block; at < Math.min(block + blockElements, count); at++) {
@@ -95,8 +97,9 @@ export class Judge {
     const counts = new Uint32Array(256);
     let seen = 0;
     for (const [from, count] of windows(countOf(tensor))) {
-      for (const value of elementsOf(tensor, from, count)) {
-        const symbol = (value >>> shift) & 0xff;
+      readElements(tensor, from, count, this.#target);
+      for (let at = 0; at < count; at++) {
+        const symbol = ((this.#target[at] as number) >>> shift) & 0xff;
         counts[symbol] = (counts[symbol] as number) + 1;
       }
       seen += count;
@@ -124,7 +127,8 @@ export class Judge {
     for (let place = 0; place < places; place++) {
       const from = Math.floor(((place + 0.5) / places) * count);
       this.#guess(tensor, guess, from, 1);
-      differencesOf(kind, this.#elements, elementsOf(tensor, from, 1), 1, this.#differences);
+      readElements(tensor, from, 1, this.#target);
+      differencesOf(kind, this.#elements, this.#target, 1, this.#differences);
       bits += 32 - Math.clz32(Math.abs(this.#differences[0] as number));
     }
     return bits / places;

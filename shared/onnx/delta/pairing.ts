@@ -101,7 +101,8 @@ export class Pairing {
   /** The same numbers in another order of axes, where that is nearer than anything else. */
   turned(tensor: FileTensor): Guess | null {
     const { dims } = tensor;
-    if (dims.length < 2 || dims.length > Math.min(axesTurnedMax, permutedAxesMax)) return null;
+    if (tensor.kind === 'bytes' || dims.length < 2 || dims.length > Math.min(axesTurnedMax, permutedAxesMax))
+      return null;
     const shape = [...dims].sort((a, b) => a - b).join();
     const named = this.#byName.get(tensor.name);
     const others = this.#pairs.base.apart.filter(

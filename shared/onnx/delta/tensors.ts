@@ -80,11 +80,10 @@ export function countOf(tensor: Pick<Extent, 'kind' | 'length'>): number {
   return tensor.length / elementBytes(tensor.kind);
 }
 
-export function elementsOf(tensor: FileTensor, from = 0, count = countOf(tensor)): Uint32Array {
+/** Elements from `from` on, into memory that is given. */
+export function readElements(tensor: FileTensor, from: number, count: number, into: Uint32Array): void {
   const width = elementBytes(tensor.kind);
-  const elements = new Uint32Array(count);
-  loadElements(tensor.bytes.subarray(from * width, (from + count) * width), width, elements);
-  return elements;
+  loadElements(tensor.bytes.subarray(from * width, (from + count) * width), width, into);
 }
 
 /** The numbers of a short tensor, such as scales or zero points; null where they are not known. */
@@ -92,7 +91,9 @@ export function numbersOf(tensor: FileTensor): Float64Array | null {
   if (tensor.kind === 'bytes') return varintsOf(tensor.bytes);
   const count = countOf(tensor);
   const numbers = new Float64Array(count);
-  toNumbers(tensor.kind, tensor.signed, elementsOf(tensor), count, numbers);
+  const elements = new Uint32Array(count);
+  readElements(tensor, 0, count, elements);
+  toNumbers(tensor.kind, tensor.signed, elements, count, numbers);
   return numbers;
 }
 

@@ -11,7 +11,7 @@ import { crc32, DeltaFault } from './bytes.ts';
 import { elementBytes, storeElements } from './elements.ts';
 import { dictionaryStart, unpackFrame } from './frames.ts';
 import { GroupReader } from './group-reader.ts';
-import { Guesser } from './guesses.ts';
+import { Guesser, tableBounds } from './guesses.ts';
 import { digestStartOf, type OpenPatch, openPatch, type Section } from './header.ts';
 import { dictionaryBytesMax, pieceBytesMax, type TargetExtent, unitElements } from './operations.ts';
 import { readPlan } from './plan.ts';
@@ -38,8 +38,6 @@ const defaultLimits: DeltaLimits = {
   targetBytesMax: fleetLimits.deltaTargetBytesMax,
   memoryBytesMax: fleetLimits.deltaMemoryBytesMax,
 };
-/** Base elements that tables may scan, as a multiple of what base and target hold: scales need one scan or two. */
-const tableWork = 4;
 
 /**
  * The file that the patch makes, in memory. Refusals: `delta-malformed`, `delta-unsupported`, `delta-too-large`,
@@ -177,7 +175,7 @@ class Rebuild {
       throw new DeltaFault('a skeleton of another size than it says');
     const skeleton = readSkeleton(this.#zstd, told.bytes, base, skeletonBytes);
     const held = [...sizes, header.target.bytes].reduce((sum, size) => sum + size, 0);
-    const guesser = new Guesser(this.#bases, plan.base, plan.tables, held * tableWork);
+    const guesser = new Guesser(this.#bases, plan.base, plan.tables, tableBounds(held));
     let at = 0;
     for (const extent of plan.target) {
       if (extent.gap > 0) this.#emit(skeleton.subarray(at, at + extent.gap));

@@ -8,7 +8,7 @@ import type { Zstd } from '../../kernel/ports.ts';
 import { applyDelta } from './apply.ts';
 import { dictionaryStart, packFrame } from './frames.ts';
 import { GroupWriter } from './group-writer.ts';
-import { Guesser } from './guesses.ts';
+import { Guesser, tableBounds } from './guesses.ts';
 import { type DeltaHeader, digestStartOf, type Section, writePatch } from './header.ts';
 import { Judge, type Judgement } from './judge.ts';
 import {
@@ -45,9 +45,11 @@ export interface DeltaToEncode {
 /** Up to this size the whole file is tried as one frame over the base, too. */
 const wholeBytesMax = 96 * 1024;
 const planLevel = 19;
-const noScanLimit = Number.POSITIVE_INFINITY;
+const unbounded = { scannedMax: Number.POSITIVE_INFINITY, numbersMax: Number.POSITIVE_INFINITY };
 /** Per element, where a turned or scaled base is looked for although one of the same shape was found. */
 const poorShare = 0.6;
+/** Of that: where scales are looked for, which costs a pass over the tensor. */
+const scaledShare = 0.7;
 
 /** The smallest patch that is found. */
 export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode): Uint8Array {
@@ -110,18 +112,17 @@ class Encoder {
     this.#baseSet = apart ? baseSet : { ...baseSet, apart: [] };
     if (!apart) this.#targetSet = { ...this.#targetSet, apart: [] };
     const extents = this.#baseSet.apart;
-    this.#tables = new TableBook(new Guesser(this.#bases, extents, [], noScanLimit));
-    this.#guesser = new Guesser(this.#bases, extents, this.#tables.tables, noScanLimit);
+    const held = [target, ...base].reduce((sum, { bytes }) => sum + bytes.length, 0);
+    const { numbersMax } = tableBounds(held);
+    this.#tables = new TableBook(new Guesser(this.#bases, extents, [], unbounded), numbersMax);
+    this.#guesser = new Guesser(this.#bases, extents, this.#tables.tables, unbounded);
     this.#judge = new Judge(this.#guesser, zstd);
     this.#groups = new GroupWriter(zstd);
   }
 
   patch(header: Announced): Uint8Array {
-    const plan: Plan = {
-      base: this.#baseSet.apart,
-      tables: this.#tables.tables,
-      target: this.#extents(),
-    };
+    const target = this.#extents();
+    const plan = withUsedTables({ base: this.#baseSet.apart, tables: this.#tables.tables, target });
     this.#groups.finish();
     const baseSkeleton = skeletonOf(this.#bases, this.#baseSet.apart);
     const skeleton = skeletonOf([this.#target], this.#targetSet.apart);
@@ -163,7 +164,10 @@ class Encoder {
       const judged = this.#judge.differing(tensor, guess);
       if (judged.coding === 'sparse' && this.#judge.exact(tensor, guess)) return exactly(guess);
       found.push(judged);
-      if (guess.kind === 'base') found.push(this.#judge.full(tensor, guess));
+      if (guess.kind === 'base') {
+        found.push(this.#judge.full(tensor, guess));
+        if (judged.bits > poorBits * scaledShare) found.push(...this.#scaled(tensor, guess.base, pairing));
+      }
     }
     if (found.every(({ bits }) => bits > poorBits)) {
       const turned = pairing.turned(tensor);
@@ -176,6 +180,15 @@ class Encoder {
     if (tensor.kind !== 'bytes') found.push(this.#judge.full(tensor, { kind: 'none' }));
     const patched = this.#patched(tensor, pairing);
     return best(patched === null ? found : [...found, patched]);
+  }
+
+  /** With what its numbers cost. */
+  #scaled(tensor: FileTensor, base: number, pairing: Pairing): Judgement[] {
+    return [...pairing.scaled(tensor, base)].map((guess) => {
+      const judged = this.#judge.differing(tensor, guess);
+      const numbers = guess.kind === 'scaled' ? this.#tables.lengthOf(guess.scale) : 0;
+      return { ...judged, bits: judged.bits + numbers * 32 };
+    });
   }
 
   /** Over the tensor of the same name where that has another length: rows were added, a text grew. */
@@ -232,4 +245,24 @@ function best(found: readonly Judgement[]): Operation {
     one.bits < least.bits ? one : least,
   );
   return { guess, coding, exponentShift };
+}
+
+/** Guesses were made that were not taken; their tables need not be sent. */
+function withUsedTables(plan: Plan): Plan {
+  const used = new Map<number, number>();
+  const renumbered = (index: number): number => {
+    const known = used.get(index) ?? used.size;
+    used.set(index, known);
+    return known;
+  };
+  const target = plan.target.map((extent): TargetExtent => {
+    const { guess } = extent;
+    if (guess.kind === 'table') return { ...extent, guess: { ...guess, table: renumbered(guess.table) } };
+    if (guess.kind === 'scaled') return { ...extent, guess: { ...guess, scale: renumbered(guess.scale) } };
+    if (guess.kind !== 'quantised' && guess.kind !== 'dequantised') return extent;
+    const zero = guess.zero === null ? null : renumbered(guess.zero);
+    return { ...extent, guess: { ...guess, scale: renumbered(guess.scale), zero } };
+  });
+  const tables = [...used.keys()].map((index) => plan.tables[index]).filter((table) => table !== undefined);
+  return { ...plan, tables, target };
 }

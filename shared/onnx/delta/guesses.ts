@@ -5,13 +5,25 @@
 import { DeltaFault } from './bytes.ts';
 import { type ElementKind, elementBytes, loadElements } from './elements.ts';
 import { rangeOf, rint, toElement, toInteger, toNumbers } from './numbers.ts';
-import { type BaseExtent, type Guess, type Table, unitElements } from './operations.ts';
+import { type BaseExtent, type Guess, type Table, tableLength, unitElements } from './operations.ts';
 
 /** What is guessed: a type and where the result goes. */
 export interface GuessTarget {
   kind: ElementKind;
   signed: boolean;
   elements: Uint32Array;
+}
+
+export interface TableBounds {
+  /** Elements of the base that are looked at. */
+  scannedMax: number;
+  /** Numbers that are kept. */
+  numbersMax: number;
+}
+
+/** Scales are scanned for once or twice, and are few beside what they scale. */
+export function tableBounds(baseAndTargetBytes: number): TableBounds {
+  return { scannedMax: baseAndTargetBytes * 4, numbersMax: 65_536 + Math.floor(baseAndTargetBytes / 32) };
 }
 
 type ChannelTable = Extract<Table, { kind: 'peak' | 'span' }>;
@@ -27,18 +39,20 @@ export class Guesser {
   readonly #loaded = new Uint32Array(unitElements);
   readonly #numbers = new Float64Array(unitElements);
   #workLeft: number;
+  #numbersLeft: number;
 
-  /** `workMax`: base elements that tables may scan in all, so that a plan cannot ask for the same scan a million times. */
+  /** `bounds`: what tables may cost, so that a plan cannot ask for the same scan a million times. */
   constructor(
     bases: readonly Uint8Array[],
     extents: readonly BaseExtent[],
     tables: readonly Table[],
-    workMax: number,
+    bounds: TableBounds,
   ) {
     this.#bases = bases;
     this.#extents = extents;
     this.#tables = tables;
-    this.#workLeft = workMax;
+    this.#workLeft = bounds.scannedMax;
+    this.#numbersLeft = bounds.numbersMax;
   }
 
   extent(index: number): BaseExtent {
@@ -160,6 +174,8 @@ export class Guesser {
     if (before !== undefined) return before;
     const table = this.#tables[index];
     if (table === undefined) throw new DeltaFault('a table that is not there');
+    this.#numbersLeft -= tableLength(this.#extents, table);
+    if (this.#numbersLeft < 0) throw new DeltaFault('its tables hold too much');
     const values = this.compute(table);
     this.#values.set(index, values);
     return values;

@@ -99,7 +99,7 @@ function openFaulting(patch: Uint8Array): OpenPatch | 'unsupported' {
     form === 'tensors' ? readDirectory(patch, reader) : readSingle(patch, reader, target.bytes);
   const given = patch.length + bases.reduce((sum, { bytes }) => sum + bytes, 0);
   return {
-    header: { bases, target, memoryBytesMax: given + memoryOf(form, target.bytes, sections) },
+    header: { bases, target, memoryBytesMax: given + memoryOf(form, given, target.bytes, sections) },
     form,
     sections,
   };
@@ -125,12 +125,20 @@ function readDirectory(patch: Uint8Array, reader: ByteReader): OpenPatch['sectio
   return sections;
 }
 
-function memoryOf(form: Form, targetBytes: number, sections: readonly Section[]): number {
+function memoryOf(form: Form, givenBytes: number, targetBytes: number, sections: readonly Section[]): number {
   if (form !== 'tensors') return targetBytes + workingBytes;
   const [plan, skeleton, ...groups] = sections;
   const group = groups.reduce((most, { plainBytes }) => Math.max(most, plainBytes), 0);
   // A group's streams are joined, so that they stand there twice; base and target have a skeleton each.
-  return (plan?.plainBytes ?? 0) * planFactor + (skeleton?.plainBytes ?? 0) + group * 2 + workingBytes;
+  // Tables: a number for 32 bytes, kept in up to three forms of eight.
+  const tables = (givenBytes + targetBytes) * (3 / 4);
+  return (
+    Math.ceil(tables) +
+    (plan?.plainBytes ?? 0) * planFactor +
+    (skeleton?.plainBytes ?? 0) +
+    group * 2 +
+    workingBytes
+  );
 }
 
 /** Takes a patch apart. Refusals: `delta-malformed`, `delta-unsupported`. */

@@ -1,7 +1,7 @@
 // Why: the words in which a patch says how each tensor comes from the base: a guess, and how what is missing is
 // coded. Trusts: nothing. Must never: mean something else in a later version; new words are added at the end.
 
-import type { ElementKind } from './elements.ts';
+import { type ElementKind, elementBytes } from './elements.ts';
 
 /** A piece of a base file whose bytes are numbers. */
 export interface BaseExtent {
@@ -83,6 +83,14 @@ export interface Plan {
 /** The base extent that a guess reads, or that is the dictionary of a patched one. */
 export function baseOf(guess: Guess): number | null {
   return guess.kind === 'none' || guess.kind === 'table' ? null : guess.base;
+}
+
+/** Elements of a table, before it is computed. */
+export function tableLength(base: readonly BaseExtent[], table: Table): number {
+  if (table.kind === 'listed') return table.values.length;
+  if (table.kind !== 'base') return table.channels;
+  const extent = base[table.base];
+  return extent === undefined ? 0 : extent.length / elementBytes(extent.kind);
 }
 
 /** Elements of one unit of coding: what a decoder holds at a time. */

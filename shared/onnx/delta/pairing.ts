@@ -5,12 +5,15 @@ import { crc32 } from './bytes.ts';
 import { elementBytes, isFloat } from './elements.ts';
 import type { Judge } from './judge.ts';
 import { type Guess, permutedAxesMax } from './operations.ts';
+import { scalingsOf } from './scaling.ts';
 import type { TableBook } from './tables.ts';
 import { countOf, type FileTensor, numbersOf, type TensorSet } from './tensors.ts';
 
 /** Tensors of one size that are looked at for likeness. */
 const likenessMax = 256;
 const turnedMax = 32;
+/** Pairs that are looked at in all. */
+const looksMax = 200_000;
 const axesTurnedMax = 4;
 /** Bits by which the nearest may differ and still be called alike: numbers without relation differ by more. */
 const alikeShare = 0.72;
@@ -25,6 +28,7 @@ export interface Pairs {
 
 export class Pairing {
   readonly #pairs: Pairs;
+  #looksLeft = looksMax;
   readonly #indexOf = new Map<FileTensor, number>();
   readonly #byName = new Map<string, FileTensor>();
   readonly #byContent = new Map<string, FileTensor>();
@@ -39,7 +43,9 @@ export class Pairing {
       this.#byName.set(tensor.name, tensor);
       this.#byContent.set(contentKey(tensor), tensor);
       const size = sizeKey(tensor);
-      this.#bySize.set(size, [...(this.#bySize.get(size) ?? []), tensor]);
+      const alike = this.#bySize.get(size);
+      if (alike === undefined) this.#bySize.set(size, [tensor]);
+      else alike.push(tensor);
       if (pairs.base.quantised.has(tensor.name))
         for (const name of stems(tensor.name))
           if (!this.#quantisedFrom.has(name)) this.#quantisedFrom.set(name, tensor);
@@ -66,7 +72,12 @@ export class Pairing {
   /** Guesses that are worth a judgement, the likeliest first. */
   *guesses(tensor: FileTensor): Generator<Guess> {
     const table = this.#pairs.tables.named(tensor.name);
-    if (table !== undefined && tensor.kind === 'float32') yield { kind: 'table', table };
+    if (
+      table !== undefined &&
+      tensor.kind === 'float32' &&
+      this.#pairs.tables.lengthOf(table) === countOf(tensor)
+    )
+      yield { kind: 'table', table };
     if (tensor.kind === 'bytes') return;
     const named = this.#byName.get(tensor.name);
     if (named !== undefined && sizeKey(named) === sizeKey(tensor)) {
@@ -85,9 +96,11 @@ export class Pairing {
 
   /** The nearest tensor of the same shape that has no partner by name. */
   #alike(tensor: FileTensor): FileTensor | null {
+    if (this.#looksLeft <= 0) return null;
     const candidates = (this.#bySize.get(sizeKey(tensor)) ?? [])
       .filter(({ name }) => !this.#pairs.target.byName.has(name))
       .slice(0, likenessMax);
+    this.#looksLeft -= candidates.length;
     const bits = elementBytes(tensor.kind) * 8;
     let best: FileTensor | null = null;
     let nearest = bits * alikeShare;
@@ -103,6 +116,8 @@ export class Pairing {
     const { dims } = tensor;
     if (tensor.kind === 'bytes' || dims.length < 2 || dims.length > Math.min(axesTurnedMax, permutedAxesMax))
       return null;
+    if (this.#looksLeft <= 0) return null;
+    this.#looksLeft -= turnedMax;
     const shape = [...dims].sort((a, b) => a - b).join();
     const named = this.#byName.get(tensor.name);
     const others = this.#pairs.base.apart.filter(
@@ -136,7 +151,8 @@ export class Pairing {
     const base = this.#index(from);
     const zeros = floatsOf(target.byName.get(uses.zeroPoint));
     const zero = zeros?.some((value) => value !== 0) ? tables.listed(zeros) : null;
-    return { kind: 'quantised', base, inner, scale: tables.scale(uses.scale, scale, base, inner), zero };
+    const table = tables.scale(uses.scale, scale, base, inner);
+    return table === null ? null : { kind: 'quantised', base, inner, scale: table, zero };
   }
 
   #floatSource(tensor: FileTensor): FileTensor | null {
@@ -156,17 +172,23 @@ export class Pairing {
     const scaleTensor = base.byName.get(uses?.scale ?? '');
     const values = floatsOf(scaleTensor);
     if (scaleTensor === undefined || values === null) return null;
-    const apart = this.#indexOf.get(scaleTensor);
+    const apart = isFloat(scaleTensor.kind) ? this.#indexOf.get(scaleTensor) : undefined;
     const zeros = floatsOf(base.byName.get(uses?.zeroPoint ?? ''));
-    return {
-      ...{
-        kind: 'dequantised',
-        base: this.#index(from),
-        inner: innerOf(tensor.dims, values.length, countOf(tensor)),
-      },
-      scale: apart === undefined ? tables.listed(values) : tables.ofBase(apart),
-      zero: zeros?.some((value) => value !== 0) ? tables.listed(zeros) : null,
-    };
+    const scale = apart === undefined ? tables.listed(values) : tables.ofBase(apart);
+    if (scale === null) return null;
+    const inner = innerOf(tensor.dims, values.length, countOf(tensor));
+    const zero = zeros?.some((value) => value !== 0) ? tables.listed(zeros) : null;
+    return { kind: 'dequantised', base: this.#index(from), inner, scale, zero };
+  }
+
+  /** A base tensor times some numbers, which the patch would have to list. */
+  *scaled(tensor: FileTensor, base: number): Generator<Guess> {
+    const from = this.#pairs.base.apart[base];
+    if (from === undefined || !isFloat(tensor.kind)) return;
+    for (const { inner, scales } of scalingsOf(from, tensor)) {
+      const scale = this.#pairs.tables.listed(scales);
+      if (scale !== null) yield { kind: 'scaled', base, inner, scale };
+    }
   }
 }
 

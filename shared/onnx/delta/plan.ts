@@ -15,6 +15,7 @@ import {
   type Table,
   type TargetExtent,
   tableKinds,
+  tableLength,
 } from './operations.ts';
 
 const columnNames = [
@@ -37,13 +38,12 @@ function columns<Part>(make: () => Part): Columns<Part> {
 /** Pieces in all; each costs a decoder some hundred bytes. Models have some thousands. */
 export const extentsMax = 200_000;
 const tablesMax = 200_000;
-const basesGapStart = 0;
 
 export function writePlan(plan: Plan): Uint8Array {
   const out = columns(() => new ByteWriter());
   out.counts.varint(plan.base.length).varint(plan.tables.length).varint(plan.target.length);
   let file = 0;
-  let end = basesGapStart;
+  let end = 0;
   const gaps: number[] = [];
   for (const extent of plan.base) {
     out.base.varint(extent.file - file);
@@ -111,14 +111,6 @@ function writeGuess(out: ByteWriter, guess: Guess): void {
       .varint(guess.inner)
       .varint(guess.scale)
       .varint(guess.zero === null ? 0 : guess.zero + 1);
-}
-
-/** Elements of a table, before it is computed. */
-function tableLength(base: readonly BaseExtent[], table: Table): number {
-  if (table.kind === 'listed') return table.values.length;
-  if (table.kind !== 'base') return table.channels;
-  const extent = base[table.base];
-  return extent === undefined ? 0 : extent.length / elementBytes(extent.kind);
 }
 
 /** Of a tensor that has as many elements as what it is guessed from. */
@@ -209,7 +201,7 @@ function readBase(
 ): number[] {
   const gaps: number[] = [];
   let file = 0;
-  let end = basesGapStart;
+  let end = 0;
   for (let index = 0; index < count; index++) {
     const skipped = from.base.varint();
     if (skipped > 0) end = 0;

@@ -91,8 +91,3 @@ export function addDifferences(
     base[at] = (ordered ^ ((~ordered >> 31) | (1 << 31))) >>> unused;
   }
 }
-
-/** A number without a base: its exponent (its high byte) is the symbol, sign and the rest are raw. */
-export function splitOf(kind: ElementKind): { rawBits: number; float: boolean } {
-  return { rawBits: elementBytes(kind) * 8 - 8, float: isFloat(kind) };
-}

@@ -2,6 +2,7 @@
 // each channel over 127 and its kin, and for biases that times the scale of their input.
 // Trusts: nothing; a table is used only where it gives the very numbers. Must never: send numbers twice.
 
+import { elementBytes } from './elements.ts';
 import type { Guesser } from './guesses.ts';
 import type { Table } from './operations.ts';
 
@@ -11,6 +12,8 @@ const divisors = {
   span: [255, 254, 65535, 65534],
 } as const;
 /** Whoever multiplied may have rounded otherwise than the quotient does. */
+/** Earlier tables that are looked at; the one that is multiplied is most often among the last. */
+const multiplesMax = 1_000;
 const ulpsTried = [0, 1, -1, 2, -2];
 
 export class TableBook {
@@ -19,15 +22,26 @@ export class TableBook {
   readonly #byName = new Map<string, number>();
   readonly #guesser: Guesser;
 
-  /** Scans the base by itself; its own tables are not asked for. */
-  constructor(guesser: Guesser) {
+  #numbersLeft: number;
+
+  /** Scans the base by `guesser`, whose own tables are not asked for; holds at most so many numbers in all. */
+  constructor(guesser: Guesser, numbersMax: number) {
     this.#guesser = guesser;
+    this.#numbersLeft = numbersMax;
   }
 
-  #add(table: Table, values: Float32Array): number {
+  /** Null where a decoder would refuse so many. */
+  #add(table: Table, values: Float32Array): number | null {
+    if (values.length > this.#numbersLeft) return null;
+    this.#numbersLeft -= values.length;
     this.tables.push(table);
     this.#values.push(values);
     return this.tables.length - 1;
+  }
+
+  /** Numbers of a table. */
+  lengthOf(table: number): number {
+    return this.#values[table]?.length ?? 0;
   }
 
   /** The table that was found for a tensor of the target. */
@@ -35,25 +49,27 @@ export class TableBook {
     return this.#byName.get(name);
   }
 
-  listed(values: Float32Array): number {
+  listed(values: Float32Array): number | null {
     return this.#add({ kind: 'listed', values }, values);
   }
 
-  ofBase(base: number): number {
+  ofBase(base: number): number | null {
     const table: Table = { kind: 'base', base };
     return this.#add(table, this.#guesser.compute(table));
   }
 
   /** A table for the scale of that name, which has these values and serves a tensor made from the base tensor. */
-  scale(name: string, values: Float32Array, base: number, inner: number): number {
+  scale(name: string, values: Float32Array, base: number, inner: number): number | null {
     const before = this.#byName.get(name);
     if (before !== undefined) return before;
     const index = this.#channelTable(values, base, inner) ?? this.#multiple(values) ?? this.listed(values);
-    this.#byName.set(name, index);
+    if (index !== null) this.#byName.set(name, index);
     return index;
   }
 
   #channelTable(values: Float32Array, base: number, inner: number): number | null {
+    const { kind: type, length } = this.#guesser.extent(base);
+    if (values.length * inner > length / elementBytes(type)) return null;
     for (const kind of ['peak', 'span'] as const) {
       const table = { kind, base, channels: values.length, inner, divisor: 1, factor: 1 };
       const amounts = this.#guesser.compute(table);
@@ -68,8 +84,9 @@ export class TableBook {
   /** An earlier table times one number. */
   #multiple(values: Float32Array): number | null {
     if (values.length < 2) return null;
-    for (const [index, earlier] of this.#values.entries()) {
-      const table = this.tables[index];
+    const first = Math.max(0, this.#values.length - multiplesMax);
+    for (const [at, earlier] of this.#values.slice(first).entries()) {
+      const table = this.tables[first + at];
       if (earlier.length !== values.length || table === undefined) continue;
       if ((table.kind !== 'peak' && table.kind !== 'span') || table.factor !== 1) continue;
       const factor = factorOf(earlier, values);

@@ -10,6 +10,7 @@ import { encodeInferRequest } from '../../shared/wire/oip-json.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
+import { benchDelta } from './delta.ts';
 import { benchChildAtRest, benchModel } from './inference.ts';
 import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
@@ -136,7 +137,10 @@ async function benchProcesses(): Promise<object> {
   }
 }
 
-/** By the path at which each stands in the results. `--only inference` or `--only inference.yolox` take a part. */
+/**
+ * By the path at which each stands in the results. `--only inference` or `--only inference.yolox` take a part, and so
+ * does the bare name.
+ */
 const sections: Record<string, () => Promise<object>> = {
   processes: benchProcesses,
   'inference.childAtRest': benchChildAtRest,
@@ -147,6 +151,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
   metadata: benchMetadata,
+  delta: benchDelta,
   simulation: benchSimulation,
 };
 
@@ -174,12 +179,13 @@ function fail(what: string): never {
 }
 
 if (dataMissing !== false) fail(`not-found: ${dataMissing}`);
-const { values } = parseArgs({ options: { only: { type: 'string' } } });
+const { values, positionals } = parseArgs({ options: { only: { type: 'string' } }, allowPositionals: true });
+const only = values.only ?? positionals[0];
 const wanted = Object.entries(sections).filter(
-  ([path]) => values.only === undefined || path === values.only || path.startsWith(`${values.only}.`),
+  ([path]) => only === undefined || path === only || path.startsWith(`${only}.`),
 );
 if (wanted.length === 0)
-  fail(`input-invalid: no section ${values.only}; there are ${Object.keys(sections).join(', ')}`);
+  fail(`input-invalid: no section ${only}; there are ${Object.keys(sections).join(', ')}`);
 
 const out = join(projectFolder, 'bench-results.json');
 // With --only the rest stays as an earlier run left it: ratios are taken within a section, never across.
@@ -187,7 +193,7 @@ const before: unknown = existsSync(out) ? JSON.parse(readFileSync(out, 'utf8')) 
 const kept: Results = isResults(before) ? before : {};
 // `npm run soak` writes beside it.
 const { soak } = kept;
-const results: Results = values.only !== undefined ? kept : soak === undefined ? {} : { soak };
+const results: Results = only !== undefined ? kept : soak === undefined ? {} : { soak };
 results['machine'] = {
   cpu: cpus()[0]?.model ?? 'unknown',
   cores: cpus().length,

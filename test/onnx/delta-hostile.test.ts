@@ -10,7 +10,8 @@ import { applyDelta, streamDelta } from '../../shared/onnx/delta/apply.ts';
 import { ByteReader, ByteWriter, crc32 } from '../../shared/onnx/delta/bytes.ts';
 import { packFrame, unpackFrame } from '../../shared/onnx/delta/frames.ts';
 import { type OpenPatch, openPatch, readDeltaHeader, writePatch } from '../../shared/onnx/delta/header.ts';
-import { chance, float32, modelBytes, rawOf, roundTrip, type Tensor, weights } from './delta-models.ts';
+import { chance } from '../support/chance.ts';
+import { float32, modelBytes, rawOf, roundTrip, type Tensor, weights } from './delta-models.ts';
 
 const seed = Number(process.env['LEPTON_FUZZ_SEED'] ?? 7);
 const patchesOfEach = Number(process.env['LEPTON_DELTA_PATCHES'] ?? 250);

@@ -12,17 +12,7 @@ import type { Plan } from '../../shared/onnx/delta/operations.ts';
 import { readPlan } from '../../shared/onnx/delta/plan.ts';
 import type { DeltaFile } from '../../shared/onnx/delta/tensors.ts';
 import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
-
-/** Numbers in [0, 1) that a seed repeats (mulberry32). */
-export function chance(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { chance } from '../support/chance.ts';
 
 /** Weights as a network has them: around zero, most of them small. */
 export function weights(seed: number, count: number, scale = 0.05): Float32Array {

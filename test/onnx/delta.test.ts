@@ -10,8 +10,8 @@ import { readDeltaHeader } from '../../shared/onnx/delta/header.ts';
 import { readLayout } from '../../shared/onnx/delta/layout.ts';
 import { rint } from '../../shared/onnx/delta/numbers.ts';
 import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
+import { chance } from '../support/chance.ts';
 import {
-  chance,
   file,
   float32,
   graphMessage,

@@ -78,6 +78,14 @@ test('a renamed tensor is found by its content, and by likeness where it changed
   small(alike, count * 2);
 });
 
+test('the same bytes under another type are copied', () => {
+  const whole = { name: 'w', dataType: 7, dims: [count / 2], bytes: rawOf(old) };
+  assert.deepEqual(waysOf(roundTrip(oldModel, modelBytes([whole]))), ['base exact']);
+  assert.deepEqual(waysOf(roundTrip(modelBytes([whole]), oldModel)), ['base exact']);
+  const halves = { name: 'w', dataType: 10, dims: [count * 2], bytes: rawOf(old) };
+  assert.deepEqual(waysOf(roundTrip(oldModel, modelBytes([halves]))), ['base exact']);
+});
+
 test('a transposed tensor is found, with any order of its axes', () => {
   const turned = new Float32Array(count);
   for (let row = 0; row < 64; row++)

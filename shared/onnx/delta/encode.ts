@@ -9,7 +9,7 @@ import { applyDelta } from './apply.ts';
 import { dictionaryStart, packFrame } from './frames.ts';
 import { GroupWriter } from './group-writer.ts';
 import { Guesser, tableBounds } from './guesses.ts';
-import { type DeltaHeader, digestStartOf, type Section, writePatch } from './header.ts';
+import { basesMax, type DeltaHeader, digestStartOf, type Section, writePatch } from './header.ts';
 import { Judge, type Judgement } from './judge.ts';
 import {
   dictionaryBytesMax,
@@ -53,8 +53,9 @@ const scaledShare = 0.7;
 /** A sample flatters a scale that was fitted to one of its elements. */
 const scaledHandicap = 1.03;
 
-/** The smallest patch that is found. */
+/** The smallest patch that is found. The files of the base, at most `basesMax`, are to be applied in this order. */
 export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode): Uint8Array {
+  invariant(base.length <= basesMax, `a patch over ${base.length} files`);
   const header = {
     bases: base.map(({ bytes }) => ({ digestStart: digestStartOf(sha256Hex(bytes)), bytes: bytes.length })),
     target: { sha256: sha256Hex(target.bytes), bytes: target.bytes.length },

@@ -10,7 +10,7 @@ const version = 1;
 const baseDigestBytes = 16;
 const targetDigestBytes = 32;
 const checksumBytes = 4;
-const basesMax = 64;
+export const basesMax = 64;
 const sectionsMax = 100_000;
 /** What decoding takes besides what the patch holds: buffers of one unit, zstd's tables, the plan as objects. */
 const workingBytes = 16 * 1024 * 1024;

@@ -125,6 +125,7 @@ function likelyLength(
   }
   const base = baseOf(extent.guess);
   const from = base === null ? undefined : plan.base[base];
+  if (extent.guess.kind === 'base') return from?.length ?? 0;
   return from === undefined ? 0 : (from.length / elementBytes(from.kind)) * width;
 }
 
@@ -266,8 +267,12 @@ function checkExtent(plan: Plan, extent: TargetExtent): void {
     if (guess.kind !== 'base') throw new DeltaFault('a dictionary that is none');
     return;
   }
-  if (kind === 'bytes' && !(coding === 'exact' && guess.kind === 'base'))
-    throw new DeltaFault('bytes are coded as numbers');
+  if (guess.kind === 'base' && coding === 'exact') {
+    // Bytes are copied; of what type they are does not matter.
+    if (length !== likelyLength(plan, extent)) throw new DeltaFault('a guess of another size');
+    return;
+  }
+  if (kind === 'bytes') throw new DeltaFault('bytes are coded as numbers');
   if (guess.kind === 'none') {
     if (coding !== 'full') throw new DeltaFault('a guess that is missing');
     return;

@@ -20,6 +20,7 @@ export class TableBook {
   readonly tables: Table[] = [];
   readonly #values: Float32Array[] = [];
   readonly #byName = new Map<string, number>();
+  readonly #ofBase = new Map<number, number | null>();
   readonly #guesser: Guesser;
 
   #numbersLeft: number;
@@ -54,8 +55,12 @@ export class TableBook {
   }
 
   ofBase(base: number): number | null {
+    const before = this.#ofBase.get(base);
+    if (before !== undefined) return before;
     const table: Table = { kind: 'base', base };
-    return this.#add(table, this.#guesser.compute(table));
+    const index = this.#add(table, this.#guesser.compute(table));
+    this.#ofBase.set(base, index);
+    return index;
   }
 
   /** A table for the scale of that name, which has these values and serves a tensor made from the base tensor. */

@@ -17,7 +17,7 @@ function floatExtents(model: Uint8Array): Extent[] {
 }
 
 function change(model: Uint8Array, extents: readonly Extent[], to: (value: number) => number): Uint8Array {
-  const out = model.slice();
+  const out = new Uint8Array(model);
   const view = new DataView(out.buffer);
   for (const { offset, length } of extents)
     for (let at = offset; at < offset + length; at += 4)
@@ -124,7 +124,7 @@ function toInt8(
   model: Uint8Array,
   { offset, length, dims }: Extent,
 ): { scales: Float32Array; whole: Int8Array } {
-  const values = new Float32Array(model.slice(offset, offset + length).buffer);
+  const values = new Float32Array(new Uint8Array(model.subarray(offset, offset + length)).buffer);
   const channels = dims[0] ?? 1;
   const inner = values.length / channels;
   const scales = new Float32Array(channels);

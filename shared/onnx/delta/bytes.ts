@@ -111,6 +111,17 @@ export class ByteReader {
   }
 }
 
+/** One behind the other. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
 type Tables = [Uint32Array, Uint32Array, Uint32Array, Uint32Array];
 
 const crcTables = makeCrcTables();

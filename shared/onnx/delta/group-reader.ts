@@ -4,7 +4,7 @@
 
 import type { Zstd } from '../../kernel/ports.ts';
 import { BitReader, bitPaddingBytes } from './bits.ts';
-import { ByteReader, DeltaFault } from './bytes.ts';
+import { ByteReader, DeltaFault, joined } from './bytes.ts';
 import { contextShift, type ElementKind, elementBytes, isFloat } from './elements.ts';
 import { unpackFrame } from './frames.ts';
 import { blockElements, type Operation, unitElements } from './operations.ts';
@@ -171,16 +171,6 @@ function ends(): (stream: Uint8Array) => number {
     end += stream.length;
     return end;
   };
-}
-
-function joined(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 function readMap(reader: ByteReader, streamOf: Uint16Array, streams: number): void {

@@ -3,7 +3,7 @@
 // memory of the native coder.
 
 import type { Zstd } from '../../kernel/ports.ts';
-import { ByteReader, ByteWriter, DeltaFault } from './bytes.ts';
+import { ByteReader, ByteWriter, DeltaFault, joined } from './bytes.ts';
 import { dictionaryStart, packFrame, unpackFrame } from './frames.ts';
 import { dictionaryBytesMax, pieceBytesMax } from './operations.ts';
 
@@ -27,13 +27,7 @@ export function skeletonOf(files: readonly Uint8Array[], ranges: readonly FileRa
     }
     parts.push(bytes.subarray(end));
   }
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+  return joined(parts);
 }
 
 /** Strong where the bytes are few, quick where they are many. */

@@ -13,6 +13,8 @@ const windowLogMax = 27;
 /** Below it zstd takes no dictionary that is larger than the window at its word. */
 const largeDictionaryBytes = 1024 * 1024;
 const largeDictionaryLevel = 9;
+/** Up to here a dictionary is searched as if it stood before the bytes, which finds more; beyond, windows end too soon. */
+const usedBytesMax = 1024 * 1024;
 
 /**
  * Numbers without order repeat themselves by chance, and level 1 spends more on such repetitions than it saves: a sixth
@@ -29,27 +31,43 @@ const symbolParameters = [
 const compression = new binding.CCtx();
 const decompression = new binding.DCtx();
 
+/** zstd takes bytes that lie in the dictionary's memory for the dictionary's end, and forgets it. */
+function apartFrom(bytes: Uint8Array, dictionary: Uint8Array): Uint8Array {
+  return bytes.buffer === dictionary.buffer ? new Uint8Array(bytes) : bytes;
+}
+
+function compress(
+  into: Uint8Array,
+  bytes: Uint8Array,
+  level: number | 'symbols',
+  dictionary: Uint8Array | undefined,
+): number {
+  compression.reset(ResetDirective.sessionAndParameters);
+  if (level === 'symbols') {
+    for (const [parameter, value] of symbolParameters) compression.setParameter(parameter, value);
+  } else {
+    const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
+    compression.setParameter(
+      CParameter.compressionLevel,
+      large ? Math.max(level, largeDictionaryLevel) : level,
+    );
+  }
+  if (dictionary !== undefined) {
+    // Else the start of the dictionary is out of reach at the end of the bytes.
+    const log = Math.ceil(Math.log2(bytes.length + dictionary.length + 1));
+    compression.setParameter(CParameter.windowLog, Math.min(Math.max(log, windowLogMin), windowLogMax));
+    compression.loadDictionary(dictionary);
+  }
+  return compression.compress2(into, bytes);
+}
+
 export const systemZstd: Zstd = {
   compress(bytes, level, dictionary) {
-    const context = compression;
-    context.reset(ResetDirective.sessionAndParameters);
-    if (level === 'symbols') {
-      for (const [parameter, value] of symbolParameters) context.setParameter(parameter, value);
-    } else {
-      const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
-      context.setParameter(
-        CParameter.compressionLevel,
-        large ? Math.max(level, largeDictionaryLevel) : level,
-      );
-    }
-    if (dictionary !== undefined) {
-      // Else the start of the dictionary is out of reach at the end of the bytes.
-      const log = Math.ceil(Math.log2(bytes.length + dictionary.length + 1));
-      context.setParameter(CParameter.windowLog, Math.min(Math.max(log, windowLogMin), windowLogMax));
-      context.loadDictionary(dictionary);
-    }
     const into = Buffer.allocUnsafe(binding.compressBound(bytes.length));
-    const length = context.compress2(into, bytes);
+    const length =
+      level !== 'symbols' && dictionary !== undefined && bytes.length + dictionary.length <= usedBytesMax
+        ? compression.compressUsingDict(into, apartFrom(bytes, dictionary), dictionary, level)
+        : compress(into, bytes, level, dictionary);
     return new Uint8Array(into.subarray(0, length));
   },
 

@@ -155,7 +155,6 @@ const sections: Record<string, () => Promise<object>> = {
   delta: benchDelta,
   simulation: benchSimulation,
   transfer: benchTransfer,
-  delta: benchDelta,
 };
 
 type Results = { [name: string]: unknown };

@@ -58,17 +58,6 @@ export class ByteWriter {
   }
 }
 
-/** One after the other. */
-export function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
 /** Reads what ByteWriter wrote; faults at the end of the bytes. */
 export class ByteReader {
   readonly #bytes: Uint8Array;

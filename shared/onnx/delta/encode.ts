@@ -47,9 +47,9 @@ const wholeBytesMax = 96 * 1024;
 const planLevel = 19;
 const unbounded = { scannedMax: Number.POSITIVE_INFINITY, numbersMax: Number.POSITIVE_INFINITY };
 /** Per element, where a turned or scaled base is looked for although one of the same shape was found. */
-const poorShare = 0.6;
+const poorShare = 0.78;
 /** Of that: where scales are looked for, which costs a pass over the tensor. */
-const scaledShare = 0.7;
+const scaledShare = 0.5;
 /** A sample flatters a scale that was fitted to one of its elements. */
 const scaledHandicap = 1.03;
 

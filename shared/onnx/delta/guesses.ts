@@ -185,9 +185,10 @@ export class Guesser {
     if (table.kind === 'listed') return table.values;
     if (table.kind !== 'base') {
       const amounts = this.#amountsOf(table);
-      return Float32Array.from(amounts, (amount) =>
-        Math.fround(Math.fround(amount / table.divisor) * table.factor),
-      );
+      const values = new Float32Array(amounts.length);
+      for (let at = 0; at < values.length; at++)
+        values[at] = Math.fround(Math.fround((amounts[at] as number) / table.divisor) * table.factor);
+      return values;
     }
     const count = this.#scan(table.base);
     const values = new Float32Array(count);

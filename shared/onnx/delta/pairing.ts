@@ -129,7 +129,7 @@ export class Pairing {
     let best: Guess | null = null;
     let nearest = elementBytes(tensor.kind) * 8 * alikeShare;
     for (const candidate of candidates) {
-      for (const order of orders(dims.length)) {
+      for (const order of ordersOf[dims.length] ?? []) {
         if (!order.every((axis, at) => candidate.dims[axis] === dims[at])) continue;
         const guess: Guess = { kind: 'permuted', base: this.#index(candidate), dims: candidate.dims, order };
         const distance = this.#pairs.judge.distance(tensor, guess);
@@ -238,3 +238,5 @@ function orders(axes: number): number[][] {
       : left.flatMap((axis) => all(left.filter((one) => one !== axis)).map((rest) => [axis, ...rest]));
   return all(Array.from({ length: axes }, (_, at) => at)).slice(1);
 }
+
+const ordersOf = Array.from({ length: axesTurnedMax + 1 }, (_, axes) => orders(axes));

@@ -105,11 +105,8 @@ const groups: readonly Group[] = [
     codes: ['model-load-failed', 'infer-not-ready'],
   },
   {
-    why: 'deltas: the world’s registry has no encoder and its devices no rebuilder yet; files come as they are',
-    codes: [
-      ...(['delta-encode-failed', 'delta-malformed', 'delta-unsupported', 'delta-too-large'] as const),
-      ...(['delta-base-mismatch', 'delta-result-mismatch'] as const),
-    ],
+    why: 'what a real patch does wrong: the patches of the world are bytes that a stub takes or refuses',
+    codes: ['delta-unsupported', 'delta-too-large', 'delta-result-mismatch'],
   },
   {
     why: 'a registry’s torn database: a person restores a backup; a device’s is put aside, and goes by another word',

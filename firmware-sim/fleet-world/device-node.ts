@@ -9,6 +9,7 @@ import type { Labels } from '../../shared/wire/messages.ts';
 import { drawInt } from '../chance.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
 import { storedDeflate } from '../machine/deflate.ts';
+import type { Patches } from '../machine/patches.ts';
 import type { SimPlace } from '../machine/place.ts';
 import { createSimRuntime, type RuntimeWitness, type SimRuntime } from '../machine/runtime.ts';
 import type { Network } from '../network/network.ts';
@@ -47,6 +48,8 @@ export interface DeviceNodeParts {
   clocks: MachineClocks;
   labels: Labels;
   terms: CoreTerms;
+  /** How it makes files of others; null: it cannot. */
+  patches: Patches | null;
   reached: Reached;
   releaseOf(manifestSha256: string): SimRelease | undefined;
   witness: RuntimeWitness;
@@ -79,9 +82,10 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
     const clock = world.clock(of);
     let served = false;
     const connect = network.connect(of);
+    const port = place.port(of);
     const core = await openCore<SimRuntime>(
       {
-        place: place.port(of),
+        place: port,
         ...(claim === null ? {} : { claim }),
         labels: parts.labels,
         reEnroll,
@@ -107,6 +111,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
             releaseOf: (sha256) => parts.releaseOf(sha256)?.releaseId ?? 'acme/unknown@1.0.0',
             witness: parts.witness,
           }),
+        ...(parts.patches === null ? {} : { rebuilder: parts.patches.rebuilder(port.disk('.')) }),
         terms: parts.terms,
       },
       undo,

@@ -4,9 +4,11 @@
 import { limits } from '../../shared/kernel/limits.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
+import { draw } from '../chance.ts';
 import type { FaultId, Faults } from '../faults.ts';
 import { createFaults } from '../faults.ts';
 import { createClocks } from '../machine/clocks.ts';
+import { createPatches } from '../machine/patches.ts';
 import { createSimPlace } from '../machine/place.ts';
 import { createNetwork, type Network } from '../network/network.ts';
 import { createDeviceOracle, type DeviceOracle } from '../oracle/device-oracle.ts';
@@ -93,6 +95,8 @@ export function createFleetWorld(
   const truth = createTruth(world);
   const reached = createReached();
   const publisher = createPublisher(world, arch);
+  const patches = createPatches(seed);
+  const registryPatches = terms.encodes ? patches : null;
   const listeners = new Set<(parts: RegistryParts) => void>();
   const devices: FleetDevice[] = [];
   let healed = false;
@@ -114,6 +118,7 @@ export function createFleetWorld(
       place,
       clocks: clocksOf(node, false),
       limits: terms.registry,
+      patches: registryPatches,
       reached,
       watched: (bus) => oracle.watched(bus),
       onUp: (parts) => {
@@ -158,6 +163,7 @@ export function createFleetWorld(
       clocks: clocksOf(node, true),
       labels,
       terms: terms.device,
+      patches: draw(seed, 'rebuilds', node) < 0.9 ? patches : null,
       reached,
       releaseOf: publisher.ofManifest,
       witness: oracle.witness,
@@ -256,6 +262,7 @@ export function createFleetWorld(
         clocks: clocksOf(node, false),
         labels: {},
         terms: terms.device,
+        patches,
         reached,
         releaseOf: publisher.ofManifest,
         witness: {

@@ -13,6 +13,7 @@ import { filterMatches } from '../../shared/wire/topics.ts';
 import { drawInt } from '../chance.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
 import { storedDeflate } from '../machine/deflate.ts';
+import type { Patches } from '../machine/patches.ts';
 import type { PlaceImage, SimPlace } from '../machine/place.ts';
 import type { Network, SimBroker } from '../network/network.ts';
 import type { Incarnation, World } from '../world.ts';
@@ -58,6 +59,8 @@ export interface RegistryNodeParts {
   place: SimPlace;
   clocks: MachineClocks;
   limits: FleetLimits;
+  /** What it makes smaller files with; null: it makes none. */
+  patches: Patches | null;
   reached: Reached;
   /** Wraps the bus, to see what is published. */
   watched(bus: RegistryBus, of: Incarnation): RegistryBus;
@@ -65,7 +68,7 @@ export interface RegistryNodeParts {
 }
 
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
-  const { world, network, node, place, clocks, limits, reached } = parts;
+  const { world, network, node, place, clocks, limits, patches, reached } = parts;
   let life: { of: Incarnation; closers: (() => Promise<void>)[] } | null = null;
   let up: RegistryParts | null = null;
   /** How it dies next, and what follows. Null: by chance, at an operation. */
@@ -76,13 +79,19 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     const clock = world.clock(of);
     const entropy = world.entropy(of);
     const log = nodeLog(world, node, reached);
+    const port = place.port(of);
     const core = await openRegistryCore(
       {
-        place: place.port(of),
+        place: port,
         region,
         hosts: ['registry.sim'],
         version: '0.0.0-sim',
         deflate: storedDeflate,
+        ...(patches === null
+          ? {}
+          : {
+              delta: { encoder: patches.encoder(world, of, port.disk('blobs')), pathOf: (sha256) => sha256 },
+            }),
         limits,
         clock,
         entropy,

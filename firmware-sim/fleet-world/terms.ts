@@ -17,6 +17,8 @@ export interface WorldTerms {
   convergeMs: number;
   device: CoreTerms & { update: NonNullable<CoreTerms['update']> };
   registry: FleetLimits;
+  /** Whether the registry makes smaller files of releases. */
+  encodes: boolean;
   /** Between two records of the application on a device. */
   recordEveryMs: number;
   models: readonly string[];
@@ -28,6 +30,7 @@ export function drawTerms(seed: number): WorldTerms {
   const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');
   const shortLived = sometimes(0.25, 'short-lived');
   const chaosMs = between(4, sometimes(0.12, 'long') ? 150 : 30, 'chaos') * minuteMs;
+  const waysBytesMin = 2 ** between(4, 10, 'ways-min');
   return {
     devices: between(1, sometimes(0.3, 'many') ? 5 : 3, 'devices'),
     chaosMs,
@@ -48,10 +51,21 @@ export function drawTerms(seed: number): WorldTerms {
         fetchSyncBytesMin,
         fetchSyncBytesMax: fetchSyncBytesMin * 2,
         journalWritesMax: between(12, 40, 'journal'),
+        waysBytesMin,
+        waysWaitBytesMin: 2 ** between(4, 12, 'ways-wait'),
+        waysWaitMsMax: between(1, 30, 'ways-wait-ms') * secondMs,
       },
     },
     registry: {
       ...fleetLimits,
+      encodingTargetBytesMin: waysBytesMin,
+      encodingsBytesMax: sometimes(0.3, 'encodings-small') ? between(1, 6, 'encodings') * 1_024 : 4_194_304,
+      encodingQueueMax: between(1, 6, 'encoding-queue'),
+      encodingDemandMax: between(1, 4, 'encoding-demand'),
+      encodingRetryMs: between(2, 40, 'encoding-retry') * minuteMs,
+      downloadsMax: between(1, 4, 'downloads'),
+      downloadWaitMs: between(1, 4, 'download-wait') * secondMs,
+      downloadTurnMs: between(2, 60, 'download-turn') * secondMs,
       rolloutStepEveryMs: between(5, 60, 'step') * secondMs,
       ...(shortLived
         ? {
@@ -62,6 +76,7 @@ export function drawTerms(seed: number): WorldTerms {
           }
         : {}),
     },
+    encodes: sometimes(0.6, 'encodes'),
     recordEveryMs: between(20, 240, 'record') * secondMs,
     models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
   };

@@ -4,7 +4,6 @@
 // itself, or encode for a release that nobody may install.
 
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import { limits as fixed } from '../../shared/kernel/limits.ts';
 import type { Clock, DeltaEncoder, Log, Timer } from '../../shared/kernel/ports.ts';
 import type { ReleaseFile } from '../../shared/kernel/releases.ts';
 import type { Result } from '../../shared/kernel/result.ts';
@@ -13,7 +12,7 @@ import type { ReleaseRecord, Releases } from '../catalog/releases.ts';
 import type { FleetLimits } from '../fleet/limits.ts';
 import type { RegistryStore } from '../store/open.ts';
 import type { EncodingKey, Encodings } from './encodings.ts';
-import { baseOf, type Pair, pairsOf } from './pairs.ts';
+import { aloneOf, nameOf, type Pair, pairOf, pairsOf } from './pairs.ts';
 
 export interface EncodingCounters {
   made: number;
@@ -53,6 +52,7 @@ type EncodingLimits = Pick<
   | 'encodingQueueMax'
   | 'encodingDemandMax'
   | 'encodingDemandPerAsk'
+  | 'encodingTargetBytesMin'
   | 'encodingTargetBytesMax'
   | 'encodingRetryMs'
 >;
@@ -60,11 +60,10 @@ type EncodingLimits = Pick<
 /** Releases of one model in which a device's bases are looked for. */
 const earlierMax = 64;
 
-const keyOf = ({ target, base }: Pair): EncodingKey => ({
+const keyOf = ({ target, bases }: Pair): EncodingKey => ({
   target: target.sha256,
-  bases: base === null ? [] : [base.sha256],
+  bases: bases.map(({ sha256 }) => sha256),
 });
-const nameOf = ({ target, base }: Pair): string => `${target.sha256} ${base?.sha256 ?? ''}`;
 
 export function createEncoding(parts: {
   store: RegistryStore;
@@ -93,7 +92,7 @@ export function createEncoding(parts: {
   let stopped = false;
 
   const isWorth = ({ bytes }: ReleaseFile): boolean =>
-    bytes > fixed.waysBytesMin && bytes <= limits.encodingTargetBytesMax;
+    bytes > limits.encodingTargetBytesMin && bytes <= limits.encodingTargetBytesMax;
 
   // ---- what is to be made
 
@@ -218,21 +217,22 @@ export function createEncoding(parts: {
   }
 
   async function make(by: DeltaEncoder, job: Job): Promise<void> {
-    const { target, base, releaseId } = job;
+    const { target, bases, beside, releaseId } = job;
     const key = keyOf(job);
     if (!(await isOpen(job, true)) || !(await isStillWanted(job))) return;
-    const alone = base === null ? null : await encodings.find({ target: target.sha256, bases: [] });
+    const alone = bases.length === 0 ? null : await encodings.find({ target: target.sha256, bases: [] });
     const startedMs = clock.mono();
-    const place = ({ sha256 }: ReleaseFile) => ({ sha256, path: parts.pathOf(sha256) });
+    const place = ({ path, sha256 }: ReleaseFile) => ({ name: path, sha256, path: parts.pathOf(sha256) });
     const encoded = await attempt(() =>
       by.encode({
-        bases: base === null ? [] : [place(base)],
+        bases: bases.map(place),
         target: place(target),
+        beside: beside.map(place),
         // A device that has to hold something for it must gain by that.
         bytesMax: Math.min(target.bytes, alone?.bytes ?? target.bytes) - 1,
       }),
     );
-    const about = { releaseId, sha256: target.sha256, base: base?.sha256 ?? null };
+    const about = { releaseId, sha256: target.sha256, base: bases[0]?.sha256 ?? null };
     if (!encoded.ok) {
       if (stopped || encoded.refusal.code === 'interrupted') return;
       counters.failed += 1;
@@ -263,10 +263,11 @@ export function createEncoding(parts: {
     }
   }
 
-  async function isStillWanted({ releaseId, target, base }: Job): Promise<boolean> {
+  async function isStillWanted({ releaseId, target, bases, beside }: Job): Promise<boolean> {
     const release = await releases.find(releaseId);
     if (release === null || release.barred !== null) return false;
-    return (await blobs.has(target.sha256)) && (base === null || (await blobs.has(base.sha256)));
+    const there = await Promise.all([target, ...bases, ...beside].map(({ sha256 }) => blobs.has(sha256)));
+    return there.every((one) => one);
   }
 
   async function awaitRetry(): Promise<void> {
@@ -290,15 +291,18 @@ export function createEncoding(parts: {
 
     async demand(release, file, held, known) {
       if (encoder === null || stopped || release.barred !== null || !isWorth(file)) return false;
-      const candidates: Pair[] = known.has('[]') ? [] : [{ target: file, base: null }];
+      const { files } = release.manifest;
+      const candidates: Pair[] = known.has('[]') ? [] : [aloneOf(file, files)];
       if (held.size > 0)
         for (const other of await earlierThan(release, earlierMax, false)) {
           if (candidates.length > limits.encodingDemandPerAsk) break;
-          const base = baseOf(file, release.manifest.files, other.manifest.files);
-          if (base === null || !held.has(base.sha256) || !isWorth(base)) continue;
-          const pair = { target: file, base };
+          const pair = pairOf(file, files, other.manifest.files);
+          const [base] = pair?.bases ?? [];
+          if (pair === null || base === undefined || !isWorth(base)) continue;
+          const bases = pair.bases.map(({ sha256 }) => sha256);
+          if (!bases.every((sha256) => held.has(sha256))) continue;
           const isNew = !candidates.some((one) => nameOf(one) === nameOf(pair));
-          if (isNew && !known.has(JSON.stringify([base.sha256]))) candidates.push(pair);
+          if (isNew && !known.has(JSON.stringify(bases))) candidates.push(pair);
         }
       let making = false;
       for (const pair of candidates) {

@@ -5,19 +5,18 @@ import type { ModelView } from '../../shared/wire/http.ts';
 import { fromColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 
-/** Of each file: bytes of what was made of it, by the digest of its one base, '' for none. */
-export type MadeWays = ReadonlyMap<string, ReadonlyMap<string, number>>;
+/** Of each file, by its digest: what was made of it, of which bases. */
+export type MadeWays = ReadonlyMap<string, readonly { bases: readonly string[]; bytes: number }[]>;
 
 export function madeWaysIn(db: RegistryDb, qb: RegistryQueries): MadeWays {
-  const made = new Map<string, Map<string, number>>();
+  const made = new Map<string, { bases: readonly string[]; bytes: number }[]>();
   const rows = db.all(
     qb.selectFrom('encodings').select(['target_sha256', 'bases', 'bytes']).where('outcome', '=', 'made'),
   );
   for (const { target_sha256, bases, bytes } of rows) {
-    const [base = '', ...more] = fromColumn<string[]>(bases);
-    if (bytes === null || more.length > 0) continue;
-    const ways = made.get(target_sha256) ?? new Map<string, number>();
-    made.set(target_sha256, ways.set(base, bytes));
+    if (bytes === null) continue;
+    const ways = made.get(target_sha256) ?? [];
+    made.set(target_sha256, [...ways, { bases: fromColumn<string[]>(bases), bytes }]);
   }
   return made;
 }
@@ -29,13 +28,14 @@ function fetched(files: Version['files'], held: ReadonlySet<string>, made: MadeW
   let bytes = 0;
   let alone = 0;
   for (const file of files) {
-    const ways = made.get(file.sha256);
-    const compressed = Math.min(file.bytes, ways?.get('') ?? file.bytes);
-    alone += compressed;
-    if (held.has(file.sha256)) continue;
-    let best = compressed;
-    for (const [base, size] of ways ?? []) if (held.has(base)) best = Math.min(best, size);
-    bytes += best;
+    const ways = made.get(file.sha256) ?? [];
+    const least = (of: ReadonlySet<string>): number =>
+      Math.min(
+        file.bytes,
+        ...ways.filter(({ bases }) => bases.every((base) => of.has(base))).map((way) => way.bytes),
+      );
+    alone += least(new Set());
+    if (!held.has(file.sha256)) bytes += least(held);
   }
   return { bytes, alone };
 }
@@ -45,7 +45,7 @@ export function withWays(versions: readonly Version[], made: MadeWays): Version[
   const heldOf = new Map(versions.map((one) => [one, new Set(one.files.map((file) => file.sha256))]));
   return versions.map((version) => {
     const { files } = version;
-    const isCompressed = files.some((file) => made.get(file.sha256)?.has(''));
+    const isCompressed = files.some((file) => made.get(file.sha256)?.some(({ bases }) => bases.length === 0));
     const { alone } = fetched(files, new Set(), made);
     const deltas = versions.flatMap((other) => {
       if (other === version) return [];

@@ -2,7 +2,6 @@
 // Trusts: rights.ts for who may have the file. Must never: offer what needs a file that the device does not hold, or is
 // no smaller than the file.
 
-import { limits as fixed } from '../../shared/kernel/limits.ts';
 import { encodeMessage } from '../../shared/wire/messages.ts';
 import { type Ways, waysBytesMax } from '../../shared/wire/ways.ts';
 import type { RegistryCore } from '../core.ts';
@@ -41,7 +40,7 @@ export function createWaysDesk(
   return {
     async answer(deviceId, sha256, bytes, held) {
       const answer: Ways = { schemaVersion: 1, sha256, bytes, ways: [], retryAfterMs: null };
-      if (bytes <= fixed.waysBytesMin) return encodeMessage(answer);
+      if (bytes <= limits.encodingTargetBytesMin) return encodeMessage(answer);
       const holds = new Set(held);
       const { ways, known } = await encodings.ways(sha256, holds);
       answer.ways = ways.slice(0, waysMax);

@@ -1,6 +1,8 @@
 // Why: how long what the registry issues is good for, and how much it keeps, each with its reason.
 // Trusts: nothing. Must never: be read from the network.
 
+import { limits } from '../../shared/kernel/limits.ts';
+
 const MiB = 1024 * 1024;
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
@@ -94,6 +96,8 @@ export const fleetLimits = {
   encodingDemandMax: 64,
   /** Bases of one question for which an encoding is made. */
   encodingDemandPerAsk: 2,
+  /** A file up to this is sent as it is: the question would cost more than it saves. */
+  encodingTargetBytesMin: limits.waysBytesMin,
   /** A file above this is sent as it is: its process would need several times as much memory. */
   encodingTargetBytesMax: 1_024 * MiB,
   /** What failed is tried again after this, each time twice as long, up to a day. */

@@ -22,15 +22,20 @@ function stepBack(): void {
   }
 }
 
-function encode({ bases, target, bytesMax, outPath }: EncodeOrder): EncodeReply {
-  const read = ({ path, sha256 }: EncodeOrder['target']) => {
+function encode({ bases, target, beside, bytesMax, outPath }: EncodeOrder): EncodeReply {
+  const read = ({ name, path, sha256 }: EncodeOrder['target']) => {
     const bytes = new Uint8Array(readFileSync(path));
     // A file that rotted would be encoded faithfully, and be of no use to anybody.
     if (sha256Hex(bytes) !== sha256) throw new Error(`${sha256} is not what lies under its name`);
-    return { path: sha256, bytes };
+    return { path: name, bytes };
   };
   try {
-    const encoded = encodeDelta({ base: bases.map(read), target: read(target), zstd: systemZstd });
+    const encoded = encodeDelta({
+      base: bases.map(read),
+      target: read(target),
+      beside: beside.map(read),
+      zstd: systemZstd,
+    });
     if (encoded.length > bytesMax) return { kind: 'no-smaller' };
     writeFileSync(outPath, encoded, { mode: 0o600 });
     return { kind: 'made', bytes: encoded.length };

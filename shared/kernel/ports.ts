@@ -287,12 +287,22 @@ export interface Rebuilder {
   }): Promise<Result<void>>;
 }
 
+export interface FileToEncode {
+  /** In its release; external data is found by it. */
+  name: string;
+  /** Where it lies. */
+  path: string;
+  sha256: string;
+}
+
 /** Encodes a file against others at the registry, in a process of its own. */
 export interface DeltaEncoder {
   /** The encoded file, or null where it is no smaller than `bytesMax`. Refusals: `delta-…`, `interrupted`. */
   encode(job: {
-    bases: readonly { path: string; sha256: string }[];
-    target: { path: string; sha256: string };
+    bases: readonly FileToEncode[];
+    target: FileToEncode;
+    /** Of the target's release: where the target is external data, its model tells what lies in it. */
+    beside: readonly FileToEncode[];
     bytesMax: number;
   }): Promise<Result<Uint8Array | null>>;
   /** Ends what is under way and refuses what is to come, with `interrupted`. */

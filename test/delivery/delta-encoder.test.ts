@@ -12,10 +12,11 @@ import { createDeltaEncoder, type DeltaEncoderOptions } from '../../shared/host/
 import { systemZstd } from '../../shared/host/zstd.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { applyDelta } from '../../shared/onnx/delta/apply.ts';
+import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
 import { temporaryFolder } from '../registry-core/support.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
 
-const fileOf = (path: string) => ({ path, sha256: sha256Hex(readFileSync(path)) });
+const fileOf = (path: string) => ({ name: path, path, sha256: sha256Hex(readFileSync(path)) });
 
 function opened(t: TestContext, child: string | null, more: Partial<DeltaEncoderOptions> = {}) {
   const folder = temporaryFolder(t);
@@ -27,7 +28,7 @@ function opened(t: TestContext, child: string | null, more: Partial<DeltaEncoder
   t.after(() => encoder.stop());
   const target = join(folder, 'target');
   writeFileSync(target, 'a file');
-  return { encoder, workFolder, job: { bases: [], target: fileOf(target), bytesMax: 100_000 } };
+  return { encoder, workFolder, job: { bases: [], beside: [], target: fileOf(target), bytesMax: 100_000 } };
 }
 
 const codeOf = (result: { ok: boolean; refusal?: { code: string } }): string => result.refusal?.code ?? 'ok';
@@ -36,7 +37,7 @@ test('an int8 model is made from the fp32 one it came from', { skip: dataMissing
   const { encoder, workFolder } = opened(t, null);
   const base = dataFolder('models/yolox-nano/yolox_nano-r2.onnx');
   const target = dataFolder('models/derived-int8/yolox_nano-r2-int8qdq.onnx');
-  const job = { bases: [fileOf(base)], target: fileOf(target), bytesMax: 100_000 };
+  const job = { bases: [fileOf(base)], beside: [], target: fileOf(target), bytesMax: 100_000 };
   const patch = unwrap(await encoder.encode(job));
   assert.ok(patch !== null && patch.length < 20_000);
   const bytes = new Uint8Array(readFileSync(target));
@@ -49,6 +50,40 @@ test('an int8 model is made from the fp32 one it came from', { skip: dataMissing
   const rotten = { ...job.target, sha256: '0'.repeat(64) };
   assert.equal(codeOf(await encoder.encode({ ...job, target: rotten })), 'delta-encode-failed');
   assert.deepEqual(readdirSync(workFolder), []);
+});
+
+test('in external data tensors are found by the models that it belongs to', async (t) => {
+  const { encoder, workFolder, job } = opened(t, null);
+  const folder = join(workFolder, '..');
+  const entry = (key: string, value: string) => new ProtobufWriter().string(1, key).string(2, value);
+  const model = (name: string) => {
+    const count = 20_000;
+    const weights = Float32Array.from({ length: count }, (_, at) => Math.sin(at * at) / (at + 1));
+    if (name === 'new') for (let at = 0; at < count; at += 1) weights[at] = (weights[at] ?? 0) * 1.0001;
+    const tensor = new ProtobufWriter()
+      .int(1, count)
+      .int(2, 1)
+      .string(8, 'w')
+      .message(13, entry('location', 'w.bin'))
+      .message(13, entry('length', String(count * 4)))
+      .int(14, 1);
+    const graph = new ProtobufWriter().int(1, 8).message(7, new ProtobufWriter().message(5, tensor));
+    const [graphPath, dataPath] = [join(folder, `${name}.onnx`), join(folder, `${name}.bin`)];
+    writeFileSync(graphPath, graph.finish());
+    writeFileSync(dataPath, new Uint8Array(weights.buffer));
+    return {
+      graph: { ...fileOf(graphPath), name: 'model.onnx' },
+      data: { ...fileOf(dataPath), name: 'w.bin' },
+    };
+  };
+  const [from, to] = [model('old'), model('new')];
+  const data = { ...job, target: to.data };
+  const blind = unwrap(await encoder.encode({ ...data, bases: [from.data] }));
+  const seeing = unwrap(
+    await encoder.encode({ ...data, bases: [from.data, from.graph], beside: [to.graph] }),
+  );
+  assert.ok(blind !== null && seeing !== null);
+  assert.ok(seeing.length < 0.7 * blind.length, `${seeing.length} of ${blind.length} bytes`);
 });
 
 test('a process that ends, lies, hangs or eats memory is a failed encoding', async (t) => {

@@ -142,8 +142,9 @@ function ofDisk(
   for (const digest of needed) if (!digests.has(digest)) return `blob ${digest.slice(0, 8)} is missing`;
   for (const digest of digests) {
     // What was begun of a file that somebody needs is gone on with.
-    const whole = digest.replace(/\.unverified$/, '');
+    const [whole = ''] = digest.split('.');
     if (!needed.has(whole) && !tolerated.has(whole)) return `blob ${digest.slice(0, 20)} is needed by nobody`;
+    if (whole !== digest && digests.has(whole)) return `${digest} is left over`;
   }
   return null;
 }

@@ -14,7 +14,7 @@ import { invariant } from '../kernel/errors.ts';
 import { canonicalJson } from './canonical-json.ts';
 import { sha256Hex } from './digests.ts';
 import { isCanonicalScalar, isStrictPoint } from './points.ts';
-import { pkcs8FromSeed, spkiFromPublicKey } from './spki.ts';
+import { spkiFromPublicKey } from './spki.ts';
 
 export { checkPublicKey } from './points.ts';
 
@@ -49,8 +49,10 @@ export function publicKeyOf(seed: Uint8Array): Uint8Array {
   return rawPublicKey(privateKeyOf(seed));
 }
 
+/** As a JWK (RFC 8037 §2), which takes a tenth of the time of PKCS#8; where `d` is given Node reads no `x`. */
 function privateKeyOf(seed: Uint8Array): KeyObject {
-  return createPrivateKey({ key: Buffer.from(pkcs8FromSeed(seed)), format: 'der', type: 'pkcs8' });
+  const d = Buffer.from(seed).toString('base64url');
+  return createPrivateKey({ key: { kty: 'OKP', crv: 'Ed25519', d, x: '' }, format: 'jwk' });
 }
 
 /** The last 32 bytes of an Ed25519 SubjectPublicKeyInfo (RFC 8410 §4). */

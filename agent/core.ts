@@ -186,6 +186,8 @@ export async function openCore<Host extends CoreRuntime>(
   undo.push(() => runtime.close());
   // An identity that is about to be replaced must not seal anything more.
   if (identity !== null && reEnrol === null) {
+    // Before the key: nothing is sealed under rules that are not known yet.
+    recording.useMasking(authority?.assignment()?.masking ?? null);
     const key = authority?.assignment()?.telemetry ?? null;
     await recording.useKey(identity.deviceId, identity.region, key);
   }

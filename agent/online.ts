@@ -193,6 +193,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     authority,
     refusals: parts.refusals,
     assign: async (assignment) => {
+      telemetry.useMasking(assignment.masking ?? null);
       await updater.assign(assignment);
       await telemetry.useKey(deviceId, region, assignment.telemetry);
     },

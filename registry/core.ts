@@ -13,6 +13,7 @@ import type { Keyring } from './signing/keys.ts';
 import type { CatalogueRepository } from './signing/repository.ts';
 import type { RegistryStore } from './store/open.ts';
 import type { TelemetryKeys } from './telemetry/keys.ts';
+import type { MaskingPolicy } from './telemetry/masking.ts';
 
 export interface RegistryCore {
   region: string;
@@ -30,6 +31,7 @@ export interface RegistryCore {
   encoding: Encoding;
   access: Access;
   telemetryKeys: TelemetryKeys;
+  masking: MaskingPolicy;
   deflate: Deflate;
   limits: FleetLimits;
   clock: Clock;

@@ -29,6 +29,7 @@ import { openRepository } from './signing/repository.ts';
 import { openStoreIn } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
+import { openMasking } from './telemetry/masking.ts';
 
 export interface CoreParts {
   place: Place;
@@ -118,6 +119,7 @@ export async function openRegistryCore(
   });
   closers.push(() => keyStore.close());
   const telemetryKeys = await openTelemetryKeys({ store: keyStore, clock, entropy });
+  const masking = await openMasking({ store: keyStore, clock, entropy });
   const addresses = { http: '', mqtt: '' };
   return {
     region,
@@ -133,6 +135,7 @@ export async function openRegistryCore(
     encoding,
     access,
     telemetryKeys,
+    masking,
     deflate,
     limits,
     clock,

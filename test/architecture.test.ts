@@ -107,7 +107,7 @@ test('drivers: each has one room that may import it', () => {
     { driver: '@hono/node-server', from: ['registry/api'], why: 'the web framework ends at the API' },
     { driver: '@hono/zod-openapi', from: ['registry/api'], why: 'the web framework ends at the API' },
     { driver: 'kysely', from: ['registry/store'], why: 'queries are built where the tables are known' },
-    { driver: 'yaml', from: ['registry/rollout', 'registry/cli'], why: 'rollout files are read in one room' },
+    { driver: 'yaml', from: ['registry/policy'], why: 'files that people write are read in one room' },
     {
       driver: 'commander',
       from: ['agent/cli', 'registry/cli', 'firmware-sim/cli'],

@@ -7,7 +7,9 @@ import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { Bus, Clock, Deflate, Entropy, Log, Store, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegionRoot } from '../../shared/trust/region.ts';
+import type { Masking } from '../../shared/wire/masking.ts';
 import type { TelemetryKey } from '../../shared/wire/telemetry.ts';
+import { masked } from './masking.ts';
 import { openOutbox } from './outbox.ts';
 import type { Outbox, OutboxCounters, OutboxLimits } from './outbox-port.ts';
 import { type Producers, startProducers } from './producers.ts';
@@ -47,6 +49,8 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request'> {
   off(): ErrorCode | null;
   /** The key of the assignment in force, for the identity that is settled. Null changes nothing. */
   useKey(deviceId: string, region: string, key: TelemetryKey | null): Promise<void>;
+  /** The rules of the assignment in force, from the next record on; null: none. */
+  useMasking(masking: Masking | null): void;
   /** Begins to send, on a line that may come and go. */
   join(line: {
     bus: Bus & { connected(): boolean };
@@ -75,6 +79,7 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
   let sender: Sender | null = null;
   let telling: Timer | null = null;
   let off: ErrorCode | null = null;
+  let masking: Masking | null = null;
 
   /** Whether the chain of this enrolment was begun in an outbox that is gone. */
   async function isLost(deviceId: string, epoch: number): Promise<boolean> {
@@ -91,8 +96,14 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
       const records = parseRecords(body, Math.max(0, Math.floor(clock.wall())));
       if (!records.ok) return records;
       if (off !== null) return refuse(off, 'nothing is recorded until the device is enrolled again');
-      const appended = await outbox.append('app', records.value);
+      const appended = await outbox.append(
+        'app',
+        records.value.map((record) => masked(record, 'app', masking)),
+      );
       return appended.ok ? ok(records.value.length) : appended;
+    },
+    useMasking: (rules) => {
+      masking = rules;
     },
     counters: outbox.counters,
     off: () => off,

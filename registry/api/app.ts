@@ -13,6 +13,7 @@ import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
 import { registerKeyRoutes } from './key-routes.ts';
+import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
@@ -131,6 +132,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerKeyRoutes(app, parts);
   registerRolloutRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
+  registerMaskingRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

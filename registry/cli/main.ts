@@ -9,6 +9,7 @@ import { addClaimCommands, addPublisherCommands, addTokenCommands } from './acce
 import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
+import { addMaskingCommands } from './masking-commands.ts';
 import { addModelCommands } from './model-commands.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
@@ -51,6 +52,7 @@ async function main(): Promise<number> {
   addDeviceCommands(program);
   addAuthorityCommands(program);
   addTelemetryCommands(program);
+  addMaskingCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

@@ -7,6 +7,7 @@ import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import type { RegistryBus, Timer } from '../../shared/kernel/ports.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
+import type { Masking } from '../../shared/wire/masking.ts';
 import {
   type ActivationPolicy,
   type AssignedRelease,
@@ -48,6 +49,8 @@ export interface Director {
    * authorities, after a rotation. Idempotent; what a crash leaves is done at the next start. How many there were.
    */
   reissue(): Promise<number>;
+  /** Signs and publishes what is not what the store says any more: masking rules that were set. Idempotent. */
+  reissueChanged(): Promise<void>;
   /** Signs every device's assignment again, with the next epoch. */
   reissueAll(): Promise<void>;
   /** Publishes every assignment again and renews from now on. */
@@ -61,15 +64,15 @@ const batchDevices = 200;
 const keysAtOnce = 20;
 
 /** Canonical JSON has no fractions, a policy may (`agreementMin`): to be compared, a text of one is as good. */
-function comparable(policy: ActivationPolicy): JsonValue {
-  const text = JSON.stringify(policy, (_key, value: unknown) =>
+function comparable(part: ActivationPolicy | Masking): JsonValue {
+  const text = JSON.stringify(part, (_key, value: unknown) =>
     typeof value === 'number' && !Number.isInteger(value) ? String(value) : value,
   );
   return JSON.parse(text) as JsonValue;
 }
 
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
-  const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
+  const { store, keyring, authorities, telemetryKeys, masking: policy, clock, entropy, log, region } = core;
   const { qb } = store;
   let bus: RegistryBus | null = null;
   let timer: Timer | null = null;
@@ -110,6 +113,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),
     );
+    const masking = policy.inForce();
     const authoritiesSha256 = authorities.sha256();
     const contentSha256 = sha256Hex(
       canonicalJson({
@@ -117,6 +121,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         labels,
         releases: releases.map((release) => ({ ...release, policy: comparable(release.policy) })),
         telemetry: telemetry === null ? null : { ...telemetry },
+        // Left out where there is none: what it was before there were rules stays the same content.
+        ...(masking === null ? {} : { masking: comparable(masking) }),
       }),
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
@@ -136,6 +142,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         labels,
         releases,
         telemetry,
+        ...(masking === null ? {} : { masking }),
         authoritiesSha256,
       },
       signer,
@@ -274,6 +281,20 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     return renewWhile((db) => db.all(due).map(({ deviceId }) => deviceId));
   }
 
+  async function reissueChanged(): Promise<void> {
+    for (let last = ''; ; ) {
+      const some = await store.tx((db) => {
+        const next = db.all(renewable.where('assignments.device_id', '>', last)).map((row) => row.deviceId);
+        for (const deviceId of next) issueIn(db, deviceId);
+        return next;
+      });
+      if (some.length === 0) break;
+      await publish(some);
+      last = some.at(-1) ?? last;
+    }
+    await policy.applied();
+  }
+
   async function reissueAll(): Promise<void> {
     let last = '';
     await renewWhile((db) => {
@@ -341,6 +362,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     publish,
     equip,
     reissue: renewDue,
+    reissueChanged,
     reissueAll,
 
     async start(on) {
@@ -351,6 +373,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       await publish(all.map((row) => row.device_id));
       // Also what was cut off while the authorities or the director's key changed.
       await renewDue();
+      if (policy.isPending()) await reissueChanged();
       await equip(await unequipped());
       renewOnTimer();
     },

@@ -23,6 +23,7 @@ export type Action =
   | 'rollouts.read'
   | 'rollouts.write'
   | 'telemetry.read'
+  | 'masking.write'
   | 'keys.read'
   | 'keys.write'
   | 'tokens.write';
@@ -30,6 +31,7 @@ export type Action =
 const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
 // `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
+// `masking.write` decides what the region may come to know at all: the admin's, and nobody who only runs things.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
 // `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
@@ -57,6 +59,7 @@ const rights: Record<Role, readonly Action[]> = {
     'devices.write',
     'rollouts.write',
     'telemetry.read',
+    'masking.write',
     'keys.read',
     'keys.write',
     'tokens.write',

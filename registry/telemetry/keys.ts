@@ -25,6 +25,22 @@ export const telemetryKeyMigrations: readonly Migration[] = [
       CREATE INDEX telemetry_keys_by_device ON telemetry_keys (device_id, epoch, ends_at_ms);
     `,
   },
+  {
+    name: 'telemetry-keys-002',
+    sql: `
+      -- One row, once rules were set.
+      CREATE TABLE masking (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        -- Of the digests that stand in the place of values.
+        key BLOB NOT NULL,
+        key_made_at_ms INTEGER NOT NULL,
+        -- JSON array.
+        rules TEXT NOT NULL,
+        -- 1 until every assignment was signed again with them.
+        pending INTEGER NOT NULL
+      ) STRICT;
+    `,
+  },
 ];
 
 export interface DeviceEpoch {

@@ -1,11 +1,16 @@
 // Why: content is named by its SHA-256, in small pieces of memory and in streams.
 // Trusts: node:crypto. Must never: name anything by another digest.
 
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 
 /** SHA-256 of the bytes, 64 lower-case hex digits. */
 export function sha256Hex(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** HMAC-SHA-256 (RFC 2104), 64 lower-case hex digits. */
+export function hmacSha256Hex(key: Uint8Array, bytes: Uint8Array): string {
+  return createHmac('sha256', key).update(bytes).digest('hex');
 }
 
 export interface DigestStream {

@@ -106,6 +106,7 @@ export type LogEvent =
   | 'fleet.task.failed'
   | 'assignment.publish.failed'
   | 'assignment.issued'
+  | 'masking.set'
   | 'telemetry.batch.stored'
   | 'telemetry.batch.refused'
   | 'telemetry.ingest.overflowed'

@@ -7,6 +7,7 @@ import { claimFileSchema } from './claim.ts';
 import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
 import { keyBundleSchema, keyPlanSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
+import { maskingFileSchema } from './masking.ts';
 import {
   assignmentSchema,
   enrolReplySchema,
@@ -56,6 +57,7 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   'public-key-file': { title: 'Public key with its holder (FILE.pub)', schema: publicKeyFileSchema },
   'key-plan': { title: 'What is in force, for a ceremony (lepton keys plan)', schema: keyPlanSchema },
   'key-bundle': { title: 'What is to follow, on its way from holder to holder', schema: keyBundleSchema },
+  masking: { title: 'Masking file', schema: maskingFileSchema },
   rollout: { title: 'Rollout file', schema: rolloutFileSchema },
   envelope: { title: 'DSSE envelope', schema: envelopeSchema },
   assignment: {

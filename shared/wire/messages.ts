@@ -6,6 +6,7 @@ import { canonicalJson, parseStrictJson } from '../crypto/canonical-json.ts';
 import { FleetError } from '../kernel/errors.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
+import { maskingSchema } from './masking.ts';
 import { waysHeldMax } from './ways.ts';
 
 export const schemaVersion = 1;
@@ -123,6 +124,8 @@ export const assignmentSchema = z.object({
   releases: z.array(assignedReleaseSchema).max(64),
   /** The region's key for this device and this period; null until the region has made one. */
   telemetry: telemetryKeySchema.nullable().default(null),
+  /** What of a record is changed before it is sealed; absent: nothing. */
+  masking: maskingSchema.optional(),
   /**
    * Digest of the fleet's certificate authorities that the device should hold (`authoritiesSha256` in
    * shared/trust/authorities.ts). A device that holds others renews its certificate, which brings them.

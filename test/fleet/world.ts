@@ -15,6 +15,7 @@ import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { openAuthorities } from '../../registry/signing/authorities.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
+import { openMasking } from '../../registry/telemetry/masking.ts';
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
@@ -308,6 +309,7 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
       entropy,
     }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
+    masking: await openMasking({ store: keyStore, clock: base.clock, entropy }),
     deflate: systemDeflate,
     limits,
     region,

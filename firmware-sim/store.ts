@@ -44,6 +44,7 @@ export function createSimStore(world: World, options: SimStoreOptions): SimStore
             return value;
           });
         },
+        flushLog: () => world.call(of, 'store.flush', '', 1, () => store.flushLog()),
         close: () => world.call(of, 'store.close', '', 1, () => store.close()),
       };
     },

@@ -115,6 +115,7 @@ export async function openRegistryCore(
   // A file of its own: its backups are kept for days, those of the registry for years.
   const keyStore = await place.openStore('telemetry-keys.sqlite', {
     synchronous: 'FULL',
+    overwrites: true,
     migrations: telemetryKeyMigrations,
   });
   closers.push(() => keyStore.close());

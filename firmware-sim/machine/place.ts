@@ -130,6 +130,8 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
           committed(database, file);
           return value;
         }),
+      // Every commit is in the image already.
+      flushLog: () => world.call(of, 'store.flush', file, latency(0, 5), () => undefined),
       close: () =>
         world.call(of, 'store.close', file, inTurn(database, latency(0, 2)), () => {
           if (database.inner !== inner) return;

@@ -2,10 +2,15 @@
 // and nothing that an attacker made is stored anywhere. Trusts: the registry's database and what was answered.
 // Must never: excuse a loss that nobody counted.
 
+import { aboutOf, recordsIn, storageKey } from '../../registry/telemetry/sealed-records.ts';
+import { openStored } from '../../shared/crypto/stored-seal.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
 import { forgedName } from '../fleet-world/adversary.ts';
 import type { FleetWorld } from '../fleet-world/fleet.ts';
+import { inflated } from '../machine/deflate.ts';
 import { registryFile } from './registry-oracle.ts';
+
+const telemetryKeysFile = 'telemetry-keys.sqlite';
 
 /** What does not add up, in words; null where everything does. */
 export function accountsOf(fleet: FleetWorld): string | null {
@@ -25,18 +30,37 @@ export function accountsOf(fleet: FleetWorld): string | null {
   });
 }
 
-function ofDevice(db: SqlTx, fleet: FleetWorld, node: string, deviceId: string): string | null {
-  const rows = db.all<{ id: string; n: number }>(
-    `SELECT json_extract(r.data, '$.id') AS id, count(*) AS n FROM telemetry_records AS r
-     JOIN telemetry_batches AS b ON b.batch_id = r.batch_id
-     WHERE b.device_id = ? AND b.class = 'app' GROUP BY 1`,
+/** Of every record of the application: opened as a query opens them. */
+function storedIds(db: SqlTx, fleet: FleetWorld, deviceId: string): string[] {
+  const batches = db.all<{ epoch: number; sequence: number; key_id: string; sealed: Uint8Array }>(
+    `SELECT b.epoch, b.sequence, s.key_id, s.sealed FROM telemetry_batches AS b
+     JOIN telemetry_sealed AS s ON s.batch_id = b.batch_id WHERE b.device_id = ? AND b.class = 'app'`,
     deviceId,
   );
-  const twice = rows.find(({ n }) => n > 1);
-  if (twice !== undefined) return `record ${twice.id} is stored ${twice.n} times`;
-  const stored = new Set(rows.map(({ id }) => id));
-  const foreign = rows.find(({ id }) => !id.startsWith(`${node}-`));
-  if (foreign !== undefined) return `a record of somebody else, ${foreign.id}, is stored in its name`;
+  const secrets = fleet.registry.place.look(telemetryKeysFile, (keys) =>
+    keys.all<{ key_id: string; secret_key: Uint8Array }>('SELECT key_id, secret_key FROM telemetry_keys'),
+  );
+  const keyOf = new Map(secrets?.map((row) => [row.key_id, storageKey(new Uint8Array(row.secret_key))]));
+  return batches.flatMap(({ epoch, sequence, key_id, sealed }) => {
+    const key = keyOf.get(key_id);
+    const packed =
+      key === undefined
+        ? null
+        : openStored(key, new Uint8Array(sealed), aboutOf({ deviceId, epoch, sequence }));
+    if (packed === null) return [`sealed for nobody: batch ${epoch} ${sequence}`];
+    const text = new TextDecoder().decode(inflated(packed));
+    return recordsIn(text).map(({ data }) => String((JSON.parse(data) as { id: unknown }).id));
+  });
+}
+
+function ofDevice(db: SqlTx, fleet: FleetWorld, node: string, deviceId: string): string | null {
+  const ids = storedIds(db, fleet, deviceId);
+  const stored = new Set<string>();
+  for (const id of ids) {
+    if (stored.has(id)) return `record ${id} is stored more than once`;
+    if (!id.startsWith(`${node}-`)) return `a record of somebody else, ${id}, is stored in its name`;
+    stored.add(id);
+  }
   const missing = fleet.truth.answeredBy(node).filter((id) => !stored.has(id));
   if (missing.length === 0 || fleet.truth.isForked()) return null;
   const outbox = db.get<{ outbox: string | null }>(

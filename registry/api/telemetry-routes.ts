@@ -3,12 +3,13 @@
 
 import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { erasureRequestSchema, erasureSchema } from '../../shared/wire/erasure.ts';
 import { telemetryCountsSchema, telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues, deviceIdSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
 import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
-import { json } from './documents.ts';
+import { body, json } from './documents.ts';
 
 const wholeNumber = z.coerce.number().int().nonnegative();
 
@@ -38,6 +39,20 @@ const countRecords = createRoute({
   },
 });
 
+const eraseDevice = createRoute({
+  method: 'post',
+  path: '/api/v1/devices/{id}/telemetry/erasure',
+  summary: 'Delete what this region holds of a device, with the keys that open it; not to be undone',
+  request: { params: z.object({ id: deviceIdSchema }), ...body(erasureRequestSchema) },
+  responses: { 200: json(erasureSchema, 'What was deleted, signed.'), default: problemResponse },
+});
+const listErasures = createRoute({
+  method: 'get',
+  path: '/api/v1/telemetry/erasures',
+  summary: 'What was deleted, with its certificates',
+  responses: { 200: json(z.array(erasureSchema), 'Newest first.'), default: problemResponse },
+});
+
 const listLost = createRoute({
   method: 'get',
   path: '/api/v1/telemetry/lost',
@@ -62,7 +77,7 @@ function streamOf(lines: AsyncGenerator<string>): ReadableStream<Uint8Array> {
 }
 
 export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
-  const records = createTelemetryRecords(parts.store);
+  const records = createTelemetryRecords(parts);
 
   api.openAPIRegistry.registerPath({
     method: 'get',
@@ -92,6 +107,18 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
     };
     const lines = unwrap(await records.read(filter, { cursor: cursor ?? null, limit: limit ?? null }));
     return c.body(streamOf(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
+  });
+
+  api.openapi(eraseDevice, async (c) => {
+    const { user } = requireAccess(c, 'telemetry.erase');
+    const { untilMs, reason } = c.req.valid('json');
+    const wanted = { untilMs: untilMs ?? null, requestedBy: user, reason: reason ?? null };
+    return c.json(unwrap(await parts.fleet.erasures.erase(c.req.valid('param').id, wanted)), 200);
+  });
+
+  api.openapi(listErasures, async (c) => {
+    requireAccess(c, 'telemetry.read');
+    return c.json(await parts.fleet.erasures.list(), 200);
   });
 
   api.openapi(listLost, async (c) => {

@@ -20,6 +20,7 @@ import { createDownloads, type DownloadCounters, type Downloads } from '../deliv
 import { createRights } from '../delivery/rights.ts';
 import { createWaysDesk } from '../delivery/ways.ts';
 import type { RegistryDb } from '../store/open.ts';
+import { createErasures, type Erasures } from '../telemetry/erasure.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
 import { createDeviceCertificates } from './certificates.ts';
 import { type Claims, createClaims } from './claims.ts';
@@ -51,6 +52,7 @@ export interface Fleet {
   director: Director;
   authorities: AuthorityRotation;
   revocation: Revocation;
+  erasures: Erasures;
   downloads: Downloads;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
@@ -147,6 +149,12 @@ export function createFleet(core: RegistryCore): Fleet {
     cloned,
   });
 
+  const erasures = createErasures({
+    ...core,
+    signer: core.keyring.signer('ack'),
+    equip: (deviceIds) => director.equip(deviceIds),
+  });
+
   async function listen(
     on: RegistryBus,
     channel: DevicePublishChannel,
@@ -204,6 +212,7 @@ export function createFleet(core: RegistryCore): Fleet {
     director,
     authorities: createRotation(core, { events, director }),
     revocation: createRevocation(core),
+    erasures,
     downloads,
 
     async mayConnect(identity) {
@@ -242,6 +251,7 @@ export function createFleet(core: RegistryCore): Fleet {
       if (timestamp !== null)
         await on.publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });
       await director.start(on);
+      await erasures.resume();
       await listen(on, 'reported', reports.handle);
       await listen(on, 'presence', presence.handle);
       for (const [channel, { handle }] of [

@@ -24,6 +24,7 @@ export type Action =
   | 'rollouts.write'
   | 'telemetry.read'
   | 'masking.write'
+  | 'telemetry.erase'
   | 'keys.read'
   | 'keys.write'
   | 'tokens.write';
@@ -60,6 +61,7 @@ const rights: Record<Role, readonly Action[]> = {
     'rollouts.write',
     'telemetry.read',
     'masking.write',
+    'telemetry.erase',
     'keys.read',
     'keys.write',
     'tokens.write',

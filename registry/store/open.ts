@@ -38,6 +38,8 @@ export interface RegistryStore {
   tx<T>(work: (db: RegistryDb) => T): Promise<T>;
   /** Builds queries; it cannot run them by itself. */
   qb: RegistryQueries;
+  /** As the Store's. */
+  flushLog(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -89,6 +91,7 @@ export function registryStore(store: Store): RegistryStore {
   return {
     tx: (work) => store.tx((tx) => work(registryDb(tx))),
     qb,
+    flushLog: () => store.flushLog(),
     close: () => store.close(),
   };
 }

@@ -12,6 +12,8 @@ export interface TelemetryChainsTable {
   batches: number;
   records: number;
   dropped: number;
+  /** Of batches whose key was deleted. */
+  erased: Generated<number>;
 }
 
 export interface TelemetryBatchesTable {
@@ -39,7 +41,28 @@ export interface TelemetryRecordsTable {
   data: string;
 }
 
+export interface TelemetrySealedTable {
+  batch_id: number;
+  key_id: string;
+  /** JSON array. */
+  releases: string;
+  sealed: Uint8Array;
+}
+
+export interface ErasuresTable {
+  erasure_id: string;
+  device_id: string;
+  until_ms: number;
+  requested_by: string;
+  reason: string | null;
+  begun_at_ms: number;
+  /** JSON. */
+  certificate: string | null;
+}
+
 export interface TelemetryTables {
+  telemetry_sealed: TelemetrySealedTable;
+  erasures: ErasuresTable;
   telemetry_chains: TelemetryChainsTable;
   telemetry_batches: TelemetryBatchesTable;
   telemetry_records: TelemetryRecordsTable;

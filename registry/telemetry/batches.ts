@@ -4,7 +4,7 @@
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import { type BatchIdentity, type ChainEnd, placeOf } from './chain.ts';
-import type { OpenedRecord, SignedBatch } from './open-batch.ts';
+import type { OpenedBatch, SignedBatch } from './open-batch.ts';
 
 /** What became of a batch inside its transaction. */
 export type Taken =
@@ -19,7 +19,7 @@ export interface BatchStore {
   take(
     db: RegistryDb,
     batch: SignedBatch,
-    opened: Result<OpenedRecord[]> | null,
+    opened: Result<OpenedBatch> | null,
     nowMs: number,
   ): { taken: Result<Taken>; expectedSequence: number };
 }
@@ -29,17 +29,6 @@ export interface Standing {
   epoch: number;
   end: ChainEnd | null;
 }
-
-/** Rows of one insert: fewer calls into SQLite, still far below its bound on parameters. */
-const rowsAtOnce = 50;
-const rowParameters = '(?, ?, ?, ?, ?)';
-
-function insertRows(count: number): string {
-  const rows = Array.from({ length: count }, () => rowParameters).join(', ');
-  return `INSERT INTO telemetry_records (batch_id, record_index, time_ms, release, data) VALUES ${rows}`;
-}
-
-const insertFull = insertRows(rowsAtOnce);
 
 export function createBatchStore(store: RegistryStore): BatchStore {
   const { qb } = store;
@@ -96,19 +85,9 @@ export function createBatchStore(store: RegistryStore): BatchStore {
     return row !== undefined;
   }
 
-  function insertRecords(db: RegistryDb, batchId: number, records: readonly OpenedRecord[]): void {
-    for (let at = 0; at < records.length; at += rowsAtOnce) {
-      const some = records.slice(at, at + rowsAtOnce);
-      const values: (string | number | null)[] = [];
-      for (const [index, { timeMs, release, data }] of some.entries()) {
-        values.push(batchId, at + index, timeMs, release, data);
-      }
-      db.sql.run(some.length === rowsAtOnce ? insertFull : insertRows(some.length), ...values);
-    }
-  }
-
-  function insert(db: RegistryDb, batch: SignedBatch, records: readonly OpenedRecord[], nowMs: number): void {
+  function insert(db: RegistryDb, batch: SignedBatch, opened: OpenedBatch, nowMs: number): void {
     const { deviceId, head, headSha256, statement } = batch;
+    const { records, sealed, erased } = opened;
     const dropped = statement.format === 'tombstone' ? statement.recordCount : 0;
     let firstMs: number | null = null;
     let lastMs: number | null = null;
@@ -135,19 +114,28 @@ export function createBatchStore(store: RegistryStore): BatchStore {
         })
         .returning('batch_id'),
     );
-    insertRecords(db, row?.batch_id ?? 0, records);
+    if (sealed !== null)
+      db.run(
+        qb.insertInto('telemetry_sealed').values({
+          batch_id: row?.batch_id ?? 0,
+          key_id: sealed.keyId,
+          releases: JSON.stringify(sealed.releases),
+          sealed: sealed.bytes,
+        }),
+      );
     const end = { last_sequence: head.sequence, last_head_sha256: headSha256 };
     const key = { device_id: deviceId, epoch: head.epoch };
     db.run(
       qb
         .insertInto('telemetry_chains')
-        .values({ ...key, ...end, batches: 1, records: records.length, dropped })
+        .values({ ...key, ...end, batches: 1, records: records.length, dropped, erased })
         .onConflict((conflict) =>
           conflict.columns(['device_id', 'epoch']).doUpdateSet((eb) => ({
             ...end,
             batches: eb('telemetry_chains.batches', '+', 1),
             records: eb('telemetry_chains.records', '+', records.length),
             dropped: eb('telemetry_chains.dropped', '+', dropped),
+            erased: eb('telemetry_chains.erased', '+', erased),
           })),
         ),
     );
@@ -175,7 +163,7 @@ export function createBatchStore(store: RegistryStore): BatchStore {
       if (opened === null) return { taken: ok({ status: 'unopened' }), expectedSequence };
       if (!opened.ok) return { taken: opened, expectedSequence };
       insert(db, batch, opened.value, nowMs);
-      return { taken: ok({ status: 'stored', records: opened.value.length }), expectedSequence };
+      return { taken: ok({ status: 'stored', records: opened.value.records.length }), expectedSequence };
     },
   };
 }

@@ -13,7 +13,7 @@ import type { RegistryStore } from '../store/open.ts';
 import { createBatchStore, type Taken } from './batches.ts';
 import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
-import { type OpenedRecord, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
+import { type OpenedBatch, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
 import { type Arrival, createWaiting } from './waiting.ts';
 
 export interface IngestParts {
@@ -56,7 +56,7 @@ export interface Ingest {
 /** A batch with what became of opening it, null where its place says that it need not be opened. */
 interface Judged {
   batch: SignedBatch;
-  opened: Result<OpenedRecord[]> | null;
+  opened: Result<OpenedBatch> | null;
 }
 
 export function createIngest(parts: IngestParts): Ingest {

@@ -41,6 +41,21 @@ export const telemetryKeyMigrations: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    name: 'telemetry-keys-003',
+    sql: `
+      -- What is left of a key that was deleted: that it was.
+      CREATE TABLE erased_keys (
+        key_id TEXT PRIMARY KEY,
+        erasure_id TEXT NOT NULL,
+        device_id TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        made_at_ms INTEGER NOT NULL,
+        ends_at_ms INTEGER NOT NULL
+      ) STRICT;
+      CREATE INDEX erased_keys_by_erasure ON erased_keys (erasure_id);
+    `,
+  },
 ];
 
 export interface DeviceEpoch {
@@ -61,6 +76,20 @@ export interface TelemetryKeys {
     epoch: number,
     keyId: string,
   ): Promise<{ publicKey: Uint8Array; secretKey: Uint8Array } | null>;
+  /** Whether this key was deleted, and with it what is sealed to it. */
+  isErased(keyId: string): boolean;
+  /**
+   * Deletes the device's keys that were made before `untilMs`; gone from the database and its log when it resolves.
+   * The same erasure again deletes nothing more and gives the same keys.
+   */
+  erase(erasure: { id: string; deviceId: string; untilMs: number }): Promise<ErasedKey[]>;
+}
+
+export interface ErasedKey {
+  keyId: string;
+  epoch: number;
+  madeAtMs: number;
+  endsAtMs: number;
 }
 
 interface KeyRow {
@@ -98,6 +127,8 @@ export async function openTelemetryKeys(parts: {
     ),
   );
   for (const row of rows) present.set(row.device_id, presentOf(row));
+  const gone = await store.tx((db) => db.all<{ key_id: string }>('SELECT key_id FROM erased_keys'));
+  const erased = new Set(gone.map((row) => row.key_id));
 
   const isGood = ({ deviceId, epoch }: DeviceEpoch, nowMs: number): boolean => {
     const known = present.get(deviceId);
@@ -164,6 +195,37 @@ export async function openTelemetryKeys(parts: {
       );
       if (row === undefined) return null;
       return { publicKey: new Uint8Array(row.public_key), secretKey: new Uint8Array(row.secret_key) };
+    },
+
+    isErased: (keyId) => erased.has(keyId),
+
+    async erase({ id, deviceId, untilMs }) {
+      const keys = await store.tx((db) => {
+        const done = 'SELECT 1 FROM erased_keys WHERE erasure_id = ?';
+        // Keys that were made since are of records that nobody asked to erase.
+        if (db.get(done, id) === undefined) {
+          const which = 'device_id = ? AND made_at_ms < ?';
+          db.run(
+            `INSERT INTO erased_keys (key_id, erasure_id, device_id, epoch, made_at_ms, ends_at_ms)
+             SELECT key_id, ?, device_id, epoch, made_at_ms, ends_at_ms FROM telemetry_keys WHERE ${which}`,
+            id,
+            deviceId,
+            untilMs,
+          );
+          db.run(`DELETE FROM telemetry_keys WHERE ${which}`, deviceId, untilMs);
+        }
+        return db.all<ErasedKey>(
+          `SELECT key_id AS keyId, epoch, made_at_ms AS madeAtMs, ends_at_ms AS endsAtMs
+           FROM erased_keys WHERE erasure_id = ? ORDER BY made_at_ms, key_id`,
+          id,
+        );
+      });
+      // Their pages are overwritten (secure_delete); the log still holds them as they were.
+      await store.flushLog();
+      for (const { keyId } of keys) erased.add(keyId);
+      const known = present.get(deviceId);
+      if (known !== undefined && erased.has(known.key.keyId)) present.delete(deviceId);
+      return keys;
     },
   };
 }

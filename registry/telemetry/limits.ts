@@ -21,6 +21,4 @@ export const telemetryLimits = {
    * its window (`outboxWindow`, with room for larger ones); anything older was kept by somebody else.
    */
   resendBatchesMax: 16,
-  /** Records read in one transaction while a query streams. */
-  pageRecords: 1_000,
 } as const;

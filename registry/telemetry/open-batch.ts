@@ -3,7 +3,7 @@
 // Trusts: the device's enrolled key and the region's own telemetry keys, nothing in the message.
 // Must never: inflate more than the device signed for, or keep an opened batch longer than its group.
 
-import type { Deflate } from '../../shared/kernel/ports.ts';
+import type { Deflate, Entropy } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   type BatchMessage,
@@ -16,12 +16,21 @@ import {
 } from '../../shared/trust/telemetry.ts';
 import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
+import { type SealedRecords, sealRecords, storageKey } from './sealed-records.ts';
 
 export interface OpenedRecord {
   timeMs: number;
   release: string | null;
   /** JSON object. */
   data: string;
+}
+
+export interface OpenedBatch {
+  records: OpenedRecord[];
+  /** As they are stored; null where there are none. */
+  sealed: SealedRecords | null;
+  /** Records that nobody can read any more: their key was deleted before they came. */
+  erased: number;
 }
 
 /** A batch that its device signed; whether it can be opened is not known yet. */
@@ -52,17 +61,20 @@ export function readBatch(parts: {
  */
 export async function openBatch(
   batch: SignedBatch,
-  parts: { keys: TelemetryKeys; deflate: Deflate },
-): Promise<Result<OpenedRecord[]>> {
+  parts: { keys: TelemetryKeys; deflate: Deflate; entropy: Entropy },
+): Promise<Result<OpenedBatch>> {
   const { statement, head, headSha256, deviceId } = batch;
   const { wrap, body } = batch.message;
   const genuine = checkBytes(statement, wrap, body);
   if (!genuine.ok) return genuine;
   // The device signed that it dropped them; there is nothing to open.
-  if (statement.format === 'tombstone') return ok([]);
+  if (statement.format === 'tombstone') return ok({ records: [], sealed: null, erased: 0 });
   const pair = await parts.keys.open(deviceId, head.epoch, head.keyId);
+  if (pair === null && parts.keys.isErased(head.keyId))
+    return ok({ records: [], sealed: null, erased: statement.recordCount });
   if (pair === null) return refuse('telemetry-key-unknown', `no key ${head.keyId} of this device`);
   const batchKey = openWrap({ wrap, ...pair, headSha256 });
+  const key = storageKey(pair.secretKey);
   pair.secretKey.fill(0);
   if (!batchKey.ok) return batchKey;
   const { deflate } = parts;
@@ -76,7 +88,14 @@ export async function openBatch(
     if (text === null) return refuse('telemetry-unreadable', `record ${rows.length} is nested too deep`);
     rows.push({ timeMs, release, data: text });
   }
-  return ok(rows);
+  const { epoch, sequence, keyId } = head;
+  const { entropy } = parts;
+  const sealed =
+    rows.length === 0
+      ? null
+      : await sealRecords(rows, { deviceId, epoch, sequence }, { keyId, key, deflate, entropy });
+  key.fill(0);
+  return ok({ records: rows, sealed, erased: 0 });
 }
 
 /** Null where it is nested deeper than the writer's stack; the parser has none. */

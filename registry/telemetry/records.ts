@@ -2,11 +2,14 @@
 // anywhere and go on later without missing or repeating a record.
 // Trusts: its callers to have checked the right. Must never: hold a transaction open while somebody reads slowly.
 
+import type { Deflate } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { TelemetryCounts, TelemetryLost } from '../../shared/wire/http.ts';
 import type { StoredRecord, TelemetryClass } from '../../shared/wire/telemetry.ts';
 import { type RegistryStore, sql } from '../store/open.ts';
-import { telemetryLimits } from './limits.ts';
+import type { TelemetryKeys } from './keys.ts';
+import type { OpenedRecord } from './open-batch.ts';
+import { type BatchPlace, openRecords, storageKey } from './sealed-records.ts';
 
 export interface RecordFilter {
   device?: string;
@@ -41,36 +44,41 @@ interface Position {
   index: number;
 }
 
-interface Row {
+interface Batch extends BatchPlace {
   batchId: number;
-  device: string;
-  epoch: number;
-  sequence: number;
-  index: number;
   class: TelemetryClass;
-  timeMs: number;
-  release: string | null;
-  data: string;
+  keyId: string | null;
+  /** JSON array; null where the records lie in clear, as earlier versions stored them. */
+  releases: string | null;
+  sealed: Uint8Array | null;
 }
+
+/** Batches that are read at once: some megabytes at most. */
+const batchesAtOnce = 8;
 
 const cursorPattern = /^([0-9a-f]{32}):(\d{1,10}):(\d{1,15}):(\d{1,9})$/;
 
 /** `data` is JSON text already; parsing it to write it again would only cost time. */
-function lineOf(row: Row): string {
-  const { device, epoch, sequence, index, timeMs, release } = row;
+function lineOf(batch: Batch, index: number, { timeMs, release, data }: OpenedRecord): string {
+  const { deviceId: device, epoch, sequence } = batch;
   const head: Omit<StoredRecord, 'data'> = {
     device,
     epoch,
     sequence,
     index,
-    class: row.class,
+    class: batch.class,
     timeMs,
     release,
   };
-  return `${JSON.stringify(head).slice(0, -1)},"data":${row.data}}\n`;
+  return `${JSON.stringify(head).slice(0, -1)},"data":${data}}\n`;
 }
 
-export function createTelemetryRecords(store: RegistryStore): TelemetryRecords {
+export function createTelemetryRecords(parts: {
+  store: RegistryStore;
+  telemetryKeys: Pick<TelemetryKeys, 'open'>;
+  deflate: Deflate;
+}): TelemetryRecords {
+  const { store, telemetryKeys, deflate } = parts;
   const { qb } = store;
 
   async function positionOf(cursor: RecordCursor): Promise<Result<Position>> {
@@ -105,53 +113,84 @@ export function createTelemetryRecords(store: RegistryStore): TelemetryRecords {
     return { batchId: first?.batchId ?? Number.MAX_SAFE_INTEGER, index: -1 };
   }
 
-  async function page(filter: RecordFilter, after: Position, count: number): Promise<Row[]> {
+  /** The next batches that may hold what is asked for, from the one at the position on. */
+  async function batchesFrom(filter: RecordFilter, after: Position): Promise<Batch[]> {
     let query = qb
       .selectFrom('telemetry_batches as b')
-      // CROSS JOIN keeps SQLite from turning the loops around: batches first is the order that is wanted.
-      .crossJoin('telemetry_records as r')
+      .leftJoin('telemetry_sealed as s', 's.batch_id', 'b.batch_id')
       .select([
         'b.batch_id as batchId',
-        'b.device_id as device',
+        'b.device_id as deviceId',
         'b.epoch as epoch',
         'b.sequence as sequence',
-        'r.record_index as index',
         'b.class as class',
-        'r.time_ms as timeMs',
-        'r.release as release',
-        'r.data as data',
+        's.key_id as keyId',
+        's.releases as releases',
+        's.sealed as sealed',
       ])
-      .whereRef('r.batch_id', '=', 'b.batch_id')
-      .where(sql<boolean>`(b.batch_id, r.record_index) > (${after.batchId}, ${after.index})`)
+      .where('b.batch_id', '>=', after.batchId)
+      .where('b.records', '>', 0)
       .orderBy('b.batch_id')
-      .orderBy('r.record_index')
-      .limit(count);
+      .limit(batchesAtOnce);
+    const { release } = filter;
     if (filter.device !== undefined) query = query.where('b.device_id', '=', filter.device);
     if (filter.class !== undefined) query = query.where('b.class', '=', filter.class);
-    if (filter.release !== undefined) query = query.where('r.release', '=', filter.release);
-    if (filter.sinceMs !== undefined) {
-      // The unary plus keeps the order by batch: the start was found by time already.
-      query = query
-        .where(sql<boolean>`+b.time_last_ms >= ${filter.sinceMs}`)
-        .where('r.time_ms', '>=', filter.sinceMs);
+    // A name cannot hold a quote, so it is found as it stands in the array.
+    if (release !== undefined)
+      query = query.where((eb) =>
+        eb.or([eb('s.releases', 'is', null), eb(sql`instr(s.releases, ${JSON.stringify(release)})`, '>', 0)]),
+      );
+    // The unary plus keeps the order by batch: the start was found by time already.
+    if (filter.sinceMs !== undefined) query = query.where(sql<boolean>`+b.time_last_ms >= ${filter.sinceMs}`);
+    if (filter.untilMs !== undefined) query = query.where('b.time_first_ms', '<', filter.untilMs);
+    return store.tx((db) => db.all(query));
+  }
+
+  /** In the order of the batch; none where its key was deleted. */
+  async function recordsOf(batch: Batch, keys: Map<string, Uint8Array | null>): Promise<OpenedRecord[]> {
+    const { keyId, sealed } = batch;
+    if (keyId === null || sealed === null) return clearRecordsOf(batch.batchId);
+    let key = keys.get(keyId);
+    if (key === undefined) {
+      const pair = await telemetryKeys.open(batch.deviceId, batch.epoch, keyId);
+      key = pair === null ? null : storageKey(pair.secretKey);
+      pair?.secretKey.fill(0);
+      keys.set(keyId, key);
     }
-    if (filter.untilMs !== undefined) {
-      query = query.where('b.time_first_ms', '<', filter.untilMs).where('r.time_ms', '<', filter.untilMs);
-    }
+    return (key === null ? null : await openRecords(sealed, batch, { key, deflate })) ?? [];
+  }
+
+  function clearRecordsOf(batchId: number): Promise<OpenedRecord[]> {
+    const query = qb
+      .selectFrom('telemetry_records')
+      .select(['time_ms as timeMs', 'release', 'data'])
+      .where('batch_id', '=', batchId)
+      .orderBy('record_index');
     return store.tx((db) => db.all(query));
   }
 
   async function* lines(filter: RecordFilter, from: Position, limit: number): AsyncGenerator<string> {
+    const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, release } = filter;
+    const keys = new Map<string, Uint8Array | null>();
     let after = from;
     let left = limit;
     while (left > 0) {
-      const wanted = Math.min(left, telemetryLimits.pageRecords);
-      const rows = await page(filter, after, wanted);
-      if (rows.length > 0) yield rows.map(lineOf).join('');
-      const last = rows.at(-1);
-      if (last === undefined || rows.length < wanted) return;
-      after = { batchId: last.batchId, index: last.index };
-      left -= rows.length;
+      const batches = await batchesFrom(filter, after);
+      for (const batch of batches) {
+        const first = batch.batchId === after.batchId ? after.index + 1 : 0;
+        let text = '';
+        for (const [index, record] of (await recordsOf(batch, keys)).entries()) {
+          if (index < first || left === 0) continue;
+          if (record.timeMs < sinceMs || record.timeMs >= untilMs) continue;
+          if (release !== undefined && record.release !== release) continue;
+          text += lineOf(batch, index, record);
+          left -= 1;
+        }
+        if (text !== '') yield text;
+      }
+      const last = batches.at(-1);
+      if (last === undefined || batches.length < batchesAtOnce) return;
+      after = { batchId: last.batchId + 1, index: -1 };
     }
   }
 
@@ -186,6 +225,7 @@ export function createTelemetryRecords(store: RegistryStore): TelemetryRecords {
           eb.fn.sum<number>('batches').as('batches'),
           eb.fn.sum<number>('records').as('records'),
           eb.fn.sum<number>('dropped').as('dropped'),
+          eb.fn.sum<number>('erased').as('erased'),
         ])
         .groupBy('device_id')
         .orderBy('device_id');

@@ -139,6 +139,7 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
       // Before the first page is written: later it would take a whole VACUUM.
       if (!readOnly && options.reclaim === true) database.pragma('auto_vacuum = INCREMENTAL');
       if (!readOnly && !database.memory) database.pragma('journal_mode = WAL');
+      if (!readOnly && options.overwrites === true) database.pragma('secure_delete = ON');
       database.pragma(`synchronous = ${options.synchronous}`);
       database.pragma('foreign_keys = ON');
       database.pragma('trusted_schema = OFF');
@@ -151,6 +152,9 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
   return {
     // An async function so that a throw rejects; the work itself runs before the first await.
     tx: async (work) => transact(database, begin, () => work(sql)),
+    flushLog: async () => {
+      guarded(() => database.pragma('wal_checkpoint(TRUNCATE)'));
+    },
     now: (work) => transact(database, begin, () => work(sql)),
     close: async () => {
       database.close();

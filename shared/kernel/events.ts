@@ -107,6 +107,7 @@ export type LogEvent =
   | 'assignment.publish.failed'
   | 'assignment.issued'
   | 'masking.set'
+  | 'telemetry.erased'
   | 'telemetry.batch.stored'
   | 'telemetry.batch.refused'
   | 'telemetry.ingest.overflowed'

@@ -67,6 +67,8 @@ export interface SqlTx {
 export interface Store {
   /** Runs `fn` in one transaction; resolves when the commit is durable. A throw rolls back and rejects. */
   tx<T>(fn: (db: SqlTx) => T): Promise<T>;
+  /** Empties the write-ahead log into the database: pages as they were before lie there no more. */
+  flushLog(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -82,6 +84,8 @@ export interface StoreTerms {
   migrations?: readonly Migration[];
   /** Free pages can be given back with `PRAGMA incremental_vacuum` (SQLite 3 "auto_vacuum"). For a new file only. */
   reclaim?: boolean;
+  /** What is deleted is overwritten with zeros (`PRAGMA secure_delete`). */
+  overwrites?: boolean;
 }
 
 /** Where a program keeps what must survive it: plain files and databases, all under one folder. */

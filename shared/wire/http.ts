@@ -400,6 +400,8 @@ export const telemetryCountsSchema = z.object({
   records: z.number().int().nonnegative(),
   /** Records that the device dropped before it could send them, as it said itself. */
   dropped: z.number().int().nonnegative(),
+  /** Records whose key was deleted, before or after they came. */
+  erased: z.number().int().nonnegative(),
   /** Batches that were acknowledged here and lost when the registry was restored from a backup. */
   lostBatches: z.number().int().nonnegative(),
 });

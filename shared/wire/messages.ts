@@ -64,6 +64,7 @@ export const payloadTypes = {
   telemetryAnswer: 'application/vnd.lepton.telemetry-answer.v1+json',
   time: 'application/vnd.lepton.time.v1+json',
   authorities: 'application/vnd.lepton.authorities.v1+json',
+  erasure: 'application/vnd.lepton.erasure.v1+json',
 } as const;
 
 export const shadowPolicySchema = z.object({

@@ -213,7 +213,7 @@ function cutAfter(
   const { store, disk } = inner;
   return {
     cut: () => left < 0,
-    store: { tx: (fn) => step(() => store.tx(fn)), close: () => store.close() },
+    store: { ...store, tx: (fn) => step(() => store.tx(fn)) },
     disk: {
       ...disk,
       create: (path) => step(() => disk.create(path)),

@@ -140,7 +140,7 @@ async function benchSync(folder: string, records: number): Promise<object> {
   const counted = ingest.counters();
   assert.equal(counted.records, records);
   const stored = await store.tx(({ sql }) =>
-    sql.get<{ n: number }>('SELECT count(*) AS n FROM telemetry_records'),
+    sql.get<{ n: number }>('SELECT sum(records) AS n FROM telemetry_batches'),
   );
   assert.equal(stored?.n, records);
   await ingest.stop();

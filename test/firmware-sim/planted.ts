@@ -8,7 +8,7 @@ import type { SqlTx, Store } from '../../shared/kernel/ports.ts';
 
 /** Wraps the database inside each transaction; the first one of a life reads the journal. */
 function rewriting(store: Store, rewrite: (db: SqlTx) => SqlTx): Store {
-  return { close: () => store.close(), tx: (work) => store.tx((db) => work(rewrite(db))) };
+  return { ...store, tx: (work) => store.tx((db) => work(rewrite(db))) };
 }
 
 export const planted: Record<string, Plant> = {
@@ -22,7 +22,7 @@ export const planted: Record<string, Plant> = {
     store: (store) => {
       let reads = 1;
       return {
-        close: () => store.close(),
+        ...store,
         tx: (work) => {
           if (reads > 0) {
             reads -= 1;
@@ -65,7 +65,7 @@ export const planted: Record<string, Plant> = {
     store: (store) => {
       let calls = 0;
       return {
-        close: () => store.close(),
+        ...store,
         tx: async (work) => {
           calls += 1;
           if (calls <= 4) return store.tx(work);

@@ -76,7 +76,7 @@ test('a restored registry is healed by its devices, and all of them go on', asyn
 
   // Telemetry goes on after what was acknowledged; nothing is taken twice, and what is gone is known.
   for (const holder of holders) assert.equal(await holder.send(recordsOf(3, 9)), 'stored');
-  const records = createTelemetryRecords(world.store);
+  const records = createTelemetryRecords(world.core);
   const [counts] = await records.counts(one.device.id);
   assert.deepEqual([counts?.batches, counts?.records, counts?.lostBatches], [2, 6, 2]);
   assert.deepEqual(

@@ -285,7 +285,11 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
   const base = await bench(t, options);
   const entropy = countedEntropy(`world ${options.chance ?? ''}`);
   const keyPath = options.folder === undefined ? ':memory:' : join(options.folder, 'telemetry-keys.sqlite');
-  const keyStore = await openStore(keyPath, { synchronous: 'FULL', migrations: telemetryKeyMigrations });
+  const keyStore = await openStore(keyPath, {
+    synchronous: 'FULL',
+    overwrites: true,
+    migrations: telemetryKeyMigrations,
+  });
   t.after(() => keyStore.close());
   const { folder } = base;
   const limits = { ...fleetLimits, ...options.limits };

@@ -10,7 +10,7 @@ import { checkAnswer } from '../../shared/trust/telemetry.ts';
 import { parseMessage, signedMessageSchema } from '../../shared/wire/messages.ts';
 import { type BatchAnswer, type StoredRecord, storedRecordSchema } from '../../shared/wire/telemetry.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
-import { type Device, openWorld, region, type World } from '../fleet/world.ts';
+import { type Device, openWorld, region, type World, type WorldOptions } from '../fleet/world.ts';
 import { countedEntropy } from '../registry-core/support.ts';
 import { BatchMaker } from './batch-maker.ts';
 
@@ -83,9 +83,9 @@ export async function quiet(world: World): Promise<void> {
   await waiting;
 }
 
-export async function openIngestWorld(t: TestContext): Promise<IngestWorld> {
-  const world = await openWorld(t);
-  const stored = createTelemetryRecords(world.store);
+export async function openIngestWorld(t: TestContext, options: WorldOptions = {}): Promise<IngestWorld> {
+  const world = await openWorld(t, options);
+  const stored = createTelemetryRecords(world.core);
   return Object.assign(world, {
     async sender() {
       const [device] = await world.devices(1);

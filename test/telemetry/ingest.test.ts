@@ -104,7 +104,7 @@ test('a commit that fails is not answered; the batch is taken when it comes agai
   world.store.tx = async (work) => {
     const done = await tx((db) => {
       const value = work(db);
-      const records = db.sql.get<{ n: number }>('SELECT count(*) AS n FROM telemetry_records')?.n ?? 0;
+      const records = db.sql.get<{ n: number }>('SELECT count(*) AS n FROM telemetry_sealed')?.n ?? 0;
       // As SQLite would at the commit: everything is rolled back.
       if (records > 0) throw new FleetError('disk-full', 'the disk is full');
       return value;

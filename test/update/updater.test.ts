@@ -336,7 +336,7 @@ test('a full store delays an event and loses none', async () => {
   let full = 0;
   const rig = await createRig({
     store: (inner) => ({
-      close: () => inner.close(),
+      ...inner,
       tx: (work) => {
         full += 1;
         if (full % 2 === 0) return Promise.reject(new FleetError('disk-full', 'no space'));

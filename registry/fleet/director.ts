@@ -194,6 +194,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       const deviceIds = [...unpublished].slice(0, batchDevices);
       const batch = await store.tx((db) => retainedIn(db, deviceIds));
       for (const deviceId of deviceIds) unpublished.delete(deviceId);
+      let failed = 0;
       for (const { deviceId, message } of batch) {
         try {
           await to.publish(deviceTopic(region, deviceId, 'desired'), message, { qos: 1, retain: true });
@@ -205,9 +206,11 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
             detail: error.message,
           });
           unpublished.add(deviceId);
+          failed += 1;
         }
       }
-      if (batch.length > 0 && batch.every(({ deviceId }) => unpublished.has(deviceId))) {
+      // Not by what is in the set: another change may have put it there meanwhile.
+      if (batch.length > 0 && failed === batch.length) {
         // The bus takes nothing: stored is stored, and offered again later.
         retryLater();
         return;

@@ -242,6 +242,16 @@ test('when the period ends there is another key, and the old one still opens wha
   );
 });
 
+test('a change while another is being published goes out at once', async (t) => {
+  const world = await openIngestWorld(t);
+  const sender = await world.sender();
+  // Renewal is due, and so is the next key: two changes of one assignment, the second while the first goes out.
+  world.clock.advance(telemetryLimits.keyPeriodMs + dayMs);
+  await world.fleet.director.equip(world.core.telemetryKeys.ended());
+  const key = (await sender.device.assignment())?.telemetry;
+  assert.ok(key && key.keyId !== sender.maker.key.keyId);
+});
+
 test('a device that may not speak is not answered and stores nothing', async (t) => {
   const world = await openIngestWorld(t);
   const sender = await world.sender();

@@ -3,6 +3,7 @@
 
 import type { AddressInfo } from 'node:net';
 import { connect, createServer, type Socket } from 'node:net';
+import { chance } from './chance.ts';
 
 export interface LinkTerms {
   /** Each way; null: as fast as it goes. */
@@ -27,17 +28,6 @@ const waitingBytesMax = 16 * 1024;
 const packetBytes = 1_400;
 /** A fast link carries more at a time, or timers would be its limit. */
 const packetMs = 4;
-
-/** mulberry32: the same cuts for the same seed. */
-function chance(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 export async function slowLink(targetPort: number, seed: number): Promise<SlowLink> {
   let terms: LinkTerms = { bytesPerSecond: null, delayMs: 0, cutEveryMs: null };

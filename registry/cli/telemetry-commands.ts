@@ -121,7 +121,16 @@ async function queryLost(flags: RecordFlags): Promise<void> {
   );
 }
 
-async function exportTo(file: string, flags: RecordFlags): Promise<number> {
+const csvHead = 'device,epoch,sequence,index,class,time,release,data\r\n';
+
+/** RFC 4180: `data` is JSON, whose quotes are doubled; nothing else can hold a comma. */
+function csvLine(one: StoredRecord): string {
+  const time = new Date(one.timeMs).toISOString();
+  const data = JSON.stringify(one.data).replaceAll('"', '""');
+  return `${[one.device, one.epoch, one.sequence, one.index, one.class, time, one.release ?? '', `"${data}"`].join()}\r\n`;
+}
+
+async function exportTo(file: string, format: 'ndjson' | 'csv', flags: RecordFlags): Promise<number> {
   const part = `${file}.part`;
   const fault = (cause: unknown): FleetError =>
     new FleetError('disk-io', `cannot write ${file}: ${cause instanceof Error ? cause.message : cause}`, {
@@ -134,12 +143,15 @@ async function exportTo(file: string, flags: RecordFlags): Promise<number> {
   });
   let count = 0;
   try {
-    for await (const lines of lineBlocks(flags)) {
-      for (const line of lines) recordOf(line);
-      count += lines.length;
-      await handle.writeFile(`${lines.join('\n')}\n`).catch((cause: unknown) => {
+    const write = (text: string): Promise<void> =>
+      handle.writeFile(text).catch((cause: unknown) => {
         throw fault(cause);
       });
+    if (format === 'csv') await write(csvHead);
+    for await (const lines of lineBlocks(flags)) {
+      const records = lines.map(recordOf);
+      count += records.length;
+      await write(format === 'csv' ? records.map(csvLine).join('') : `${lines.join('\n')}\n`);
     }
     await handle.sync();
     await handle.close();
@@ -218,10 +230,15 @@ export function addTelemetryCommands(program: Command): void {
     );
 
   filtered(telemetry.command('export'))
-    .description('write stored records to a file, one JSON document a line')
+    .description('write stored records to a file')
     .requiredOption('--out <file>', 'the file; replaced when all is written')
-    .action(async (flags: RecordFlags & { out: string }) => {
-      const records = await exportTo(flags.out, flags);
+    .addOption(
+      new Option('--format <format>', 'one JSON document a line, or a table with the data as JSON')
+        .choices(['ndjson', 'csv'])
+        .default('ndjson'),
+    )
+    .action(async (flags: RecordFlags & { out: string; format: 'ndjson' | 'csv' }) => {
+      const records = await exportTo(flags.out, flags.format, flags);
       print(
         { json: flags.json === true },
         { file: flags.out, records },

@@ -208,6 +208,11 @@ describe('telemetry attacked over the real wire', () => {
       lines.map((line) => storedRecordSchema.parse(JSON.parse(line))),
       stored,
     );
+    const csv = place.path('export.csv');
+    await lepton(['telemetry', 'export', '--class', 'event', '--format', 'csv', '--out', csv]);
+    const rowsOfCsv = readFileSync(csv, 'utf8').split('\r\n');
+    assert.equal(rowsOfCsv.length, 4, 'a head, two records and the end');
+    assert.match(rowsOfCsv[1] ?? '', /,2,0,event,2026-01-01T00:00:00\.003Z,,"\{""number"":3,/);
     assert.match(
       (await lepton(['telemetry', 'query', '--device', 'x'], 2)).stderr,
       /^lepton: input-invalid: /,

@@ -5,6 +5,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { systemDeflate } from '../shared/host/deflate.ts';
 import { createDeltaEncoder } from '../shared/host/delta-encoder.ts';
+import { systemHttpPost } from '../shared/host/http-post.ts';
 import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
@@ -19,6 +20,7 @@ import { createTrial } from './catalog/admit.ts';
 import { createFleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
+import { createWebhooks } from './outlets/webhooks.ts';
 import { createRollouts } from './rollout/rollouts.ts';
 import { createSettings } from './store/settings.ts';
 
@@ -179,7 +181,9 @@ async function start(
     options.advertiseMqtt ?? `mqtts://${bracketed(reachable(options.mqtt.host))}:${broker.port}`;
 
   let ready = false;
-  const parts: RegistryParts = { ...core, bus: broker.bus, fleet, rollouts };
+  const webhooks = createWebhooks({ ...core, events: fleet.events, post: systemHttpPost });
+  closers.push(() => webhooks.stop());
+  const parts: RegistryParts = { ...core, bus: broker.bus, fleet, rollouts, webhooks };
   const api = createApi(parts, () => ready);
   const httpPort = options.http.port === 0 ? await settings.number('http.port') : options.http.port;
   const http: HttpListener = await listenHttp({
@@ -197,6 +201,7 @@ async function start(
 
   await goToWork(core, { fleet, rollouts, bus: broker.bus }, closers);
   opened();
+  webhooks.start();
   ready = true;
   const { addresses } = core;
   log.emit('info', 'registry.ready', { region, http: addresses.http, mqtt: addresses.mqtt });

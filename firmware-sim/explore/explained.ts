@@ -18,7 +18,13 @@ const groups: readonly Group[] = [
     why: 'flags, settings and files that a person types: the world calls cores, not command lines',
     codes: [
       ...(['config-invalid', 'interrupted', 'claim-malformed'] as const),
-      ...(['rollout-file-invalid', 'masking-file-invalid', 'erasure-invalid', 'golden-malformed'] as const),
+      ...([
+        'rollout-file-invalid',
+        'masking-file-invalid',
+        'webhook-unreachable',
+        'erasure-invalid',
+        'golden-malformed',
+      ] as const),
       ...(['profile-malformed', 'demo-failed'] as const),
     ],
   },

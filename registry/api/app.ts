@@ -18,6 +18,7 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
 import { registerTelemetryRoutes } from './telemetry-routes.ts';
+import { registerWebhookRoutes } from './webhook-routes.ts';
 
 /** A push holds targets metadata (8 MiB at most) and a manifest, in base64. */
 const jsonBytesMax = 16 * 1024 * 1024;
@@ -133,6 +134,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerRolloutRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
   registerMaskingRoutes(app, parts);
+  registerWebhookRoutes(app, parts.webhooks);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

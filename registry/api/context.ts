@@ -15,6 +15,7 @@ import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { problemSchema } from '../../shared/wire/http.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Fleet } from '../fleet/fleet.ts';
+import type { Webhooks } from '../outlets/webhooks.ts';
 import { type Action, authorize, type Principal } from '../policy/access.ts';
 import type { Rollouts } from '../rollout/rollouts.ts';
 
@@ -29,6 +30,7 @@ export interface RegistryParts extends RegistryCore {
   bus: RegistryBus;
   fleet: Fleet;
   rollouts: Rollouts;
+  webhooks: Webhooks;
 }
 
 /** Hono's variables: who asks, null where no token was given (only public routes see that). */

@@ -16,6 +16,7 @@ import { addRolloutCommands } from './rollout-commands.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addTelemetryCommands } from './telemetry-commands.ts';
 import { programVersion } from './version.ts';
+import { addWebhookCommands } from './webhook-commands.ts';
 
 /** Commander's own messages in our one-line form; help and version are no errors. */
 function fromCommander(error: CommanderError): number {
@@ -53,6 +54,7 @@ async function main(): Promise<number> {
   addAuthorityCommands(program);
   addTelemetryCommands(program);
   addMaskingCommands(program);
+  addWebhookCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

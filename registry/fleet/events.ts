@@ -5,6 +5,7 @@ import { isErrorCode } from '../../shared/kernel/codes.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import { isAttack } from '../../shared/trust/attacks.ts';
 import type { FleetEvent } from '../../shared/wire/http.ts';
+import type { FleetEventRow } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import { fleetLimits } from './limits.ts';
 
@@ -35,6 +36,10 @@ export interface FleetEvents {
     sinceMs?: number;
     limit: number;
   }): Promise<FleetEvent[]>;
+  /** Events behind that one, the oldest first, and how many of them were removed already. */
+  after(id: number, limit: number): Promise<{ list: FleetEvent[]; missed: number }>;
+  /** Of the newest one; 0 where there is none. */
+  lastId(): Promise<number>;
   /** Events of strangers that were counted and not stored. */
   dropped(): number;
   /** Attacks since the start by code, also those that were counted and not stored. */
@@ -42,6 +47,16 @@ export interface FleetEvents {
 }
 
 const detailMax = 2_000;
+
+const viewOf = (row: FleetEventRow): FleetEvent => ({
+  id: row.id,
+  atMs: row.at_ms,
+  subject: row.subject,
+  source: row.source,
+  code: row.code,
+  detail: row.detail,
+  attack: row.attack === 1,
+});
 
 export function createFleetEvents(parts: { store: RegistryStore; clock: Clock }): FleetEvents {
   const { store, clock } = parts;
@@ -129,15 +144,19 @@ export function createFleetEvents(parts: { store: RegistryStore; clock: Clock })
       if (before !== undefined) query = query.where('id', '<', before);
       if (sinceMs !== undefined) query = query.where('at_ms', '>=', sinceMs);
       const rows = await store.tx((db) => db.all(query));
-      return rows.map((row) => ({
-        id: row.id,
-        atMs: row.at_ms,
-        subject: row.subject,
-        source: row.source,
-        code: row.code,
-        detail: row.detail,
-        attack: row.attack === 1,
-      }));
+      return rows.map(viewOf);
+    },
+
+    async after(id, limit) {
+      const query = qb.selectFrom('fleet_events').selectAll().where('id', '>', id).orderBy('id').limit(limit);
+      const list = (await store.tx((db) => db.all(query))).map(viewOf);
+      // Ids are given out one by one, and the oldest events go first.
+      return { list, missed: Math.max(0, (list[0]?.id ?? id + 1) - id - 1) };
+    },
+
+    async lastId() {
+      const last = qb.selectFrom('fleet_events').select('id').orderBy('id', 'desc').limit(1);
+      return (await store.tx((db) => db.first(last)))?.id ?? 0;
     },
 
     dropped: () => dropped,

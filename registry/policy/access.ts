@@ -24,6 +24,7 @@ export type Action =
   | 'rollouts.write'
   | 'telemetry.read'
   | 'masking.write'
+  | 'webhooks.write'
   | 'telemetry.erase'
   | 'keys.read'
   | 'keys.write'
@@ -61,6 +62,7 @@ const rights: Record<Role, readonly Action[]> = {
     'rollouts.write',
     'telemetry.read',
     'masking.write',
+    'webhooks.write',
     'telemetry.erase',
     'keys.read',
     'keys.write',

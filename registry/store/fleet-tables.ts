@@ -133,6 +133,7 @@ export interface FleetEventsTable {
   /** 0 or 1: somebody tried something. */
   attack: Generated<number>;
 }
+export type FleetEventRow = Selectable<FleetEventsTable>;
 
 export interface RolloutsTable {
   number: Generated<number>;

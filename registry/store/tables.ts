@@ -5,6 +5,7 @@
 import type { Generated, Selectable } from 'kysely';
 import type { DeliveryTables } from './delivery-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
+import type { OutletTables } from './outlet-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
 import type { TrustTables } from './trust-tables.ts';
 
@@ -126,4 +127,9 @@ export interface CatalogueTables {
   tokens: TokensTable;
 }
 
-export type Tables = CatalogueTables & DeliveryTables & FleetTables & TelemetryTables & TrustTables;
+export type Tables = CatalogueTables &
+  DeliveryTables &
+  FleetTables &
+  OutletTables &
+  TelemetryTables &
+  TrustTables;

@@ -10,7 +10,12 @@ export function sha256Hex(bytes: Uint8Array): string {
 
 /** HMAC-SHA-256 (RFC 2104), 64 lower-case hex digits. */
 export function hmacSha256Hex(key: Uint8Array, bytes: Uint8Array): string {
-  return createHmac('sha256', key).update(bytes).digest('hex');
+  return Buffer.from(hmacSha256(key, bytes)).toString('hex');
+}
+
+/** 32 bytes. */
+export function hmacSha256(key: Uint8Array, bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHmac('sha256', key).update(bytes).digest());
 }
 
 export interface DigestStream {

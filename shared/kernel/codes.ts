@@ -271,6 +271,7 @@ export const codes = {
   'namespace-unknown': row(404, 'never', 'name its keys first: lepton publishers add'),
   'publisher-key-unknown': row(403, 'never', 'sign with a key that lepton publishers add named'),
   'blob-missing': row(409, 'never', 'upload every file of the manifest first'),
+  'webhook-unreachable': row(502, 'backoff', 'check the address and that a program listens there'),
   'erasure-invalid': row(400, 'never', 'the certificate is not one of this region'),
   'masking-file-invalid': row(400, 'never', 'correct the masking file at the line named', 2),
   'rollout-file-invalid': row(400, 'never', 'correct the rollout file at the line named', 2),

@@ -106,6 +106,7 @@ export type LogEvent =
   | 'fleet.task.failed'
   | 'assignment.publish.failed'
   | 'assignment.issued'
+  | 'webhook.failed'
   | 'masking.set'
   | 'telemetry.erased'
   | 'telemetry.batch.stored'

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createApi } from '../../registry/api/app.ts';
+import { apiParts } from './api-parts.ts';
 import { type Device, openWorld, type World } from './world.ts';
 
 async function openPair(t: TestContext): Promise<{ world: World; device: Device; copy: Device }> {
@@ -35,7 +36,7 @@ test('a second device with the key: both are out, told as an attack, at once', a
     ['report-cloned'],
   );
   assert.equal((await world.view(device)).trust.attacks, 1);
-  const parts = { ...world.core, bus: world.bus, fleet: world.fleet, rollouts: world.rollouts };
+  const parts = apiParts(world);
   const metrics = await createApi(parts, () => true).metrics.text(parts);
   assert.match(metrics, /lepton_attacks_total\{code="report-cloned"\} 1/);
   // Neither is heard any more.

@@ -14,15 +14,13 @@ import {
   rolloutStatusSchema,
   rolloutSummarySchema,
 } from '../../shared/wire/http.ts';
+import { apiParts } from './api-parts.ts';
 import { openWorld, rolloutFile, type World } from './world.ts';
 
 const release = 'acme/digits@1.0.0';
 
 async function openApi(world: World) {
-  const api = createApi(
-    { ...world.core, bus: world.bus, fleet: world.fleet, rollouts: world.rollouts },
-    () => true,
-  );
+  const api = createApi(apiParts(world), () => true);
   const tokenOf = async (role: Role, namespace: string | null = null): Promise<string> =>
     (await world.core.access.create({ user: 'tester', role, namespace, ttlMs: null })).token;
   const call = async (

@@ -47,7 +47,6 @@ export interface ChaosOutcome {
 /** An application: what was not answered is written again under a new number, so that a number is one record. */
 class Writer {
   readonly answered = new Set<number>();
-  done = false;
   private next = 0;
   private readonly agent: TestAgent;
   private readonly perRequest: number;
@@ -57,8 +56,9 @@ class Writer {
     this.perRequest = perRequest;
   }
 
-  async write(count: number, pauseMs: () => number): Promise<void> {
-    while (this.answered.size < count) {
+  /** At least so many, and as long as anybody is killed. */
+  async write(count: number, pauseMs: () => number, goesOn: () => boolean): Promise<void> {
+    while (this.answered.size < count || goesOn()) {
       const numbers = Array.from({ length: this.perRequest }, () => this.next++);
       const body = numbers.map((number) => JSON.stringify({ number })).join('\n');
       try {
@@ -76,7 +76,6 @@ class Writer {
         await pause(100);
       }
     }
-    this.done = true;
   }
 }
 
@@ -138,7 +137,8 @@ export async function chaos(terms: ChaosTerms): Promise<ChaosOutcome> {
     // As fast as makes the writing last as long as the killing.
     const requests = perAgent / terms.recordsPerRequest;
     const pauseMs = (): number => (2 * next() * terms.kills * terms.killEveryMs) / requests;
-    const writing = Promise.all(agents.map(({ writer }) => writer.write(perAgent, pauseMs)));
+    let killing = true;
+    const writing = Promise.all(agents.map(({ writer }) => writer.write(perAgent, pauseMs, () => killing)));
     // A writer that fails must not wait for the last kill.
     writing.catch(() => undefined);
     for (const { link } of agents)
@@ -172,6 +172,7 @@ export async function chaos(terms: ChaosTerms): Promise<ChaosOutcome> {
         );
     }
     await Promise.all(restarts);
+    killing = false;
     for (const { link } of agents) link.use({ bytesPerSecond: null, delayMs: 0, cutEveryMs: null });
     await writing;
 

@@ -6,12 +6,12 @@ import { test } from 'node:test';
 import { createApi } from '../../registry/api/app.ts';
 import { type Problem, type Role, telemetryCountsSchema } from '../../shared/wire/http.ts';
 import { type StoredRecord, storedRecordSchema } from '../../shared/wire/telemetry.ts';
+import { apiParts } from '../fleet/api-parts.ts';
 import { recordsOf } from './batch-maker.ts';
 import { type IngestWorld, openIngestWorld } from './ingest-world.ts';
 
 async function openApi(world: IngestWorld) {
-  const parts = { ...world.core, bus: world.bus, fleet: world.fleet, rollouts: world.rollouts };
-  const api = createApi(parts, () => true);
+  const api = createApi(apiParts(world), () => true);
   const get = async (path: string, role: Role = 'operator', namespace: string | null = null) => {
     const { token } = await world.core.access.create({ user: 'tester', role, namespace, ttlMs: null });
     const headers = { authorization: `Bearer ${token}` };

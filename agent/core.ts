@@ -86,6 +86,7 @@ export interface Core<Host extends CoreRuntime> {
   runtime: Host;
   startedAtMs: number;
   record: Telemetry['record'];
+  everyWindow: Telemetry['everyWindow'];
   status(): Promise<AgentStatus>;
   /**
    * Enrols where that is due, and goes online; resolves without waiting for a connection where the device has an
@@ -315,7 +316,15 @@ export async function openCore<Host extends CoreRuntime>(
     return { deviceId, region };
   }
 
-  return { runtime, startedAtMs, record: recording.record, status, join, settle: () => keeper.settled() };
+  return {
+    runtime,
+    startedAtMs,
+    record: recording.record,
+    everyWindow: recording.everyWindow,
+    status,
+    join,
+    settle: () => keeper.settled(),
+  };
 }
 
 /** The claim to enrol with, or null where the identity that is held goes on. */

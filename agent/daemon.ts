@@ -163,6 +163,7 @@ async function compose(
     undo,
   );
   const { runtime: inference, startedAtMs } = core;
+  core.everyWindow(() => inference.takeTallies());
   streams = openSources({
     inference,
     clock,

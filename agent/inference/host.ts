@@ -8,6 +8,7 @@ import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Disk, LoadableRelease, Log, Runtime } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
+import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { batchTerms } from './batching.ts';
 import { createHistories } from './history.ts';
@@ -19,6 +20,8 @@ import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './serve
 import { type Shadow, startShadow } from './shadow.ts';
 import { checkRequest, type ModelSignature } from './signature.ts';
 import { createSlot, type RunAnswer, type Slot } from './slot.ts';
+import { createTallies } from './tallies.ts';
+import type { Tally } from './tally.ts';
 import { createTurns, threadsOf } from './turns.ts';
 
 export interface InferenceHostOptions {
@@ -67,6 +70,8 @@ export interface InferenceHost extends Runtime {
   model(as: string): ServedModel | null;
   /** Requests since the start, of all models, whatever was switched meanwhile. */
   requests(): RequestCounts;
+  /** What was counted of inputs and outputs since the last call, as records of class `stats`. */
+  takeTallies(): TelemetryRecord[];
   /** Ends every child. */
   close(): Promise<void>;
 }
@@ -78,6 +83,8 @@ interface Loaded {
   signature: ModelSignature;
   slot: Slot;
   limitBytes: number;
+  /** Counts inputs and outputs; null where the release has no reference profile. */
+  tally: Tally | null;
 }
 
 interface Entry {
@@ -128,6 +135,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
   const entries = new Map<string, Entry>();
   const serving = new Map<string, Loaded>();
   const histories = createHistories(clock);
+  const tallies = createTallies({ clock, disk, log });
   /** Releases that no longer serve and answer those who came before. */
   const draining = new Map<string, Promise<void>>();
   const requests: RequestCounts = { answered: 0, failed: 0 };
@@ -181,7 +189,8 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       return unloaded;
     }
     const limitBytes = memoryLimits(manifest, deviceBytes).servingBytes;
-    entry.loaded = { release, version, manifest, signature, slot, limitBytes };
+    const tally = await tallies.open(release.as, release.releaseId, manifest);
+    entry.loaded = { release, version, manifest, signature, slot, limitBytes, tally };
     return ok();
   };
 
@@ -219,6 +228,8 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     entries.delete(key);
     entry.cancelled = true;
     entry.shadow?.cancel({ code: 'update-superseded', detail: 'the candidate was unloaded' });
+    const tally = entry.loaded?.tally ?? null;
+    if (tally !== null) tallies.close(tally);
     await entry.slot?.close();
   };
 
@@ -350,6 +361,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       const ran = await ask(served, version, call);
       if (ran.ok) {
         requests.answered += 1;
+        served.tally?.count(call.inputs, ran.value.outputs, ran.value.runMs);
         offerToShadows(as, call.inputs, ran.value);
       } else requests.failed += 1;
       options.onRequest?.({
@@ -362,6 +374,8 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     },
 
     requests: () => ({ ...requests }),
+
+    takeTallies: () => tallies.take(),
 
     models: () => [...serving.values()].map(describe).sort((a, b) => (a.as < b.as ? -1 : 1)),
 

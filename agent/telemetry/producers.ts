@@ -15,6 +15,8 @@ export interface Producers {
   /** Records an event; returns at once. Before there is a key the last hundred wait in memory. */
   event(kind: string, release: string | null, data: Record<string, unknown>): void;
   request(fact: RequestFact): void;
+  /** More records for each window of statistics. Must not throw, nor wait. */
+  everyWindow(records: () => TelemetryRecord[]): void;
   /** There is a key now: what waited is appended. */
   keyArrived(): void;
   /** Appends the last statistics and waits until everything given was appended. */
@@ -37,6 +39,8 @@ export function startProducers(parts: {
   let lost = 0;
   let pending: Promise<void> = Promise.resolve();
   let stopped = false;
+  const sources: (() => TelemetryRecord[])[] = [() => stats.take()];
+  const window = (): TelemetryRecord[] => sources.flatMap((take) => take());
 
   const now = (): number => Math.max(0, Math.floor(clock.wall()));
 
@@ -70,7 +74,7 @@ export function startProducers(parts: {
   async function run(): Promise<void> {
     while (!stopped) {
       if ((await bell.wait(everyMs)) || stopped) continue;
-      if (outbox.ready()) append('stats', stats.take());
+      if (outbox.ready()) append('stats', window());
     }
   }
 
@@ -85,6 +89,7 @@ export function startProducers(parts: {
       flushEvents();
     },
     request: (fact) => stats.add(fact),
+    everyWindow: (records) => void sources.push(records),
     keyArrived: flushEvents,
     stop: async () => {
       if (stopped) return;
@@ -92,7 +97,7 @@ export function startProducers(parts: {
       bell.ring();
       await running;
       flushEvents();
-      if (outbox.ready()) append('stats', stats.take());
+      if (outbox.ready()) append('stats', window());
       await pending;
     },
   };

@@ -38,7 +38,7 @@ export interface TelemetryParts {
   answerMs?: number;
 }
 
-export interface Telemetry extends Pick<Producers, 'event' | 'request'> {
+export interface Telemetry extends Pick<Producers, 'event' | 'request' | 'everyWindow'> {
   /**
    * `POST /telemetry/v1/records`: the number of records, all durable. Refusals: `input-invalid`,
    * `telemetry-not-ready`, `telemetry-too-large`, `telemetry-full`, `disk-full`.
@@ -92,6 +92,7 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
   return {
     event: producers.event,
     request: producers.request,
+    everyWindow: producers.everyWindow,
     record: async (body) => {
       const records = parseRecords(body, Math.max(0, Math.floor(clock.wall())));
       if (!records.ok) return records;

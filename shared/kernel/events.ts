@@ -107,6 +107,7 @@ export type LogEvent =
   | 'assignment.publish.failed'
   | 'assignment.issued'
   | 'webhook.failed'
+  | 'inference.profile.unusable'
   | 'masking.set'
   | 'telemetry.erased'
   | 'telemetry.batch.stored'

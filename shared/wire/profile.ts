@@ -4,6 +4,7 @@
 
 import { z } from 'zod';
 import { ok, type Result, refuse } from '../kernel/result.ts';
+import { featureMeasures } from './feature-stats.ts';
 import { describeIssues } from './messages.ts';
 
 const count = z.number().int().nonnegative();
@@ -13,6 +14,11 @@ const feature = {
   tensor: z.string().min(1).max(512),
   /** Position on the tensor's last axis; 0 for a scalar. */
   index: z.number().int().nonnegative(),
+  /**
+   * What is counted: the element there, or of the whole last axis the place of its greatest element (a classifier's
+   * class) or that element itself (its confidence); `index` is 0 then.
+   */
+  of: z.enum(featureMeasures).optional(),
   /** Values that were NaN, null or absent; not among `counts`. */
   missing: count.default(0),
   /** Counts of the reference's own parts (days, folds): their distances from the whole teach thresholds. */
@@ -72,7 +78,8 @@ export const profileSchema = z.object({
     .max(10_000)
     .refine(
       (features) =>
-        new Set(features.map((one) => `${one.role} ${one.index} ${one.tensor}`)).size === features.length,
+        new Set(features.map((one) => `${one.role} ${one.index} ${one.of ?? 'value'} ${one.tensor}`)).size ===
+        features.length,
       'a feature is described twice',
     ),
 });

@@ -17,6 +17,7 @@ import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
 import { benchSimulation } from './simulation.ts';
+import { benchStats } from './stats.ts';
 import { benchTelemetry } from './telemetry.ts';
 import { benchTransfer } from './transfer.ts';
 
@@ -151,6 +152,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.throughput': benchThroughput,
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
+  stats: benchStats,
   metadata: benchMetadata,
   delta: benchDelta,
   simulation: benchSimulation,

@@ -1,0 +1,171 @@
+// Why: counts what a release gets and gives into the bins of its reference profile, as it answers, so that drift can be
+// measured without anything that was measured leaving the device. Pure but for the time it is told.
+// Trusts: tensors that were checked. Must never: keep a value, copy a tensor, or take more than its share of the time.
+
+import type { FeaturesStats } from '../../shared/wire/feature-stats.ts';
+import type { Profile, ProfileFeature } from '../../shared/wire/profile.ts';
+import { halfToNumber, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
+
+export interface Tally {
+  /** Of one answered request; `runMs` is what its run took. */
+  count(inputs: readonly Tensor[], outputs: readonly Tensor[], runMs: number): void;
+  /** Counts of the window that ends now, null where nothing was answered in it. */
+  take(windowMs: number): Omit<FeaturesStats, 'model' | 'profileSha256'> | null;
+}
+
+/** What counting may cost in a window: this share of the runs' time, so much for each request, and the first calls. */
+const shareMax = 0.03;
+const perRequestMs = 0.01;
+const perWindowMs = 5;
+/** Places of one tensor that are looked at for one feature of one request; of more, some that are spread over all. */
+const placesMax = 64;
+
+interface Counter {
+  feature: ProfileFeature;
+  counts: Float64Array;
+  missing: number;
+  other: number;
+  /** Of a categorical feature: where each of its values is counted. */
+  places: ReadonlyMap<string | number | boolean, number> | null;
+}
+
+function counterOf(feature: ProfileFeature): Counter {
+  const places =
+    feature.kind === 'categorical' ? new Map(feature.values.map((value, place) => [value, place])) : null;
+  return { feature, counts: new Float64Array(feature.counts.length), missing: 0, other: 0, places };
+}
+
+/** `now` is monotonic, milliseconds. */
+export function createTally(profile: Profile, now: () => number): Tally {
+  const counters = profile.features.map(counterOf);
+  let rows = 0;
+  let seenRows = 0;
+  let spentMs = 0;
+  let allowedMs = perWindowMs;
+
+  return {
+    count(inputs, outputs, runMs) {
+      const seen = rowsOf(inputs[0]);
+      seenRows += seen;
+      allowedMs += perRequestMs + runMs * shareMax;
+      if (spentMs > allowedMs) return;
+      rows += seen;
+      const startedMs = now();
+      for (const counter of counters) {
+        const { role, tensor } = counter.feature;
+        const among = role === 'input' ? inputs : outputs;
+        const found = among.find(({ name }) => name === tensor);
+        if (found !== undefined) countTensor(counter, found);
+      }
+      spentMs += now() - startedMs;
+    },
+
+    take(windowMs) {
+      if (seenRows === 0) return null;
+      const window = {
+        kind: 'features' as const,
+        windowMs,
+        rows,
+        seenRows,
+        features: [] as FeaturesStats['features'],
+      };
+      for (const counter of counters) {
+        const { feature, counts, missing, other } = counter;
+        const { role, tensor, index, of = 'value' } = feature;
+        if (missing > 0 || other > 0 || counts.some((count) => count > 0))
+          window.features.push({
+            ...{ role, tensor, index, of, counts: [...counts], missing },
+            ...(counter.places === null ? {} : { other }),
+          });
+        counts.fill(0);
+        counter.missing = 0;
+        counter.other = 0;
+      }
+      rows = 0;
+      seenRows = 0;
+      spentMs = 0;
+      allowedMs = perWindowMs;
+      return window;
+    },
+  };
+}
+
+/** Of a batch each row is one; what has a single axis, or none, is one. */
+function rowsOf(first: Tensor | undefined): number {
+  return first === undefined || first.shape.length < 2 ? 1 : (first.shape[0] ?? 1);
+}
+
+function countTensor(counter: Counter, { shape, datatype, data }: Tensor): void {
+  const width = shape.length === 0 ? 1 : (shape.at(-1) ?? 1);
+  const { index, of = 'value' } = counter.feature;
+  // A feature that this shape does not have is one that is missing.
+  if (index >= width) {
+    counter.missing += 1;
+    return;
+  }
+  const places = Math.floor(data.length / width);
+  const step = Math.max(1, places / placesMax);
+  for (let place = 0; place < places; place += step) {
+    const start = Math.floor(place) * width;
+    const at = of === 'value' ? start + index : greatest(data, datatype, start, width);
+    const value = of === 'argmax' ? at - start : valueAt(data, datatype, at);
+    if (counter.places === null) countNumber(counter, value);
+    else countName(counter, value);
+  }
+}
+
+function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): string | number | boolean {
+  const value = data[at];
+  if (typeof value === 'bigint') return Number(value);
+  if (typeof value !== 'number') return value ?? Number.NaN;
+  if (datatype === 'FP16') return halfToNumber(value);
+  return datatype === 'BOOL' ? value !== 0 : value;
+}
+
+function greatest(data: TensorData, datatype: Tensor['datatype'], start: number, width: number): number {
+  let best = start;
+  let most = Number.NEGATIVE_INFINITY;
+  for (let at = start; at < start + width; at += 1) {
+    const value = Number(valueAt(data, datatype, at));
+    if (value > most) {
+      most = value;
+      best = at;
+    }
+  }
+  return best;
+}
+
+/** Under, [e0, e1) … [en-1, en], over. */
+function countNumber(counter: Counter, value: string | number | boolean): void {
+  const number = typeof value === 'string' ? Number.NaN : Number(value);
+  if (Number.isNaN(number)) {
+    counter.missing += 1;
+    return;
+  }
+  const { feature, counts } = counter;
+  if (feature.kind !== 'numeric') return;
+  const { edges } = feature;
+  let low = 0;
+  let high = edges.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((edges[middle] as number) <= number) low = middle + 1;
+    else high = middle;
+  }
+  // The last edge belongs to the last bin.
+  const place = low === edges.length && number === edges[low - 1] ? low - 1 : low;
+  counts[place] = (counts[place] as number) + 1;
+}
+
+function countName(counter: Counter, value: string | number | boolean): void {
+  if (typeof value === 'number' && Number.isNaN(value)) {
+    counter.missing += 1;
+    return;
+  }
+  // A profile may spell a boolean as 0 or 1.
+  const place =
+    counter.places?.get(value) ??
+    (value === true || value === false ? counter.places?.get(Number(value)) : undefined);
+  if (place === undefined) counter.other += 1;
+  else counter.counts[place] = (counter.counts[place] as number) + 1;
+}

@@ -1,0 +1,78 @@
+// Why: what a model got and gave on a device reaches its region as counts in the bins of its reference profile, and nothing
+// else of it does. Trusts: the real CLI, registry, agent and ONNX Runtime. Must never: accept "about as many".
+
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
+import type { StoredRecord } from '../../shared/wire/telemetry.ts';
+import { dataFolder, dataMissing } from '../support/data.ts';
+import { infer, makeClaim, rollOut } from '../support/fleet.ts';
+import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
+
+test('counts of inputs and outputs of a real model', { skip: dataMissing }, async () => {
+  const place = workplace('feature-stats');
+  try {
+    const registry = await startTestRegistry(place);
+    const agent = await startTestAgent(place, await makeClaim(place, registry));
+    const profile = JSON.stringify({
+      schemaVersion: 1,
+      features: [
+        {
+          kind: 'numeric',
+          role: 'input',
+          tensor: 'Input3',
+          index: 14,
+          edges: [0, 0.5, 1],
+          counts: [0, 9, 1, 0],
+        },
+        {
+          ...{ kind: 'categorical', role: 'output', tensor: 'Plus214_Output_0', index: 0, of: 'argmax' },
+          ...{ values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], counts: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1] },
+        },
+      ],
+    });
+    const file = place.path('profile.json');
+    writeFileSync(file, profile);
+    const model = dataFolder('models/mnist/mnist-opset8.onnx');
+    const push = ['models', 'push', model, '--name', 'acme/digits', '--version', '1.0.0', '--profile', file];
+    await registry.lepton(push);
+    await rollOut(place, registry, 'acme/digits@1.0.0');
+
+    const requests = 12;
+    for (let request = 0; request < requests; request += 1)
+      await infer(agent.http, 'digits', [
+        {
+          ...{ name: 'Input3', datatype: 'FP32', shape: [1, 1, 28, 28] },
+          data: new Float32Array(784).fill(request % 2 === 0 ? 0 : 0.75),
+        },
+      ]);
+    // The window ends with the agent.
+    await agent.daemon.stop();
+    await agent.restart();
+    const data = await until('the counts are stored', async () => {
+      const { stdout } = await registry.lepton(['telemetry', 'query', '--class', 'stats', '--json']);
+      const records = stdout
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as StoredRecord);
+      return records.find((record) => record.data['kind'] === 'features')?.data;
+    });
+    const stats = featuresStatsSchema.parse(data);
+    assert.deepEqual(
+      [stats.model, stats.profileSha256, stats.rows, stats.seenRows],
+      ['digits', sha256Hex(new TextEncoder().encode(profile)), requests, requests],
+    );
+    const [input, output] = stats.features;
+    // 28 rows of the picture, each looked at in its 15th column.
+    assert.deepEqual(input?.counts, [0, (28 * requests) / 2, (28 * requests) / 2, 0]);
+    assert.equal(
+      output?.counts.reduce((sum, count) => sum + count, 0),
+      requests,
+    );
+    assert.ok(output.counts.filter((count) => count === requests / 2 || count === requests).length > 0);
+  } finally {
+    await place.close();
+  }
+});

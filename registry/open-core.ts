@@ -149,7 +149,7 @@ export async function openRegistryCore(
 const resignEveryMs = 60 * 60_000;
 
 /** Calls `work` every `everyMs` until stopped; a failure is logged and tried again. */
-function repeat(options: {
+export function repeat(options: {
   clock: Clock;
   everyMs: number;
   work: () => Promise<unknown>;

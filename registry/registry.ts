@@ -10,19 +10,21 @@ import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, DeltaEncoder, Disk, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { Clock, DeltaEncoder, Disk, Entropy, Log, RegistryBus } from '../shared/kernel/ports.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { createDeviceBlobs } from './api/device-blobs.ts';
 import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
-import { createFleet } from './fleet/fleet.ts';
+import type { RegistryCore } from './core.ts';
+import { createFleet, type Fleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
+import { joinBroker } from './join-broker.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
 import { createWebhooks } from './outlets/webhooks.ts';
 import { createRollouts } from './rollout/rollouts.ts';
-import { createSettings } from './store/settings.ts';
+import { createSettings, type Settings } from './store/settings.ts';
 
 export interface ListenAddress {
   host: string;
@@ -35,6 +37,8 @@ export interface RegistryOptions {
   region: string;
   http: ListenAddress;
   mqtt: ListenAddress;
+  /** `mqtts://HOST:PORT` of a broker of another maker; then there is none of our own and `mqtt` is not bound. */
+  broker?: string;
   /** URLs under which people and devices reach this registry; what is bound where absent. */
   advertiseHttp?: string;
   advertiseMqtt?: string;
@@ -71,8 +75,8 @@ function reachable(host: string): string {
 /** Every name under which a device may look the broker up; the server certificate lists them. */
 function brokerHosts(options: RegistryOptions): string[] {
   const hosts = new Set(['localhost', '127.0.0.1', '::1', reachable(options.mqtt.host), hostname()]);
-  if (options.advertiseMqtt !== undefined) {
-    hosts.add(new URL(options.advertiseMqtt).hostname.replace(/^\[|\]$/g, ''));
+  for (const url of [options.advertiseMqtt, options.broker]) {
+    if (url !== undefined) hosts.add(new URL(url).hostname.replace(/^\[|\]$/g, ''));
   }
   return [...hosts];
 }
@@ -116,6 +120,53 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
     });
     throw thrown;
   }
+}
+
+interface OpenBus {
+  bus: RegistryBus;
+  /** Where devices find it. */
+  url: string;
+  /** Whether a broker of another maker is there; null where it is ours. */
+  connected: (() => boolean) | null;
+  /** The registry serves: who waits may come. */
+  opened(): void;
+}
+
+/** Starts our own broker, or begins to connect to the one that is named. */
+async function openBus(parts: {
+  core: RegistryCore;
+  fleet: Fleet;
+  settings: Settings;
+  options: RegistryOptions;
+  closers: (() => Promise<void>)[];
+}): Promise<OpenBus> {
+  const { core, fleet, settings, options, closers } = parts;
+  const { advertiseMqtt, mqtt } = options;
+  if (options.broker !== undefined) {
+    const url = options.broker;
+    const external = await joinBroker({ core, fleet, settings, url, closers });
+    return {
+      bus: external.bus,
+      url: advertiseMqtt ?? url,
+      connected: external.connected,
+      opened: () => undefined,
+    };
+  }
+  const { options: forBroker, opened } = brokerTerms(core, fleet);
+  const mqttPort = mqtt.port === 0 ? await settings.number('mqtt.port') : mqtt.port;
+  const { downloads, mayConnect } = fleet;
+  const deviceBlobs = createDeviceBlobs({ downloads, mayConnect, log: core.log });
+  closers.push(() => deviceBlobs.close());
+  const broker = await startBroker({
+    host: mqtt.host,
+    port: mqttPort ?? 0,
+    ...forBroker,
+    acceptHttp: deviceBlobs.accept,
+  });
+  keepCertified(core, broker, closers);
+  await settings.set('mqtt.port', String(broker.port));
+  const url = advertiseMqtt ?? `mqtts://${bracketed(reachable(mqtt.host))}:${broker.port}`;
+  return { bus: broker.bus, url, connected: null, opened };
 }
 
 async function start(
@@ -164,26 +215,13 @@ async function start(
 
   const fleet = createFleet(core);
   const rollouts = createRollouts(core, fleet);
-  const { options: forBroker, opened } = brokerTerms(core, fleet);
-  const mqttPort = options.mqtt.port === 0 ? await settings.number('mqtt.port') : options.mqtt.port;
-  const { downloads, mayConnect } = fleet;
-  const deviceBlobs = createDeviceBlobs({ downloads, mayConnect, log });
-  closers.push(() => deviceBlobs.close());
-  const broker = await startBroker({
-    host: options.mqtt.host,
-    port: mqttPort ?? 0,
-    ...forBroker,
-    acceptHttp: deviceBlobs.accept,
-  });
-  keepCertified(core, broker, closers);
-  await settings.set('mqtt.port', String(broker.port));
-  core.addresses.mqtt =
-    options.advertiseMqtt ?? `mqtts://${bracketed(reachable(options.mqtt.host))}:${broker.port}`;
+  const { bus, url, connected, opened } = await openBus({ core, fleet, settings, options, closers });
+  core.addresses.mqtt = url;
 
   let ready = false;
   const webhooks = createWebhooks({ ...core, events: fleet.events, post: systemHttpPost });
   closers.push(() => webhooks.stop());
-  const parts: RegistryParts = { ...core, bus: broker.bus, fleet, rollouts, webhooks };
+  const parts: RegistryParts = { ...core, bus, fleet, rollouts, webhooks, brokerConnected: connected };
   const api = createApi(parts, () => ready);
   const httpPort = options.http.port === 0 ? await settings.number('http.port') : options.http.port;
   const http: HttpListener = await listenHttp({
@@ -199,7 +237,7 @@ async function start(
   core.addresses.http =
     options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
 
-  await goToWork(core, { fleet, rollouts, bus: broker.bus }, closers);
+  await goToWork(core, { fleet, rollouts, bus }, closers);
   opened();
   webhooks.start();
   ready = true;

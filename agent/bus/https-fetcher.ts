@@ -3,6 +3,7 @@
 // Must never: allocate by a length it read, nor hand out bytes of another range.
 
 import type { HttpsDoor, HttpsHead } from '../../shared/host/https-door.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Entropy, Fetcher, FetchPiece, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -105,12 +106,15 @@ export function createHttpsFetcher(parts: HttpsFetcherParts): Fetcher {
     }
     watch();
     let failure = '';
+    let absent = false;
     try {
       await asked.done;
     } catch (error) {
+      absent = error instanceof FleetError && error.code === 'not-implemented';
       failure = late ? `no answer in ${timeoutMs} ms` : `HTTPS: ${String(error)}`;
     }
     timer.cancel();
+    if (absent) return refuse('not-implemented', failure);
     return answerOf(head, span, buffer.subarray(0, doneBytes), failure);
   }
 

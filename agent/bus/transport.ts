@@ -21,9 +21,12 @@ export interface TransportChoice {
   failed(code: string, askedAt: number): boolean;
   answered(): void;
   tooSlow(): boolean;
+  /** The broker speaks no HTTPS: false where nothing else may be tried. */
+  absent(): boolean;
 }
 
-export function chooseTransport(mode: TransportMode): TransportChoice {
+export function chooseTransport(asked: TransportMode): TransportChoice {
+  let mode = asked;
   let way: Way = mode === 'https' ? 'https' : 'mqtt';
   let unanswered = 0;
   let slow = 0;
@@ -54,6 +57,13 @@ export function chooseTransport(mode: TransportMode): TransportChoice {
       slow += 1;
       return weigh();
     },
+    absent: () => {
+      if (mode !== 'auto') return false;
+      // A broker of another maker: it will not learn it.
+      mode = 'mqtt';
+      way = 'mqtt';
+      return true;
+    },
   };
 }
 
@@ -73,6 +83,8 @@ export function createTransport(parts: {
       if (!parts.online()) return refuse('bus-offline', 'no connection to the broker');
       const askedAt = choice.moment();
       const answer = await ways[choice.way()].range(target, offset, length, onPiece);
+      if (!answer.ok && answer.refusal.code === 'not-implemented' && choice.absent())
+        return ways.mqtt.range(target, offset, length, onPiece);
       if (answer.ok) choice.answered();
       else if (choice.failed(answer.refusal.code, askedAt)) changed();
       return answer;

@@ -88,7 +88,10 @@ function addHealthRoutes(app: Api, parts: RegistryParts, ready: () => boolean, m
   app.get('/healthz', (c) => c.json({ status: 'ok' }));
   app.get('/readyz', (c) => {
     if (!ready()) throw new FleetError('registry-not-ready', 'the registry is starting or stopping');
-    return c.json({ status: 'ready' });
+    const connected = parts.brokerConnected ?? null;
+    // Ready without its broker: people see and plan, devices go on with what they have.
+    if (connected === null) return c.json({ status: 'ready' });
+    return c.json({ status: 'ready', broker: connected() ? 'connected' : 'disconnected' });
   });
   app.get('/metrics', async (c) =>
     c.body(await metrics.text(parts), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }),

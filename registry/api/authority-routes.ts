@@ -3,10 +3,13 @@
 // Trusts: requireAccess for who may; fleet/ for what happens. Must never: answer with a key.
 
 import { createRoute, z } from '@hono/zod-openapi';
+import { readDeviceRequest } from '../../shared/host/certificates.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import {
   authorityRetireSchema,
   authoritySchema,
+  brokerCertificateRequestSchema,
+  brokerCertificateSchema,
   brokerFilesSchema,
   revokedDeviceSchema,
 } from '../../shared/wire/http.ts';
@@ -47,6 +50,13 @@ const brokerFiles = createRoute({
   summary: 'Access rules, revocation lists, authorities and settings for an external broker; signs new lists',
   responses: { 200: json(brokerFilesSchema, 'Texts of the files.'), default: problemResponse },
 });
+const brokerCertificate = createRoute({
+  method: 'post',
+  path: '/api/v1/broker/certificate',
+  summary: 'A server certificate for an external broker that made its own key',
+  request: body(brokerCertificateRequestSchema),
+  responses: { 200: json(brokerCertificateSchema, 'Certificate, PEM.'), default: problemResponse },
+});
 
 export function registerAuthorityRoutes(api: Api, parts: RegistryParts): void {
   const { authorities, revocation } = parts.fleet;
@@ -76,5 +86,14 @@ export function registerAuthorityRoutes(api: Api, parts: RegistryParts): void {
   api.openapi(brokerFiles, async (c) => {
     requireAccess(c, 'broker.read');
     return c.json(await revocation.brokerFiles(), 200);
+  });
+
+  api.openapi(brokerCertificate, async (c) => {
+    const principal = requireAccess(c, 'authorities.write');
+    const { csr, hosts } = c.req.valid('json');
+    const { publicKey, deviceId } = unwrap(await readDeviceRequest(csr));
+    const certificate = await parts.authorities.certifyBroker(publicKey, hosts);
+    parts.log.emit('info', 'certificate.issued', { broker: deviceId, hosts, by: principal.user });
+    return c.json({ certificate }, 200);
   });
 }

@@ -31,6 +31,8 @@ export interface RegistryParts extends RegistryCore {
   fleet: Fleet;
   rollouts: Rollouts;
   webhooks: Webhooks;
+  /** Whether a broker of another maker is there; absent or null where the broker is ours. */
+  brokerConnected?: (() => boolean) | null;
 }
 
 /** Hono's variables: who asks, null where no token was given (only public routes see that). */

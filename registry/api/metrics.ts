@@ -71,6 +71,12 @@ export function createMetrics(): Metrics {
         '# TYPE lepton_http_requests_total counter',
         ...[...requests].map(([group, count]) => `lepton_http_requests_total{status="${group}"} ${count}`),
       ];
+      const brokerConnected = parts.brokerConnected ?? null;
+      if (brokerConnected !== null)
+        lines.push(
+          '# TYPE lepton_broker_connected gauge',
+          `lepton_broker_connected ${Number(brokerConnected())}`,
+        );
       const { fetches, downloads, telemetry, eventsDropped, attacks } = parts.fleet.counters();
       lines.push(
         '# TYPE lepton_fetch_requests_total counter',

@@ -63,10 +63,12 @@ export function identityCheck(caPem: string): IdentityCheck {
       if (dates === 'early') return untrusted('not valid yet');
       // The whole subject is one common name; anything beside it is not of our making.
       const name = /^CN=([^\n]+)$/.exec(certificate.subject)?.[1] ?? '';
-      if (name.startsWith('claim:') && claimIdPattern.test(name.slice(6))) {
+      // Claims of before brokers of other makers were served say `claim:`.
+      const claimId = name.startsWith('claim:') ? name.slice(6) : name;
+      if (claimIdPattern.test(claimId) && !deviceIdPattern.test(name)) {
         // An expired claim may still connect: the registry answers it `claim-expired` on its own topics,
         // which is all it can reach.
-        return ok({ kind: 'claim', claimId: name.slice(6) });
+        return ok({ kind: 'claim', claimId });
       }
       if (!deviceIdPattern.test(name)) return untrusted('its subject is neither a device nor a claim');
       if (deviceIdOf(key.value) !== name) return untrusted('its subject is not the id of its own key');

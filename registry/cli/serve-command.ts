@@ -28,6 +28,12 @@ export function addServeCommand(program: Command): void {
         .default('127.0.0.1:8883'),
     )
     .addOption(
+      new Option(
+        '--broker <url>',
+        'mqtts URL of another broker, such as mosquitto, in the place of our own (`lepton broker files`)',
+      ).env('LEPTON_BROKER'),
+    )
+    .addOption(
       new Option('--advertise-http <url>', 'URL people use, where it differs').env('LEPTON_ADVERTISE_HTTP'),
     )
     .addOption(

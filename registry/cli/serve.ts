@@ -19,6 +19,8 @@ export interface ServeOptions {
   /** `HOST:PORT`. */
   http: string;
   mqtt: string;
+  /** `mqtts://HOST:PORT` of a broker of another maker, in the place of our own. */
+  broker?: string;
   /** URLs under which devices and people reach this registry, where they differ from what is bound. */
   advertiseHttp?: string;
   advertiseMqtt?: string;
@@ -138,6 +140,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
   const httpTls = tlsFiles(options);
   const advertiseHttp = advertised(options.advertiseHttp, '--advertise-http', ['http:', 'https:']);
   const advertiseMqtt = advertised(options.advertiseMqtt, '--advertise-mqtt', ['mqtts:']);
+  const broker = advertised(options.broker, '--broker', ['mqtts:']);
   const { modelMemoryMax } = options;
   const modelMemoryBytesMax =
     modelMemoryMax === undefined ? undefined : parseMemory(modelMemoryMax, '--model-memory-max');
@@ -166,6 +169,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
       mqtt: parseListenAddress(options.mqtt, '--mqtt'),
       ...(advertiseHttp === undefined ? {} : { advertiseHttp }),
       ...(advertiseMqtt === undefined ? {} : { advertiseMqtt }),
+      ...(broker === undefined ? {} : { broker }),
       ...(httpTls === undefined ? {} : { httpTls }),
       ...(modelMemoryBytesMax === undefined ? {} : { modelMemoryBytesMax }),
       limits,

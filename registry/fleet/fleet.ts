@@ -60,6 +60,8 @@ export interface Fleet {
   onRefused(refusal: { code: ErrorCode; subject: string | null; detail: string }): void;
   onConnected(identity: BusIdentity): void;
   onDisconnected(identity: BusIdentity): void;
+  /** The broker is gone, and with it all that is known of who is there. */
+  forgetPresence(): void;
   /** Called after the change is durable. Returns how to stop. */
   onChange(listener: (change: FleetChange) => void): () => void;
   /**
@@ -234,6 +236,9 @@ export function createFleet(core: RegistryCore): Fleet {
       // The broker closes after the fleet: at the next start nobody is known to be there anyway.
       if (stopping !== null || !counts(identity)) return;
       tasks.run('disconnected', () => presence.disconnected(identity.deviceId));
+    },
+    forgetPresence() {
+      if (stopping === null) tasks.run('broker lost', () => presence.forgetAll());
     },
     onChange(listener) {
       listeners.add(listener);

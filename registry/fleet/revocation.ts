@@ -8,7 +8,7 @@ import { mosquittoRules } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Authority } from '../signing/authorities.ts';
 import { fleetLimits } from './limits.ts';
-import { mosquittoSettings } from './mosquitto.ts';
+import { mosquittoPort, mosquittoSettings } from './mosquitto.ts';
 
 export interface Revocation {
   /** Devices that are shut out, latest first, with their certificates that have not ended yet. */
@@ -76,6 +76,7 @@ export function createRevocation(core: RegistryCore): Revocation {
     async brokerFiles() {
       const devices = await revoked();
       const lists: string[] = [];
+      const port = mosquittoPort(core.addresses.mqtt);
       for (const ca of authorities.present()) {
         const nowMs = clock.wall();
         const entries = devices.flatMap(({ status, sinceMs, certificates }) =>
@@ -99,13 +100,16 @@ export function createRevocation(core: RegistryCore): Revocation {
         );
       }
       return {
-        acl: mosquittoRules(region),
+        acl: mosquittoRules(
+          region,
+          devices.map(({ id }) => id),
+        ),
         revoked: lists.join(''),
         authorities: authorities
           .present()
           .map((one) => one.certificatePem)
           .join(''),
-        settings: mosquittoSettings,
+        settings: mosquittoSettings(port),
         revokedDevices: devices.length,
       };
     },

@@ -6,6 +6,7 @@
 import { pkcs8PemFromSeed, seedFromPkcs8Pem } from '../../shared/crypto/spki.ts';
 import {
   type CertificateAuthority,
+  issueBrokerCertificate,
   issueServerCertificate,
   makeCertificateAuthority,
 } from '../../shared/host/certificates.ts';
@@ -55,6 +56,8 @@ export interface Authorities {
     check: (db: RegistryDb, present: Authority) => Result<void>,
   ): Promise<Result<{ retired: boolean }>>;
   broker(): BrokerCertificates;
+  /** A server certificate for a broker that made its own key; of the authority that `broker` shows by default. */
+  certifyBroker(publicKey: Uint8Array, hosts: readonly string[]): Promise<string>;
   /** Issues the broker's certificates again where one of them has less than a third of its life left. */
   renewBroker(): Promise<void>;
   /** Called when what `broker` gives has changed. Returns how to stop. */
@@ -295,6 +298,20 @@ export async function openAuthorities(parts: {
           .join(''),
         named: new Map(shown.map(({ name, cert }) => [name, cert])),
       };
+    },
+
+    async certifyBroker(publicKey, more) {
+      const ca = present().at(-1);
+      invariant(ca !== undefined, 'an authority is in force');
+      const nowMs = clock.wall();
+      return issueBrokerCertificate({
+        ca,
+        publicKey,
+        hosts: [...new Set([...more, ...hosts])],
+        serial: entropy.bytes(16),
+        notBeforeMs: nowMs - clockSkewMs,
+        notAfterMs: Math.min(nowMs + serverLifeMs, ca.notAfterMs),
+      });
     },
 
     renewBroker: () =>

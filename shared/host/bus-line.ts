@@ -8,7 +8,7 @@ import type { ErrorCode } from '../kernel/codes.ts';
 import { FleetError } from '../kernel/errors.ts';
 import { limits } from '../kernel/limits.ts';
 import type { Bus, BusMessage, Clock, Entropy, Log, Subscription, Timer } from '../kernel/ports.ts';
-import { filterMatches } from '../wire/topics.ts';
+import { filterMatches, plainFilter } from '../wire/topics.ts';
 import { refusalOf } from './broker-failure.ts';
 import type { BusCredentials } from './broker-socket.ts';
 import type { BusClient, BusDrivers } from './bus-drivers.ts';
@@ -155,7 +155,7 @@ export function connectBusOver(drivers: BusDrivers, options: ConnectBusOptions):
 
   const dispatch = (message: BusMessage): void => {
     for (const [filter, set] of handlers) {
-      if (!filterMatches(filter, message.topic)) continue;
+      if (!filterMatches(plainFilter(filter), message.topic)) continue;
       for (const handler of [...set]) handler(message);
     }
   };

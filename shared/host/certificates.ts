@@ -11,6 +11,7 @@ import { publicKeyOf } from '../crypto/ed25519.ts';
 import { deviceIdOf, pkcs8PemFromSeed, publicKeyFromSpki, spkiFromPublicKey } from '../crypto/spki.ts';
 import { FleetError, invariant } from '../kernel/errors.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
+import { registryName } from '../wire/topics.ts';
 import { atOnceCrypto } from './at-once-crypto.ts';
 
 x509.cryptoProvider.set(atOnceCrypto);
@@ -140,23 +141,40 @@ export async function issueServerCertificate(
     serial?: Serial;
   } & Validity,
 ): Promise<string> {
+  return issueBrokerCertificate({ ...params, publicKey: publicKeyOf(params.seed) });
+}
+
+/** Server certificate of a broker that made its own key: `publicKey` is all that is known of it. */
+export async function issueBrokerCertificate(
+  params: {
+    ca: CertificateAuthority;
+    publicKey: Uint8Array;
+    hosts: readonly string[];
+    serial?: Serial;
+  } & Validity,
+): Promise<string> {
   const [first] = params.hosts;
   if (first === undefined)
     throw new FleetError('config-invalid', 'a server certificate needs at least one host');
   // A common name is at most 64 characters (RFC 5280 ub-common-name); the hosts are what clients check.
-  return issue({
-    ...params,
-    publicKey: publicKeyOf(params.seed),
-    commonName: first.slice(0, 64),
-    usage: 'server',
-  });
+  return issue({ ...params, commonName: first.slice(0, 64), usage: 'server' });
 }
 
-/** Short-lived client certificate with which a device without an identity may enrol: CN `claim:<id>`. */
+/** Client certificate with which a registry connects to a broker of another maker. */
+export async function issueRegistryCertificate(
+  params: { ca: CertificateAuthority; publicKey: Uint8Array; serial?: Serial } & Validity,
+): Promise<string> {
+  return issue({ ...params, commonName: registryName, usage: 'client', hosts: [] });
+}
+
+/**
+ * Short-lived client certificate with which a device without an identity may enrol. CN is the claim's id, as it stands
+ * in the claim's topics: brokers of other makers can compare names, not take them apart.
+ */
 export async function issueClaimCertificate(
   params: { ca: CertificateAuthority; claimId: string; publicKey: Uint8Array; serial?: Serial } & Validity,
 ): Promise<string> {
-  return issue({ ...params, commonName: `claim:${params.claimId}`, usage: 'client', hosts: [] });
+  return issue({ ...params, commonName: params.claimId, usage: 'client', hosts: [] });
 }
 
 /** A device's client certificate: CN = device id, which must be the one of this public key. */

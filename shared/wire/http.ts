@@ -291,6 +291,18 @@ export const brokerFilesSchema = z.object({
 });
 export type BrokerFiles = z.infer<typeof brokerFilesSchema>;
 
+/** `POST /api/v1/broker/certificate`: an external broker's own key, and under which names devices dial it. */
+export const brokerCertificateRequestSchema = z.object({
+  /** PKCS #10, PEM, Ed25519. */
+  csr: z.string().max(8_192),
+  /** Beside those that the registry knows. */
+  hosts: z
+    .array(z.string().regex(/^[A-Za-z0-9.:_-]{1,253}$/))
+    .max(32)
+    .default([]),
+});
+export const brokerCertificateSchema = z.object({ certificate: z.string() });
+
 /** A certificate authority of the fleet. */
 export const authoritySchema = z.object({
   id: z.string(),

@@ -38,6 +38,16 @@ export function everyDeviceFilter(region: string, channel: DevicePublishChannel)
   return `${topicPrefix}/${region}/d/+/${channel}`;
 }
 
+/** A filter that several processes hear together, each message in one of them (MQTT 5 §4.8.2, brokers of 3.1.1 too). */
+export function sharedFilter(group: string, filter: string): string {
+  return `$share/${group}/${filter}`;
+}
+
+/** The filter by which topics are compared: a shared one without its group. */
+export function plainFilter(filter: string): string {
+  return filter.startsWith('$share/') ? filter.split('/').slice(2).join('/') : filter;
+}
+
 export function enrolRequestTopic(region: string, claimId: string, attempt: string): string {
   return `${topicPrefix}/${region}/enroll/${claimId}/${attempt}/request`;
 }
@@ -147,11 +157,24 @@ export function filterMatches(filter: string, topic: string): boolean {
   return wanted.length === parts.length;
 }
 
-/** Access rules for an external mosquitto broker with `use_identity_as_username true`. */
-export function mosquittoRules(region: string): string {
-  const lines = [`# Lepton Fleet, region ${region}: a device may use its own topics only`];
+/** The name in the client certificate of a registry; no device and no claim can have it. */
+export const registryName = 'registry';
+
+/**
+ * Access rules for an external mosquitto broker with `use_identity_as_username true`. `shutOut`: devices that may use
+ * nothing, also over a connection that they had before. A claim's certificate names the claim.
+ */
+export function mosquittoRules(region: string, shutOut: readonly string[] = []): string {
+  const lines = [`user ${registryName}`, `topic readwrite ${topicPrefix}/${region}/#`, ''];
+  for (const deviceId of shutOut) lines.push(`user ${deviceId}`, `topic deny ${topicPrefix}/#`, '');
+  lines.push(`# Lepton Fleet, region ${region}: a device may use its own topics only`);
   for (const channel of devicePublishes) lines.push(`pattern write ${topicPrefix}/${region}/d/%u/${channel}`);
   for (const channel of deviceSubscribes) lines.push(`pattern read ${topicPrefix}/${region}/d/%u/${channel}`);
-  lines.push(`pattern read ${tufTimestampTopic(region)}`);
+  lines.push(
+    `pattern read ${tufTimestampTopic(region)}`,
+    '# a claim its own, on which a device enrols',
+    `pattern write ${enrolRequestTopic(region, '%u', '+')}`,
+    `pattern read ${enrolReplyTopic(region, '%u', '+')}`,
+  );
   return `${lines.join('\n')}\n`;
 }

@@ -174,12 +174,27 @@ export interface TestRegistry {
   restart(): Promise<void>;
 }
 
-export async function startTestRegistry(place: Workplace, name = 'registry'): Promise<TestRegistry> {
+export async function startTestRegistry(
+  place: Workplace,
+  name = 'registry',
+  extra: string[] = [],
+): Promise<TestRegistry> {
   const data = place.path(name);
   const start = (): Promise<Daemon> =>
     startDaemon(
       'lepton',
-      ['serve', '--data', data, '--region', 'eu-west', '--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0'],
+      [
+        'serve',
+        '--data',
+        data,
+        '--region',
+        'eu-west',
+        '--http',
+        '127.0.0.1:0',
+        '--mqtt',
+        '127.0.0.1:0',
+        ...extra,
+      ],
       { env: place.env, readyEvent: 'registry.ready' },
     );
   const registry: TestRegistry = {

@@ -117,7 +117,8 @@ test('answers are refused without a broker; frames wait for the line, so many an
     qos: 1,
     retain: false,
   });
-  assert.equal(sent.length, 1, 'the line says what it cannot take');
+  // The line says what it cannot take.
+  await until('the line was asked', () => sent.length === 1);
   sent[0]?.done(new FleetError('bus-offline', 'not connected'));
   await assert.rejects(answer, { code: 'bus-offline' });
   const topic = deviceTopic(region, device, 'bytes');

@@ -45,7 +45,8 @@ const bulkAtOnce = 32;
 /** Those that wait for their turn; beyond it the caller is told, and its device asks again. */
 const waitingMax = 20_000;
 const retainedRetryMs = 200;
-const reconnectMaxMs = 10_000;
+/** It is one client, and nothing goes without it. */
+const reconnectMaxMs = 2_000;
 
 export function connectExternalBroker(options: ExternalBrokerOptions): ExternalBroker {
   const { clock, entropy, log } = options;

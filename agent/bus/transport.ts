@@ -83,8 +83,10 @@ export function createTransport(parts: {
       if (!parts.online()) return refuse('bus-offline', 'no connection to the broker');
       const askedAt = choice.moment();
       const answer = await ways[choice.way()].range(target, offset, length, onPiece);
-      if (!answer.ok && answer.refusal.code === 'not-implemented' && choice.absent())
+      if (!answer.ok && answer.refusal.code === 'not-implemented' && choice.absent()) {
+        changed();
         return ways.mqtt.range(target, offset, length, onPiece);
+      }
       if (answer.ok) choice.answered();
       else if (choice.failed(answer.refusal.code, askedAt)) changed();
       return answer;

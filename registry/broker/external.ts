@@ -44,7 +44,9 @@ const retainedAtOnce = 32;
 const bulkAtOnce = 32;
 /** Those that wait for their turn; beyond it the caller is told, and its device asks again. */
 const waitingMax = 20_000;
-const reconnectMaxMs = 10_000;
+const retainedRetryMs = 200;
+/** It is one client, and nothing goes without it. */
+const reconnectMaxMs = 2_000;
 
 export function connectExternalBroker(options: ExternalBrokerOptions): ExternalBroker {
   const { clock, entropy, log } = options;
@@ -82,27 +84,30 @@ export function connectExternalBroker(options: ExternalBrokerOptions): ExternalB
   function publishRetained(): void {
     while (workers < Math.min(retainedAtOnce, retained.due())) {
       workers += 1;
-      void workRetained().finally(() => {
+      void workRetained().then(async (went) => {
+        // A line that is just breaking still says that it stands: not asked again at once.
+        if (!went) await clock.timer(retainedRetryMs).done;
         workers -= 1;
-        // Added between the last look and here.
-        if (retained.due() > 0 && line.connected()) publishRetained();
+        if (!closed && retained.due() > 0 && line.connected()) publishRetained();
       });
     }
   }
 
-  async function workRetained(): Promise<void> {
-    while (line.connected()) {
+  /** False where the line took one no more. */
+  async function workRetained(): Promise<boolean> {
+    while (!closed && line.connected()) {
       const next = retained.take();
-      if (next === null) return;
+      if (next === null) break;
       try {
         await line.publish(next.topic, next.payload, { qos: 1, retain: true });
         next.sent();
       } catch {
         // The connection was lost; with the next one everything is due. The line has logged it.
         next.failed();
-        return;
+        return false;
       }
     }
+    return true;
   }
 
   async function hear(message: BusMessage, handler: (message: BusMessage) => void): Promise<void> {

@@ -55,6 +55,35 @@ test('a way that was named stays', () => {
   }
 });
 
+test('a broker that speaks no HTTPS is asked for it once; a way that was named stays refused', async () => {
+  const asked: Way[] = [];
+  const door: Fetcher = {
+    range: async () => {
+      asked.push('https');
+      return refuse('not-implemented', 'the broker speaks no HTTPS');
+    },
+  };
+  const bus: Fetcher = {
+    range: async () => {
+      asked.push('mqtt');
+      return ok({ bytes: new Uint8Array(1), totalBytes: 1 });
+    },
+  };
+  const target = { kind: 'blob', sha256: 'a'.repeat(64) } as const;
+  for (const mode of ['auto', 'https'] as const) {
+    asked.length = 0;
+    const choice = chooseTransport(mode);
+    const ways = { mqtt: bus, https: door };
+    const transport = createTransport({ ways, choice, online: () => true, log: silent });
+    for (let times = 0; times < 2; times += 1) transport.tooSlow?.();
+    const answers = [await transport.range(target, 0, 1), await transport.range(target, 0, 1)];
+    for (let times = 0; times < 9; times += 1) transport.tooSlow?.();
+    answers.push(await transport.range(target, 0, 1));
+    if (mode === 'auto') assert.deepEqual(asked, ['https', 'mqtt', 'mqtt', 'mqtt']);
+    else assert.deepEqual(answers.map(codeOf), Array(3).fill('not-implemented'));
+  }
+});
+
 test('files come by the way chosen, everything else over the bus, nothing without a session', async () => {
   const asked: string[] = [];
   let up = true;

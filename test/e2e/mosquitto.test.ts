@@ -22,7 +22,7 @@ import {
 import { newClient, randomSeed, type TestClient } from '../broker/fleet.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
-import { checkCase, makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { checkCase, makeClaim, pushModel, rollOut, showDevice, startRollout } from '../support/fleet.ts';
 import { freePort, type Mosquitto, mosquittoMissing, startMosquitto } from '../support/mosquitto.ts';
 import {
   startTestAgent,
@@ -104,11 +104,24 @@ test('enrol, push, roll out, infer and store on mosquitto; it dies and comes bac
     const agent = await startTestAgent(place, await makeClaim(place, registry), 'agent');
     await until('it is online', async () => (await presence(scene, agent.id)) === 'online');
     const model = modelCase('silero-vad/one-step-v5');
+    const stored = async (count: number): Promise<void> => {
+      await until('all are stored', async () => (await storedNumbers(scene, agent)).length >= count, 60_000);
+      assert.deepEqual(
+        await storedNumbers(scene, agent),
+        Array.from({ length: count }, (_, index) => index),
+      );
+    };
+    await write(agent, 0, 500);
+    await stored(500);
+
+    // The registry dies, the device stays connected: what nobody answered is sent again, and stored once.
+    await registry.daemon.stop('SIGKILL');
+    await write(agent, 500, 500);
+    await registry.restart();
     await pushModel(registry, model.modelPath, 'acme/vad@1.0.0');
     await rollOut(place, registry, 'acme/vad@1.0.0');
     await checkCase(agent.http, 'vad', model);
-    await write(agent, 0, 500);
-    await until('they are stored', async () => (await storedNumbers(scene, agent)).length === 500);
+    await stored(1_000);
 
     await broker.kill();
     await until('the registry knows', async () => (await brokerState(registry)) === 'disconnected');
@@ -117,29 +130,15 @@ test('enrol, push, roll out, infer and store on mosquitto; it dies and comes bac
     await until('it is not known who is there', async () => (await presence(scene, agent.id)) === 'unknown');
     // Decided, and served, without a broker.
     await pushModel(registry, model.modelPath, 'acme/vad@1.1.0');
-    await registry.lepton(['devices', 'label', agent.id, 'site=a']);
-    await write(agent, 500, 500);
+    const rollout = await startRollout(place, registry, 'acme/vad@1.1.0');
+    await write(agent, 1_000, 500);
     await checkCase(agent.http, 'vad', model);
 
     await broker.start();
     await until('the registry is back', async () => (await brokerState(registry)) === 'connected');
     await until('so is the device', async () => (await presence(scene, agent.id)) === 'online', 60_000);
-    await rollOut(place, registry, 'acme/vad@1.1.0');
-    await until('all are stored', async () => (await storedNumbers(scene, agent)).length >= 1_000, 60_000);
-    assert.deepEqual(
-      await storedNumbers(scene, agent),
-      Array.from({ length: 1_000 }, (_, index) => index),
-    );
-
-    // The registry dies: what it did not answer is sent again, and stored once.
-    await registry.daemon.stop('SIGKILL');
-    await write(agent, 1_000, 500);
-    await registry.restart();
-    await until('all are stored', async () => (await storedNumbers(scene, agent)).length >= 1_500, 60_000);
-    assert.deepEqual(
-      await storedNumbers(scene, agent),
-      Array.from({ length: 1_500 }, (_, index) => index),
-    );
+    await registry.lepton(['rollout', 'watch', rollout]);
+    await stored(1_500);
     await agent.daemon.stop();
     await until('it is gone', async () => (await presence(scene, agent.id)) === 'offline');
   });

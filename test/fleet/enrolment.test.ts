@@ -16,7 +16,7 @@ test('a claim file is valid and names both roots', async (t) => {
   assert.deepEqual(claimFileSchema.parse(claim), claim);
   assert.equal(claim.catalogueRootSha256, sha256Hex(await world.repository.catalogueRoot()));
   assert.equal(claim.regionRootSha256, sha256Hex(await world.repository.regionRoot()));
-  assert.match(new X509Certificate(claim.certificate).subject, new RegExp(`CN=claim:${claim.claimId}`));
+  assert.match(new X509Certificate(claim.certificate).subject, new RegExp(`CN=${claim.claimId}`));
   // The private key is in the file alone.
   const rows = await world.store.tx((db) => db.all(world.store.qb.selectFrom('claims').selectAll()));
   assert.doesNotMatch(JSON.stringify(rows), /PRIVATE/);

@@ -2,6 +2,7 @@
 // measured without anything that was measured leaving the device. Pure but for the time it is told.
 // Trusts: tensors that were checked. Must never: keep a value, copy a tensor, or take more than its share of the time.
 
+import { type Bins, binOf, binsOf } from '../../shared/stats/binning.ts';
 import type { FeaturesStats } from '../../shared/wire/feature-stats.ts';
 import type { Profile, ProfileFeature } from '../../shared/wire/profile.ts';
 import { halfToNumber, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
@@ -25,6 +26,8 @@ interface Counter {
   counts: Float64Array;
   missing: number;
   other: number;
+  /** Of a numeric feature. */
+  bins: Bins | null;
   /** Of a categorical feature: where each of its values is counted. */
   places: ReadonlyMap<string | number | boolean, number> | null;
 }
@@ -32,7 +35,8 @@ interface Counter {
 function counterOf(feature: ProfileFeature): Counter {
   const places =
     feature.kind === 'categorical' ? new Map(feature.values.map((value, place) => [value, place])) : null;
-  return { feature, counts: new Float64Array(feature.counts.length), missing: 0, other: 0, places };
+  const bins = feature.kind === 'numeric' ? binsOf(feature.edges) : null;
+  return { feature, counts: new Float64Array(feature.counts.length), missing: 0, other: 0, bins, places };
 }
 
 /** `now` is monotonic, milliseconds. */
@@ -142,18 +146,9 @@ function countNumber(counter: Counter, value: string | number | boolean): void {
     counter.missing += 1;
     return;
   }
-  const { feature, counts } = counter;
-  if (feature.kind !== 'numeric') return;
-  const { edges } = feature;
-  let low = 0;
-  let high = edges.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((edges[middle] as number) <= number) low = middle + 1;
-    else high = middle;
-  }
-  // The last edge belongs to the last bin.
-  const place = low === edges.length && number === edges[low - 1] ? low - 1 : low;
+  const { bins, counts } = counter;
+  if (bins === null) return;
+  const place = binOf(bins, number);
   counts[place] = (counts[place] as number) + 1;
 }
 

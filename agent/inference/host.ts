@@ -189,7 +189,12 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       return unloaded;
     }
     const limitBytes = memoryLimits(manifest, deviceBytes).servingBytes;
-    const tally = await tallies.open(release.as, release.releaseId, manifest);
+    const tally = await tallies.open(release.as, release.releaseId, manifest, signature);
+    if (entry.cancelled) {
+      // Whoever loads it anew goes on with the same tally.
+      if (tally !== null && !entries.has(key)) tallies.close(tally);
+      return unloaded;
+    }
     entry.loaded = { release, version, manifest, signature, slot, limitBytes, tally };
     return ok();
   };

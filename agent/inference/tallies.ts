@@ -7,13 +7,17 @@ import type { Clock, Disk, Log } from '../../shared/kernel/ports.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
+import type { ModelSignature } from './signature.ts';
 import { createTally, type Tally } from './tally.ts';
 
 /** A profile of more is not worth its memory on a device: 4,000 features of 64 bins have about as much. */
 const profileBytesMax = 4 * 1024 * 1024;
 
-/** Counts in one record: some 60 KB, of which several fit into a batch. */
-const numbersMax = 8_000;
+/** Counts that a profile may have here, half a mebibyte in memory. */
+const countsMax = 65_536;
+
+/** Text of the features in one record; the outbox refuses one of more than `limits.recordBytesMax`. */
+const featuresTextMax = 64 * 1024;
 
 interface Kept {
   tally: Tally;
@@ -26,7 +30,12 @@ interface Kept {
 
 export interface Tallies {
   /** Null where the release has no profile, or none that can be read. */
-  open(as: string, releaseId: string, manifest: Manifest): Promise<Tally | null>;
+  open(
+    as: string,
+    releaseId: string,
+    manifest: Pick<Manifest, 'files'>,
+    signature: ModelSignature,
+  ): Promise<Tally | null>;
   /** The release is unloaded; what it counted is still taken. */
   close(tally: Tally): void;
   /** Of the window that ends now, also of releases that serve no more. */
@@ -35,29 +44,37 @@ export interface Tallies {
 
 type Window = NonNullable<ReturnType<Tally['take']>>;
 
-/** Added up again they are the window: rows stand in the first of them alone. */
+/** Added up again they are the window: rows and time stand in the first of them alone. */
 function inParts(window: Window): Window[] {
   const parts: Window[] = [{ ...window, features: [] }];
-  let numbers = 0;
+  let left = featuresTextMax;
   for (const feature of window.features) {
-    if (numbers > 0 && numbers + feature.counts.length > numbersMax) {
-      parts.push({ ...window, rows: 0, seenRows: 0, features: [] });
-      numbers = 0;
+    // Not by their counts: of features with few the names are most of the text.
+    const bytes = Buffer.byteLength(JSON.stringify(feature)) + 1;
+    if (bytes > left && left < featuresTextMax) {
+      parts.push({ ...window, windowMs: 0, rows: 0, seenRows: 0, features: [] });
+      left = featuresTextMax;
     }
     parts.at(-1)?.features.push(feature);
-    numbers += feature.counts.length;
+    left -= bytes;
   }
   return parts;
 }
 
-export function createTallies(parts: { clock: Clock; disk: Disk; log: Log }): Tallies {
+/** One free dimension and no other. */
+function listsOf({ inputs, outputs }: ModelSignature): Set<string> {
+  const lists = [...inputs, ...outputs].filter(({ shape }) => shape.length === 1 && shape[0] === -1);
+  return new Set(lists.map(({ name }) => name));
+}
+
+export function createTallies(parts: { clock: Clock; disk: Pick<Disk, 'read'>; log: Log }): Tallies {
   const { clock, disk, log } = parts;
   /** By what they count and where; one that was opened twice goes on. */
   const kept = new Map<string, Kept>();
   let sinceMs = clock.mono();
 
   return {
-    async open(as, releaseId, manifest) {
+    async open(as, releaseId, manifest, signature) {
       const file = manifest.files.find(({ role }) => role === 'profile');
       if (file === undefined) return null;
       const key = `${as} ${releaseId} ${file.sha256}`;
@@ -80,7 +97,10 @@ export function createTallies(parts: { clock: Clock; disk: Disk; log: Log }): Ta
         const profile = bytes === null ? null : parseProfile(bytes);
         if (profile === null) return without('fetch-not-found', 'it is not on the disk');
         if (!profile.ok) return without(profile.refusal.code, profile.refusal.detail);
-        const tally = createTally(profile.value, () => clock.mono());
+        const counts = profile.value.features.reduce((sum, feature) => sum + feature.counts.length, 0);
+        if (counts > countsMax)
+          return without('profile-malformed', `it has ${counts} counts, at most ${countsMax} are kept`);
+        const tally = createTally(profile.value, () => clock.mono(), listsOf(signature));
         kept.set(key, { tally, as, releaseId, profileSha256: file.sha256, closed: false });
         return tally;
       } catch (thrown) {

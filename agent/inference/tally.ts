@@ -3,9 +3,9 @@
 // Trusts: tensors that were checked. Must never: keep a value, copy a tensor, or take more than its share of the time.
 
 import { type Bins, binOf, binsOf } from '../../shared/stats/binning.ts';
-import type { FeaturesStats } from '../../shared/wire/feature-stats.ts';
+import type { FeatureMeasure, FeaturesStats } from '../../shared/wire/feature-stats.ts';
 import type { Profile, ProfileFeature } from '../../shared/wire/profile.ts';
-import { halfToNumber, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
+import { halfToNumber, numberToHalf, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
 
 export interface Tally {
   /** Of one answered request; `runMs` is what its run took. */
@@ -15,41 +15,71 @@ export interface Tally {
 }
 
 /** What counting may cost in a window: this share of the runs' time, so much for each request, and the first calls. */
-const shareMax = 0.03;
-const perRequestMs = 0.01;
+const shareMax = 0.02;
+const perRequestMs = 0.008;
 const perWindowMs = 5;
 /** Places of one tensor that are looked at for one feature of one request; of more, some that are spread over all. */
 const placesMax = 64;
+/** What one request's counting is taken for before any was measured; how far above the usual a measurement may lie. */
+const usualMsAtFirst = 0.05;
+const riseMax = 8;
+
+type Value = string | number | boolean;
 
 interface Counter {
-  feature: ProfileFeature;
+  /** Without the profile's own counts and chunks, which would stay in memory as long as the release. */
+  feature: Pick<ProfileFeature, 'role' | 'tensor' | 'index'> & { of: FeatureMeasure };
+  /** Null for a categorical feature. */
+  bins: Bins | null;
   counts: Float64Array;
   missing: number;
   other: number;
-  /** Of a numeric feature. */
-  bins: Bins | null;
   /** Of a categorical feature: where each of its values is counted. */
-  places: ReadonlyMap<string | number | boolean, number> | null;
+  places: ReadonlyMap<Value, number> | null;
+}
+
+/** A value as the profile has it, and as tensors of single or half precision hold it. */
+function placesOf(values: readonly Value[]): Map<Value, number> {
+  const places = new Map(values.map((value, place) => [value, place]));
+  for (const [place, value] of values.entries()) {
+    if (typeof value !== 'number') continue;
+    for (const stored of [Math.fround(value), halfToNumber(numberToHalf(value))])
+      if (!places.has(stored)) places.set(stored, place);
+  }
+  return places;
 }
 
 function counterOf(feature: ProfileFeature): Counter {
-  const places =
-    feature.kind === 'categorical' ? new Map(feature.values.map((value, place) => [value, place])) : null;
-  const bins = feature.kind === 'numeric' ? binsOf(feature.edges) : null;
-  return { feature, counts: new Float64Array(feature.counts.length), missing: 0, other: 0, bins, places };
+  const { role, tensor, index, of = 'value' } = feature;
+  return {
+    feature: { role, tensor, index, of },
+    bins: feature.kind === 'numeric' ? binsOf(feature.edges) : null,
+    counts: new Float64Array(feature.counts.length),
+    missing: 0,
+    other: 0,
+    places: feature.kind === 'categorical' ? placesOf(feature.values) : null,
+  };
 }
 
-/** `now` is monotonic, milliseconds. */
-export function createTally(profile: Profile, now: () => number): Tally {
+/**
+ * `now` is monotonic, milliseconds. `lists`: tensors with one value for each row and no axis of their own, such as the
+ * labels that a classifier gives.
+ */
+export function createTally(
+  profile: Profile,
+  now: () => number,
+  lists: ReadonlySet<string> = new Set(),
+): Tally {
   const counters = profile.features.map(counterOf);
   let rows = 0;
   let seenRows = 0;
   let spentMs = 0;
   let allowedMs = perWindowMs;
+  let usualMs = usualMsAtFirst;
 
   return {
     count(inputs, outputs, runMs) {
-      const seen = rowsOf(inputs[0]);
+      const seen = rowsOf(inputs[0], lists);
       seenRows += seen;
       allowedMs += perRequestMs + runMs * shareMax;
       if (spentMs > allowedMs) return;
@@ -59,9 +89,12 @@ export function createTally(profile: Profile, now: () => number): Tally {
         const { role, tensor } = counter.feature;
         const among = role === 'input' ? inputs : outputs;
         const found = among.find(({ name }) => name === tensor);
-        if (found !== undefined) countTensor(counter, found);
+        if (found !== undefined) countTensor(counter, found, lists.has(tensor));
       }
-      spentMs += now() - startedMs;
+      // A busy machine may take the processor away in between, for longer than all counting takes.
+      const tookMs = Math.min(now() - startedMs, usualMs * riseMax);
+      usualMs += (tookMs - usualMs) / riseMax;
+      spentMs += tookMs;
     },
 
     take(windowMs) {
@@ -75,10 +108,9 @@ export function createTally(profile: Profile, now: () => number): Tally {
       };
       for (const counter of counters) {
         const { feature, counts, missing, other } = counter;
-        const { role, tensor, index, of = 'value' } = feature;
         if (missing > 0 || other > 0 || counts.some((count) => count > 0))
           window.features.push({
-            ...{ role, tensor, index, of, counts: [...counts], missing },
+            ...{ ...feature, counts: [...counts], missing },
             ...(counter.places === null ? {} : { other }),
           });
         counts.fill(0);
@@ -94,14 +126,15 @@ export function createTally(profile: Profile, now: () => number): Tally {
   };
 }
 
-/** Of a batch each row is one; what has a single axis, or none, is one. */
-function rowsOf(first: Tensor | undefined): number {
-  return first === undefined || first.shape.length < 2 ? 1 : (first.shape[0] ?? 1);
+/** Of a batch each row is one; what has a single axis that is no list, or none, is one. */
+function rowsOf(first: Tensor | undefined, lists: ReadonlySet<string>): number {
+  if (first === undefined) return 1;
+  return first.shape.length < 2 && !lists.has(first.name) ? 1 : (first.shape[0] ?? 1);
 }
 
-function countTensor(counter: Counter, { shape, datatype, data }: Tensor): void {
-  const width = shape.length === 0 ? 1 : (shape.at(-1) ?? 1);
-  const { index, of = 'value' } = counter.feature;
+function countTensor(counter: Counter, { shape, datatype, data }: Tensor, isList: boolean): void {
+  const width = isList ? 1 : (shape.at(-1) ?? 1);
+  const { index, of } = counter.feature;
   // A feature that this shape does not have is one that is missing.
   if (index >= width) {
     counter.missing += 1;
@@ -112,13 +145,17 @@ function countTensor(counter: Counter, { shape, datatype, data }: Tensor): void 
   for (let place = 0; place < places; place += step) {
     const start = Math.floor(place) * width;
     const at = of === 'value' ? start + index : greatest(data, datatype, start, width);
+    if (at < 0) {
+      counter.missing += 1;
+      continue;
+    }
     const value = of === 'argmax' ? at - start : valueAt(data, datatype, at);
     if (counter.places === null) countNumber(counter, value);
     else countName(counter, value);
   }
 }
 
-function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): string | number | boolean {
+function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): Value {
   const value = data[at];
   if (typeof value === 'bigint') return Number(value);
   if (typeof value !== 'number') return value ?? Number.NaN;
@@ -126,12 +163,13 @@ function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): st
   return datatype === 'BOOL' ? value !== 0 : value;
 }
 
+/** The first greatest element's place in the data; -1 where all of them are NaN: no class is not the first one. */
 function greatest(data: TensorData, datatype: Tensor['datatype'], start: number, width: number): number {
-  let best = start;
+  let best = -1;
   let most = Number.NEGATIVE_INFINITY;
   for (let at = start; at < start + width; at += 1) {
     const value = Number(valueAt(data, datatype, at));
-    if (value > most) {
+    if (value > most || (best < 0 && value === most)) {
       most = value;
       best = at;
     }
@@ -140,7 +178,7 @@ function greatest(data: TensorData, datatype: Tensor['datatype'], start: number,
 }
 
 /** Under, [e0, e1) … [en-1, en], over. */
-function countNumber(counter: Counter, value: string | number | boolean): void {
+function countNumber(counter: Counter, value: Value): void {
   const number = typeof value === 'string' ? Number.NaN : Number(value);
   if (Number.isNaN(number)) {
     counter.missing += 1;
@@ -152,7 +190,7 @@ function countNumber(counter: Counter, value: string | number | boolean): void {
   counts[place] = (counts[place] as number) + 1;
 }
 
-function countName(counter: Counter, value: string | number | boolean): void {
+function countName(counter: Counter, value: Value): void {
   if (typeof value === 'number' && Number.isNaN(value)) {
     counter.missing += 1;
     return;

@@ -45,9 +45,9 @@ persistence false
 max_packet_size 270336
 set_tcp_nodelay true
 
-# What may wait for one client that reads slowly: room for the registry at a busy time, a bound for a device.
-max_inflight_messages 200
-max_queued_messages 4000
-max_queued_bytes 33554432
+# What may wait for one client. In flight: for the registry at a busy time. In the queue: the frames of at most 64 KiB for a
+# device that asks and does not read, 16 MiB; one that reads never has more than 4 MiB before it.
+max_inflight_messages 2000
+max_queued_messages 256
 `;
 }

@@ -238,12 +238,25 @@ test('mosquitto with our rules: own topics only, none after a revocation, and no
       topics(victim).filter((topic) => topic === deviceTopic(region, other.id, 'time/reply')).length;
     await until('every question was answered', () => replies() === 6);
 
+    // Each subscription brings what is retained, as long as it may hear anything.
+    const doorbell = tufTimestampTopic(region);
+    const rung = () => topics(thief).filter((topic) => topic === doorbell).length;
+    const rungBefore = rung();
+    await thief.subscribe(doorbell);
+    await until('it hears the doorbell', () => rung() > rungBefore);
+
     // Revoked: not heard at once; with new files neither let in nor heard by the broker.
     await registry.lepton(['devices', 'revoke', one.id]);
     const before = topics(thief).length;
     await registry.lepton(['broker', 'files', '--out', files]);
     await broker.reload();
     await until('it is refused', async () => (await one.dial().answer) === 'closed');
+    const rungLast = rung();
+    await thief.subscribe(doorbell);
+    // Answered after whatever the subscription brought.
+    await thief.publish(deviceTopic(region, one.id, 'presence'), presenceOf(true));
+    assert.equal(rung(), rungLast, 'nor over the connection that it has');
+    assert.equal(thief.socket.destroyed, false);
     await registry.lepton(['devices', 'label', other.id, 'site=b']);
     const desired = deviceTopic(region, other.id, 'desired');
     await until(

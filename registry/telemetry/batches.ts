@@ -28,6 +28,12 @@ export interface Standing {
   publicKey: Uint8Array;
   epoch: number;
   end: ChainEnd | null;
+  /** Sequences of this enrolment that a restore lost, first and last of each range. */
+  lost: readonly (readonly [number, number])[];
+}
+
+export function isAmong(ranges: Standing['lost'], sequence: number): boolean {
+  return ranges.some(([first, last]) => first <= sequence && sequence <= last);
 }
 
 export function createBatchStore(store: RegistryStore): BatchStore {
@@ -52,7 +58,16 @@ export function createBatchStore(store: RegistryStore): BatchStore {
     );
     const end =
       chain === undefined ? null : { sequence: chain.last_sequence, headSha256: chain.last_head_sha256 };
-    return ok({ publicKey: new Uint8Array(device.public_key), epoch, end });
+    const lost = db
+      .all(
+        qb
+          .selectFrom('telemetry_lost')
+          .select(['first_sequence', 'last_sequence'])
+          .where('device_id', '=', deviceId)
+          .where('epoch', '=', epoch),
+      )
+      .map((row) => [row.first_sequence, row.last_sequence] as const);
+    return ok({ publicKey: new Uint8Array(device.public_key), epoch, end, lost });
   }
 
   function storedAt(
@@ -72,20 +87,36 @@ export function createBatchStore(store: RegistryStore): BatchStore {
     return row ?? null;
   }
 
-  function isLost(db: RegistryDb, deviceId: string, epoch: number, sequence: number): boolean {
+  /** It is here after all: what is lost is what lies before and behind it. */
+  function findIn(db: RegistryDb, deviceId: string, epoch: number, sequence: number): void {
+    const key = { device_id: deviceId, epoch };
     const row = db.first(
       qb
-        .selectFrom('telemetry_lost')
-        .select('first_sequence')
+        .deleteFrom('telemetry_lost')
         .where('device_id', '=', deviceId)
         .where('epoch', '=', epoch)
         .where('first_sequence', '<=', sequence)
-        .where('last_sequence', '>=', sequence),
+        .where('last_sequence', '>=', sequence)
+        .returning(['first_sequence', 'last_sequence', 'at_ms']),
     );
-    return row !== undefined;
+    if (row === undefined) return;
+    for (const [first_sequence, last_sequence] of [
+      [row.first_sequence, sequence - 1],
+      [sequence + 1, row.last_sequence],
+    ] as const)
+      if (first_sequence <= last_sequence)
+        db.run(
+          qb.insertInto('telemetry_lost').values({ ...key, first_sequence, last_sequence, at_ms: row.at_ms }),
+        );
   }
 
-  function insert(db: RegistryDb, batch: SignedBatch, opened: OpenedBatch, nowMs: number): void {
+  /** `movesOn`: the chain goes on from it; not where it is found behind the chain's end. */
+  function insert(
+    db: RegistryDb,
+    batch: SignedBatch,
+    opened: OpenedBatch,
+    terms: { nowMs: number; movesOn: boolean },
+  ): void {
     const { deviceId, head, headSha256, statement } = batch;
     const { records, sealed, erased } = opened;
     const dropped = statement.format === 'tombstone' ? statement.recordCount : 0;
@@ -110,7 +141,7 @@ export function createBatchStore(store: RegistryStore): BatchStore {
           dropped,
           time_first_ms: firstMs,
           time_last_ms: lastMs,
-          stored_at_ms: nowMs,
+          stored_at_ms: terms.nowMs,
         })
         .returning('batch_id'),
     );
@@ -131,7 +162,7 @@ export function createBatchStore(store: RegistryStore): BatchStore {
         .values({ ...key, ...end, batches: 1, records: records.length, dropped, erased })
         .onConflict((conflict) =>
           conflict.columns(['device_id', 'epoch']).doUpdateSet((eb) => ({
-            ...end,
+            ...(terms.movesOn ? end : {}),
             batches: eb('telemetry_chains.batches', '+', 1),
             records: eb('telemetry_chains.records', '+', records.length),
             dropped: eb('telemetry_chains.dropped', '+', dropped),
@@ -148,12 +179,12 @@ export function createBatchStore(store: RegistryStore): BatchStore {
       const { head, headSha256, deviceId } = batch;
       const present = standing(db, deviceId);
       if (!present.ok) return { taken: present, expectedSequence: 1 };
-      const { epoch, end } = present.value;
+      const { epoch, end, lost } = present.value;
       const expectedSequence = (end?.sequence ?? 0) + 1;
       const stored = (sequence: number) => storedAt(db, deviceId, epoch, sequence);
       const place = placeOf(
         { head, headSha256, wrapSha256: batch.statement.wrapSha256 },
-        { epoch, end, storedAt: stored, lostAt: (sequence) => isLost(db, deviceId, epoch, sequence) },
+        { epoch, end, storedAt: stored, lostAt: (sequence) => isAmong(lost, sequence) },
       );
       if (!place.ok) return { taken: place, expectedSequence };
       if (place.value === 'repeated') {
@@ -162,7 +193,9 @@ export function createBatchStore(store: RegistryStore): BatchStore {
       }
       if (opened === null) return { taken: ok({ status: 'unopened' }), expectedSequence };
       if (!opened.ok) return { taken: opened, expectedSequence };
-      insert(db, batch, opened.value, nowMs);
+      const movesOn = place.value === 'next';
+      if (!movesOn) findIn(db, deviceId, epoch, head.sequence);
+      insert(db, batch, opened.value, { nowMs, movesOn });
       return { taken: ok({ status: 'stored', records: opened.value.records.length }), expectedSequence };
     },
   };

@@ -19,7 +19,8 @@ export interface BatchIdentity {
 }
 
 /**
- * `next`: to be stored. `repeated`: stored before, the answer was lost. Refusals, in order:
+ * `next`: to be stored. `repeated`: stored before, the answer was lost. `found`: it was acknowledged before a restore and
+ * lost in it, and its device, which never got that answer, has it still. Refusals, in order:
  * `telemetry-replayed` (an earlier enrolment's, or too old for an honest repetition), `telemetry-key-unknown`
  * (of an enrolment that this region never made), `telemetry-cloned`, `telemetry-gap`, `telemetry-chain-broken`.
  */
@@ -31,10 +32,10 @@ export function placeOf(
     end: ChainEnd | null;
     /** What is stored under a sequence of this enrolment. */
     storedAt(sequence: number): BatchIdentity | null;
-    /** It was acknowledged and then lost in a restore: nobody knows any more which batch it was. */
+    /** It was acknowledged, then lost in a restore, and did not come again. */
     lostAt(sequence: number): boolean;
   },
-): Result<'next' | 'repeated'> {
+): Result<'next' | 'repeated' | 'found'> {
   const { head } = batch;
   const { epoch, end } = present;
   if (head.epoch < epoch) {
@@ -45,9 +46,8 @@ export function placeOf(
   }
   const last = end?.sequence ?? 0;
   if (head.sequence <= last) {
-    if (present.lostAt(head.sequence)) {
-      return refuse('telemetry-replayed', `batch ${head.sequence} was acknowledged before a restore`);
-    }
+    // Nobody knows any more which batch it was: whichever its device signed is taken, once.
+    if (present.lostAt(head.sequence)) return ok('found');
     const stored = present.storedAt(head.sequence);
     if (stored?.headSha256 !== batch.headSha256 || stored.wrapSha256 !== batch.wrapSha256) {
       return refuse('telemetry-cloned', `another batch ${head.sequence} is stored`);

@@ -10,7 +10,7 @@ import { signAnswer } from '../../shared/trust/telemetry.ts';
 import { encodeMessage, schemaVersion } from '../../shared/wire/messages.ts';
 import type { BatchAnswer } from '../../shared/wire/telemetry.ts';
 import type { RegistryStore } from '../store/open.ts';
-import { createBatchStore, type Taken } from './batches.ts';
+import { createBatchStore, isAmong, type Taken } from './batches.ts';
 import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
 import { type OpenedBatch, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
@@ -93,12 +93,12 @@ export function createIngest(parts: IngestParts): Ingest {
       return null;
     }
     const batch = read.value;
-    const { epoch, end } = standing.value;
+    const { epoch, end, lost } = standing.value;
     const last = end?.sequence ?? 0;
     const { head } = batch;
-    const maybeNext =
-      head.epoch === epoch && head.sequence > last && head.sequence <= last + telemetryLimits.groupBatchesMax;
-    const opening = maybeNext ? openBatch(batch, parts) : Promise.resolve(null);
+    const maybeNext = head.sequence > last && head.sequence <= last + telemetryLimits.groupBatchesMax;
+    const isOpened = head.epoch === epoch && (maybeNext || isAmong(lost, head.sequence));
+    const opening = isOpened ? openBatch(batch, parts) : Promise.resolve(null);
     // Awaited with the others of its group; until then a fault must not count as unhandled.
     opening.catch(() => undefined);
     return { batch, opening };

@@ -21,7 +21,9 @@ import { createRights } from '../delivery/rights.ts';
 import { createWaysDesk } from '../delivery/ways.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { createErasures, type Erasures } from '../telemetry/erasure.ts';
+import { createEvidence } from '../telemetry/evidence.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
+import { createRollups, type Rollups } from '../telemetry/rollups.ts';
 import { createDeviceCertificates } from './certificates.ts';
 import { type Claims, createClaims } from './claims.ts';
 import { createDevices, type Devices } from './devices.ts';
@@ -54,6 +56,7 @@ export interface Fleet {
   revocation: Revocation;
   erasures: Erasures;
   downloads: Downloads;
+  rollups: Rollups;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
   /** For the broker: counted as a fleet event, within bounds. */
@@ -140,8 +143,11 @@ export function createFleet(core: RegistryCore): Fleet {
   const downloads = createDownloads(core, { events, rights });
   const ways = createWaysDesk(core, rights);
   const fetches = createFetches(core, { events, parcels, rights, downloads, ways });
+  const rollups = createRollups(store);
+  const evidence = createEvidence({ rollups });
   const ingest = createIngest({
     ...core,
+    evidence,
     keys: core.telemetryKeys,
     signer: core.keyring.signer('ack'),
     answer: async (deviceId, message) =>
@@ -216,6 +222,7 @@ export function createFleet(core: RegistryCore): Fleet {
     revocation: createRevocation(core),
     erasures,
     downloads,
+    rollups,
 
     async mayConnect(identity) {
       // Whether a claim still holds is answered on its own topic, with a code that says why.

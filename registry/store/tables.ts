@@ -4,6 +4,7 @@
 
 import type { Generated, Selectable } from 'kysely';
 import type { DeliveryTables } from './delivery-tables.ts';
+import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
@@ -129,6 +130,7 @@ export interface CatalogueTables {
 
 export type Tables = CatalogueTables &
   DeliveryTables &
+  EvidenceTables &
   FleetTables &
   OutletTables &
   TelemetryTables &

@@ -4,6 +4,7 @@
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import { type BatchIdentity, type ChainEnd, placeOf } from './chain.ts';
+import type { Evidence } from './evidence.ts';
 import type { OpenedBatch, SignedBatch } from './open-batch.ts';
 
 /** What became of a batch inside its transaction. */
@@ -36,7 +37,8 @@ export function isAmong(ranges: Standing['lost'], sequence: number): boolean {
   return ranges.some(([first, last]) => first <= sequence && sequence <= last);
 }
 
-export function createBatchStore(store: RegistryStore): BatchStore {
+/** `evidence` is told of each batch in its transaction, once. */
+export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 'addIn'>): BatchStore {
   const { qb } = store;
 
   function standing(db: RegistryDb, deviceId: string): Result<Standing> {
@@ -196,7 +198,9 @@ export function createBatchStore(store: RegistryStore): BatchStore {
       const movesOn = place.value === 'next';
       if (!movesOn) findIn(db, deviceId, epoch, head.sequence);
       insert(db, batch, opened.value, { nowMs, movesOn });
-      return { taken: ok({ status: 'stored', records: opened.value.records.length }), expectedSequence };
+      const { records } = opened.value;
+      evidence.addIn(db, { deviceId, class: head.class, records, nowMs });
+      return { taken: ok({ status: 'stored', records: records.length }), expectedSequence };
     },
   };
 }

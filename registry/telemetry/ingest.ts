@@ -11,6 +11,7 @@ import { encodeMessage, schemaVersion } from '../../shared/wire/messages.ts';
 import type { BatchAnswer } from '../../shared/wire/telemetry.ts';
 import type { RegistryStore } from '../store/open.ts';
 import { createBatchStore, isAmong, type Taken } from './batches.ts';
+import type { Evidence } from './evidence.ts';
 import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
 import { type OpenedBatch, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
@@ -30,6 +31,8 @@ export interface IngestParts {
   answer(deviceId: string, message: Uint8Array): Promise<void>;
   /** A refusal for the operator; bounded, for anybody may cause one. */
   refused(deviceId: string, refusal: Refusal): Promise<void>;
+  /** What records add up to; told of a batch in its transaction, and after the commit. */
+  evidence: Evidence;
   /** Two devices use this key. */
   cloned(deviceId: string, refusal: Refusal): Promise<void>;
 }
@@ -61,7 +64,7 @@ interface Judged {
 
 export function createIngest(parts: IngestParts): Ingest {
   const { region, store, clock, log } = parts;
-  const batches = createBatchStore(store);
+  const batches = createBatchStore(store, parts.evidence);
   const waiting = createWaiting();
   const counters: IngestCounters = { batches: 0, records: 0, repeated: 0, refused: 0, overflowed: 0 };
   let working: Promise<void> | null = null;
@@ -196,6 +199,7 @@ export function createIngest(parts: IngestParts): Ingest {
       const judged = group[index];
       if (judged !== undefined) await settle(judged, outcome);
     }
+    parts.evidence.stored();
   }
 
   async function work(): Promise<void> {

@@ -10,8 +10,10 @@ import { Worker } from 'node:worker_threads';
 import { openOutbox } from '../../agent/telemetry/outbox.ts';
 import { outboxMigrations } from '../../agent/telemetry/outbox-tables.ts';
 import { openRegistryStore } from '../../registry/store/open.ts';
+import { createEvidence } from '../../registry/telemetry/evidence.ts';
 import { createIngest } from '../../registry/telemetry/ingest.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
+import { createRollups } from '../../registry/telemetry/rollups.ts';
 import { signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { boxKeyPairFromSeed } from '../../shared/crypto/sealed-box.ts';
 import { deviceIdOf } from '../../shared/crypto/spki.ts';
@@ -112,6 +114,7 @@ async function benchSync(folder: string, records: number): Promise<object> {
   };
   const worker = new Worker(new URL('./telemetry-device.js', import.meta.url), { workerData: work });
   const ingest = createIngest({
+    evidence: createEvidence({ rollups: createRollups(store) }),
     ...base,
     region,
     store,

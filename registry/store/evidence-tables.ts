@@ -1,0 +1,68 @@
+// Why: the columns of migrations/009-evidence.sql as types, so that a query with a wrong name does not compile.
+// Trusts: the migration; both are changed together. Must never: hold logic.
+
+export interface RollupRequestsTable {
+  release: string;
+  /** Hours since 1970 began, UTC. */
+  hour: number;
+  device_id: string;
+  model: string;
+  windows: number;
+  window_ms: number;
+  requests: number;
+  /** Counts by code. */
+  errors: string;
+  /** SketchJson. */
+  latency: string | null;
+}
+
+export interface RollupFeaturesTable {
+  release: string;
+  hour: number;
+  device_id: string;
+  model: string;
+  profile_sha256: string;
+  windows: number;
+  window_ms: number;
+  rows: number;
+  seen_rows: number;
+  /** `featuresToText`. */
+  features: string;
+}
+
+export interface DriftWatchesTable {
+  release: string;
+  profile_sha256: string;
+  /** '' for the fleet. */
+  device_id: string;
+  rows: number;
+  seen_rows: number;
+  /** `featuresToText`. */
+  features: string;
+  /** WatchStates (shared/stats/drift-watch.ts). */
+  states: string;
+  judged_at_ms: number;
+}
+
+export interface LabelsTable {
+  request_id: string;
+  label: string;
+  time_ms: number | null;
+  imported_at_ms: number;
+}
+
+export interface PredictionsTable {
+  request_id: string;
+  release: string;
+  prediction: string;
+  device_id: string;
+  time_ms: number;
+}
+
+export interface EvidenceTables {
+  rollup_requests: RollupRequestsTable;
+  rollup_features: RollupFeaturesTable;
+  drift_watches: DriftWatchesTable;
+  labels: LabelsTable;
+  predictions: PredictionsTable;
+}

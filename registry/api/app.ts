@@ -11,6 +11,7 @@ import { registerAccessRoutes } from './access-routes.ts';
 import { registerAuthorityRoutes } from './authority-routes.ts';
 import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
+import { registerEvidenceRoutes } from './evidence-routes.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
 import { registerKeyRoutes } from './key-routes.ts';
 import { registerMaskingRoutes } from './masking-routes.ts';
@@ -138,6 +139,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerTelemetryRoutes(app, parts);
   registerMaskingRoutes(app, parts);
   registerWebhookRoutes(app, parts.webhooks);
+  registerEvidenceRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

@@ -8,6 +8,7 @@ import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
 import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
+import { addEvidenceCommands } from './evidence-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addMaskingCommands } from './masking-commands.ts';
 import { addModelCommands } from './model-commands.ts';
@@ -55,6 +56,7 @@ async function main(): Promise<number> {
   addTelemetryCommands(program);
   addMaskingCommands(program);
   addWebhookCommands(program);
+  addEvidenceCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

@@ -21,9 +21,8 @@ import { createRights } from '../delivery/rights.ts';
 import { createWaysDesk } from '../delivery/ways.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { createErasures, type Erasures } from '../telemetry/erasure.ts';
-import { createEvidence } from '../telemetry/evidence.ts';
+import { createEvidence, type Evidence } from '../telemetry/evidence.ts';
 import { createIngest, type IngestCounters } from '../telemetry/ingest.ts';
-import { createRollups, type Rollups } from '../telemetry/rollups.ts';
 import { createDeviceCertificates } from './certificates.ts';
 import { type Claims, createClaims } from './claims.ts';
 import { createDevices, type Devices } from './devices.ts';
@@ -56,7 +55,7 @@ export interface Fleet {
   revocation: Revocation;
   erasures: Erasures;
   downloads: Downloads;
-  rollups: Rollups;
+  evidence: Evidence;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
   /** For the broker: counted as a fleet event, within bounds. */
@@ -74,7 +73,7 @@ export interface Fleet {
   start(bus: RegistryBus): Promise<void>;
   /** A sealed batch, as it came on the device's topic. */
   receiveTelemetry(deviceId: string, payload: Uint8Array): void;
-  /** Resolves when no batch of telemetry waits to be stored. */
+  /** Resolves when no batch of telemetry waits to be stored, nor a window to be judged. */
   telemetryIdle(): Promise<void>;
   /** Stops listening and waits for what is under way. Idempotent. */
   stop(): Promise<void>;
@@ -143,8 +142,7 @@ export function createFleet(core: RegistryCore): Fleet {
   const downloads = createDownloads(core, { events, rights });
   const ways = createWaysDesk(core, rights);
   const fetches = createFetches(core, { events, parcels, rights, downloads, ways });
-  const rollups = createRollups(store);
-  const evidence = createEvidence({ rollups });
+  const evidence = createEvidence(core, { events, tasks });
   const ingest = createIngest({
     ...core,
     evidence,
@@ -222,7 +220,7 @@ export function createFleet(core: RegistryCore): Fleet {
     revocation: createRevocation(core),
     erasures,
     downloads,
-    rollups,
+    evidence,
 
     async mayConnect(identity) {
       // Whether a claim still holds is answered on its own topic, with a code that says why.
@@ -287,7 +285,10 @@ export function createFleet(core: RegistryCore): Fleet {
       );
     },
     receiveTelemetry: (deviceId, payload) => ingest.receive(deviceId, payload),
-    telemetryIdle: () => ingest.idle(),
+    async telemetryIdle() {
+      await ingest.idle();
+      await evidence.watch.idle();
+    },
     stop() {
       stopping ??= stop();
       return stopping;

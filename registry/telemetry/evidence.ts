@@ -2,9 +2,14 @@
 // Trusts: ingest for the transaction. Must never: make a batch fail for what is in its records.
 
 import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
+import type { RegistryCore } from '../core.ts';
+import type { FleetEvents } from '../fleet/events.ts';
+import type { Tasks } from '../fleet/tasks.ts';
 import type { RegistryDb } from '../store/open.ts';
+import { createDriftWatch, type DriftWatch } from './drift-watch.ts';
 import type { OpenedRecord } from './open-batch.ts';
-import type { Rollups } from './rollups.ts';
+import { createProfiles, type Profiles } from './profiles.ts';
+import { createRollups, type Rollups } from './rollups.ts';
 
 export interface StoredBatch {
   deviceId: string;
@@ -14,18 +19,29 @@ export interface StoredBatch {
 }
 
 export interface Evidence {
+  rollups: Rollups;
+  profiles: Profiles;
+  watch: DriftWatch;
   /** In the transaction that stores the batch. */
   addIn(db: RegistryDb, batch: StoredBatch): void;
   /** After a commit. */
   stored(): void;
 }
 
-export function createEvidence(parts: { rollups: Rollups }): Evidence {
-  const { rollups } = parts;
+export function createEvidence(
+  core: Pick<RegistryCore, 'store' | 'releases' | 'blobs' | 'clock' | 'log'>,
+  parts: { events: FleetEvents; tasks: Tasks },
+): Evidence {
+  const rollups = createRollups(core.store);
+  const profiles = createProfiles(core);
+  const watch = createDriftWatch({ ...core, ...parts, profiles });
   return {
-    addIn(db, batch) {
-      if (batch.class === 'stats') rollups.addIn(db, batch.deviceId, batch.records);
+    rollups,
+    profiles,
+    watch,
+    addIn(db, { deviceId, class: kind, records, nowMs }) {
+      if (kind === 'stats') watch.addIn(db, deviceId, rollups.addIn(db, deviceId, records), nowMs);
     },
-    stored: () => undefined,
+    stored: () => watch.look(),
   };
 }

@@ -32,7 +32,7 @@ export interface IngestParts {
   /** A refusal for the operator; bounded, for anybody may cause one. */
   refused(deviceId: string, refusal: Refusal): Promise<void>;
   /** What records add up to; told of a batch in its transaction, and after the commit. */
-  evidence: Evidence;
+  evidence: Pick<Evidence, 'addIn' | 'stored'>;
   /** Two devices use this key. */
   cloned(deviceId: string, refusal: Refusal): Promise<void>;
 }

@@ -114,6 +114,8 @@ export type LogEvent =
   | 'telemetry.batch.refused'
   | 'telemetry.ingest.overflowed'
   | 'telemetry.ingest.failed'
+  | 'drift.began'
+  | 'drift.ended'
   | 'fetch.served'
   | 'fetch.refused'
   | 'encoding.made'

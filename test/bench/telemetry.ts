@@ -10,7 +10,6 @@ import { Worker } from 'node:worker_threads';
 import { openOutbox } from '../../agent/telemetry/outbox.ts';
 import { outboxMigrations } from '../../agent/telemetry/outbox-tables.ts';
 import { openRegistryStore } from '../../registry/store/open.ts';
-import { createEvidence } from '../../registry/telemetry/evidence.ts';
 import { createIngest } from '../../registry/telemetry/ingest.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
 import { createRollups } from '../../registry/telemetry/rollups.ts';
@@ -113,8 +112,12 @@ async function benchSync(folder: string, records: number): Promise<object> {
     recordsPerAppend: 1_000,
   };
   const worker = new Worker(new URL('./telemetry-device.js', import.meta.url), { workerData: work });
+  const rollups = createRollups(store);
   const ingest = createIngest({
-    evidence: createEvidence({ rollups: createRollups(store) }),
+    evidence: {
+      addIn: (db, { deviceId: from, records: some }) => void rollups.addIn(db, from, some),
+      stored: () => undefined,
+    },
     ...base,
     region,
     store,

@@ -158,6 +158,7 @@ export function createFleet(core: RegistryCore): Fleet {
   const erasures = createErasures({
     ...core,
     signer: core.keyring.signer('ack'),
+    eraseIn: evidence.eraseIn,
     equip: (deviceIds) => director.equip(deviceIds),
   });
 

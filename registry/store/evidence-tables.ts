@@ -51,18 +51,9 @@ export interface LabelsTable {
   imported_at_ms: number;
 }
 
-export interface PredictionsTable {
-  request_id: string;
-  release: string;
-  prediction: string;
-  device_id: string;
-  time_ms: number;
-}
-
 export interface EvidenceTables {
   rollup_requests: RollupRequestsTable;
   rollup_features: RollupFeaturesTable;
   drift_watches: DriftWatchesTable;
   labels: LabelsTable;
-  predictions: PredictionsTable;
 }

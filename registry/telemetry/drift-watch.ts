@@ -31,6 +31,8 @@ export interface DriftWatchCounters {
 export interface DriftWatch {
   /** In the transaction that stores the batch. */
   addIn(db: RegistryDb, deviceId: string, counted: readonly CountedFeatures[], nowMs: number): void;
+  /** Forgets the device's own windows and alarms. */
+  eraseIn(db: RegistryDb, deviceId: string): void;
   /** After a commit: judges the windows that became full. */
   look(): void;
   /** Resolves when nothing is being judged. */
@@ -174,6 +176,10 @@ export function createDriftWatch(parts: {
           touched.set(nameOf(key), key);
         }
       }
+    },
+
+    eraseIn(db, deviceId) {
+      db.run(qb.deleteFrom('drift_watches').where('device_id', '=', deviceId));
     },
 
     look() {

@@ -31,6 +31,8 @@ export function createErasures(parts: {
   clock: Clock;
   entropy: Entropy;
   log: Log;
+  /** Deletes what of the device is kept beside its records: sums of counts. */
+  eraseIn(db: RegistryDb, erased: { deviceId: string; untilMs: number }): void;
   /** Gives devices another key where they have none. */
   equip(deviceIds: readonly string[]): Promise<void>;
 }): Erasures {
@@ -80,6 +82,7 @@ export function createErasures(parts: {
     const doneAtMs = clock.wall();
     // Deleted and signed for in one commit: a second pass after a cut would find nothing left to count.
     const erasure = await store.tx((db) => {
+      parts.eraseIn(db, { deviceId, untilMs });
       const statement: ErasureStatement = {
         ...{ schemaVersion, erasureId, deviceId, region, untilMs },
         keys: keys.map(({ keyId, epoch, madeAtMs, endsAtMs }) => ({

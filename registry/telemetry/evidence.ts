@@ -24,6 +24,8 @@ export interface Evidence {
   watch: DriftWatch;
   /** In the transaction that stores the batch. */
   addIn(db: RegistryDb, batch: StoredBatch): void;
+  /** Sums of the device's hours before `untilMs`, all of them where that is now; those of the fleet stay. */
+  eraseIn(db: RegistryDb, erased: { deviceId: string; untilMs: number }): void;
   /** After a commit. */
   stored(): void;
 }
@@ -41,6 +43,11 @@ export function createEvidence(
     watch,
     addIn(db, { deviceId, class: kind, records, nowMs }) {
       if (kind === 'stats') watch.addIn(db, deviceId, rollups.addIn(db, deviceId, records), nowMs);
+    },
+    eraseIn(db, { deviceId, untilMs }) {
+      // Hours are the device's own: one whose clock is ahead has hours that are not here yet.
+      rollups.eraseIn(db, deviceId, untilMs >= core.clock.wall() ? Number.MAX_SAFE_INTEGER : untilMs);
+      watch.eraseIn(db, deviceId);
     },
     stored: () => watch.look(),
   };

@@ -49,6 +49,7 @@ export interface DeviceFeatures {
 export interface Rollups {
   /** Adds the records of a batch of class `stats`; what it counted in profiles, for who watches. */
   addIn(db: RegistryDb, deviceId: string, records: readonly OpenedRecord[]): CountedFeatures[];
+  eraseIn(db: RegistryDb, deviceId: string, untilMs: number): void;
   /** By device; whole hours, the one in which `fromMs` lies included. */
   features(scope: RollupScope & { profileSha256: string }): Promise<DeviceFeatures[]>;
   requests(scope: RollupScope): Promise<RequestsSum>;
@@ -220,6 +221,16 @@ export function createRollups(store: RegistryStore): Rollups {
         sum,
         timeMs,
       }));
+    },
+
+    eraseIn(db, deviceId, untilMs) {
+      for (const table of ['rollup_requests', 'rollup_features'] as const)
+        db.run(
+          qb
+            .deleteFrom(table)
+            .where('device_id', '=', deviceId)
+            .where('hour', '<', untilMs / hourMs),
+        );
     },
 
     async features(scope) {

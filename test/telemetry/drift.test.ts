@@ -9,14 +9,14 @@ import { sparkline } from '../../registry/cli/sparkline.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { type DriftView, driftSchema } from '../../shared/wire/drift.ts';
 import type { Problem, Role } from '../../shared/wire/http.ts';
+import { apiParts } from '../fleet/api-parts.ts';
 import { type IngestWorld, openIngestWorld } from './ingest-world.ts';
 import { even, evenProfile, pushProfiled, sendWindow, shifted } from './profiled.ts';
 
 const release = 'acme/pump@1.0.0';
 
 function asking(world: IngestWorld) {
-  const parts = { ...world.core, bus: world.bus, fleet: world.fleet, rollouts: world.rollouts };
-  const api = createApi(parts, () => true);
+  const api = createApi(apiParts(world), () => true);
   const get = async (path: string, role: Role, namespace: string | null) => {
     const { token } = await world.core.access.create({ user: 'tester', role, namespace, ttlMs: null });
     const headers = { authorization: `Bearer ${token}` };
@@ -113,6 +113,25 @@ test('drift: which release, which hours, and what is said where nothing can be',
   assert.equal((await drift('?release=acme/pump@1.2.0')).verdict, 'no-profile');
   assert.equal(await codeOf('acme/pump/drift?release=acme/pump@9.0.0'), 'not-found');
   assert.equal(await codeOf('acme/pump/drift?release=acme/bare@1.0.0'), 'not-found');
+});
+
+test('drift: an erased device takes its sums with it, and nobody else’s', async (t) => {
+  const world = await openIngestWorld(t);
+  const about = { release, profileSha256: await pushProfiled(world, release, 1) };
+  const [gone, stays] = [await world.sender(), await world.sender()];
+  await sendWindow(world, gone, about, { x: shifted(30) });
+  await sendWindow(world, stays, about, { x: even(30) });
+  const wanted = { untilMs: null, requestedBy: 'tester', reason: null };
+  unwrap(await world.fleet.erasures.erase(gone.id, wanted));
+  const { drift } = asking(world);
+  assert.deepEqual(verdicts(await drift()), [['fleet', 'ok', 'too-few']]);
+  assert.equal((await drift(`?device=${gone.id}`)).verdict, 'no-counts');
+  const left = await world.store.tx(({ sql }) =>
+    ['rollup_features', 'rollup_requests', 'drift_watches'].map(
+      (table) => sql.all(`SELECT 1 FROM ${table} WHERE device_id = ?`, gone.id).length,
+    ),
+  );
+  assert.deepEqual(left, [0, 0, 0]);
 });
 
 test('drift: for whoever may read telemetry, within the model’s namespace', async (t) => {

@@ -50,7 +50,7 @@ CREATE TABLE drift_watches (
   PRIMARY KEY (release, profile_sha256, device_id)
 ) STRICT, WITHOUT ROWID;
 
--- What really was, told later by people; joined with the application's own records by request id.
+-- What really was, told later by people; joined with what devices recorded by request id.
 CREATE TABLE labels (
   request_id TEXT PRIMARY KEY,
   label TEXT NOT NULL,
@@ -58,13 +58,3 @@ CREATE TABLE labels (
   time_ms INTEGER,
   imported_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
--- What a release answered, as the application or a captured sample said: one row for each request id, the last one counts.
-CREATE TABLE predictions (
-  request_id TEXT PRIMARY KEY,
-  release TEXT NOT NULL,
-  prediction TEXT NOT NULL,
-  device_id TEXT NOT NULL,
-  time_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX predictions_by_release ON predictions (release, time_ms);

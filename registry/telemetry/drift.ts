@@ -2,13 +2,13 @@
 // Trusts: rollups for the counts, the catalogue for the profile. Must never: say "ok" where there are too few counts.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { type FeatureDrift, featureDrift, type SideCounts } from '../../shared/stats/feature-drift.ts';
 import {
-  type FeatureDrift,
-  featureDrift,
-  profileKey,
-  type SideCounts,
-} from '../../shared/stats/feature-drift.ts';
-import { createFeaturesSummer, type FeaturesSum, type RequestsSum } from '../../shared/stats/rollup.ts';
+  createFeaturesSummer,
+  type FeaturesSum,
+  featureKey,
+  type RequestsSum,
+} from '../../shared/stats/rollup.ts';
 import { sketchFromJson, sketchQuantile } from '../../shared/stats/sketch.ts';
 import type { DriftGroup, DriftView } from '../../shared/wire/drift.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
@@ -55,7 +55,7 @@ function groupOf(
   { profile }: ReferenceProfile,
 ): DriftGroup {
   const features = profile.features.map((feature) => {
-    const found = featureDrift(feature, sum.features.get(profileKey(feature)));
+    const found = featureDrift(feature, sum.features.get(featureKey(feature)));
     return { ...found, reference: shownSide(found.reference), live: shownSide(found.live) };
   });
   return { ...head, seenRows: sum.seenRows, rows: sum.rows, verdict: verdictOf(features), features };

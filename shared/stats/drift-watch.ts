@@ -3,12 +3,13 @@
 // Trusts: its callers for counts and time. Must never: judge counts twice.
 
 import type { Profile, ProfileFeature } from '../wire/profile.ts';
-import { driftTerms, type FeatureDrift, featureDrift, profileKey } from './feature-drift.ts';
-import { addFeatures, type FeaturesSum, noFeatures } from './rollup.ts';
+import { verdictTerms } from './drift.ts';
+import { type FeatureDrift, featureDrift } from './feature-drift.ts';
+import { addFeatures, type FeaturesSum, featureKey, noFeatures } from './rollup.ts';
 
 export const watchTerms = {
   /** A window is full with so many rows; what comes fast fills one in a second, which is then a minute long. */
-  windowRowsMin: driftTerms.countMin,
+  windowRowsMin: verdictTerms.countMin,
   judgeEveryMs: 60_000,
   windowsInARow: 2,
   /** Older records come from a device that was offline: they are counted, and no alarm of now. */
@@ -63,7 +64,7 @@ export function judgeWatch(
   const states: Record<string, FeatureState> = {};
   const changes: DriftChange[] = [];
   const judged = profile.features.map((feature: ProfileFeature) => {
-    const key = profileKey(feature);
+    const key = featureKey(feature);
     const found = featureDrift(feature, watch.window.features.get(key));
     const before = watch.states[key] ?? { alarm: false, streak: 0 };
     // Of too few counts nothing is known: neither an alarm nor its end.

@@ -36,12 +36,14 @@ export const driftFeatureSchema = z.object({
   verdict: z.enum(driftVerdicts),
   /** Null where there are too few counts. */
   distances: distances.nullable(),
+  /** Of a categorical feature; the effect size is `cramersV`, 0 to 1. */
+  association: z.object({ chiSquare: z.number(), degreesOfFreedom: count, cramersV: z.number() }).nullable(),
   thresholds: z.object({
     fixed: z.object({ psi: z.number(), js: z.number(), ks: z.number() }),
     /** From the reference's own parts; null where it has too few. A distance must exceed both. */
     learned: distances.nullable(),
   }),
-  exceeded: z.array(z.enum(['psi', 'js', 'ks', 'wasserstein', 'missing'])),
+  exceeded: z.array(z.enum(['psi', 'js', 'ks', 'missing'])),
   reference: side,
   live: side,
 });

@@ -3,9 +3,9 @@
 // Trusts: the labels of their authors. Must never: have a term of its own for one recording.
 
 import { readFileSync } from 'node:fs';
+import { type Bins, binOf, binsOf } from '../../shared/stats/binning.ts';
 import { addToWatch, isDue, judgeWatch, newWatch, watchTerms } from '../../shared/stats/drift-watch.ts';
-import { profileKey } from '../../shared/stats/feature-drift.ts';
-import { type FeatureSum, type FeaturesSum, noFeatures } from '../../shared/stats/rollup.ts';
+import { type FeatureSum, type FeaturesSum, featureKey, noFeatures } from '../../shared/stats/rollup.ts';
 import type { Profile } from '../../shared/wire/profile.ts';
 import { dataFolder, readJson } from '../support/data.ts';
 
@@ -80,29 +80,21 @@ const referenceShare = 0.3;
 const chunksMin = 8;
 
 /** Edges that cut the values into bins of equal counts. */
-function edgesOf(values: readonly number[]): number[] {
+function edgesOf(values: readonly number[]): Bins {
   const sorted = [...values].sort((a, b) => a - b);
   const edges: number[] = [];
   for (let at = 0; at <= bins; at += 1) {
     const edge = sorted[Math.floor((at * (sorted.length - 1)) / bins)] ?? 0;
     if (edges.length === 0 || edge > (edges.at(-1) ?? 0)) edges.push(edge);
   }
-  // The greatest value lies below the last edge, not on it.
-  const [first = 0, last = first] = [edges[0], edges.at(-1)];
-  edges[Math.max(1, edges.length - 1)] = last + Math.max(1e-9, Math.abs(last) * 1e-9);
-  return edges;
+  if (edges.length === 1) edges.push((edges[0] ?? 0) + 1);
+  return binsOf(edges);
 }
 
-function binOf(edges: readonly number[], value: number): number {
-  let at = 0;
-  while (at < edges.length && value >= (edges[at] ?? 0)) at += 1;
-  return at;
-}
-
-function countsOf(edges: readonly number[], values: readonly number[]): number[] {
-  const counts = Array<number>(edges.length + 1).fill(0);
+function countsOf(places: Bins, values: readonly number[]): number[] {
+  const counts = Array<number>(places.edges.length + 1).fill(0);
   for (const value of values) {
-    const at = binOf(edges, value);
+    const at = binOf(places, value);
     counts[at] = (counts[at] ?? 0) + 1;
   }
   return counts;
@@ -114,12 +106,18 @@ export function profileOf(recording: Pick<Recording, 'sensors'>, rows: Recording
     schemaVersion: 1,
     features: recording.sensors.map((_, index) => {
       const values = rows.map((row) => row.values[index] ?? Number.NaN);
-      const edges = edgesOf(values);
+      const places = edgesOf(values);
       const chunks = Array.from({ length: Math.floor(rows.length / length) }, (_none, at) =>
-        countsOf(edges, values.slice(at * length, (at + 1) * length)),
+        countsOf(places, values.slice(at * length, (at + 1) * length)),
       );
       const about = { role: 'input' as const, tensor: 'sensors', index, missing: 0 };
-      return { ...about, kind: 'numeric' as const, edges, counts: countsOf(edges, values), chunks };
+      return {
+        ...about,
+        kind: 'numeric' as const,
+        edges: [...places.edges],
+        counts: countsOf(places, values),
+        chunks,
+      };
     }),
   };
 }
@@ -133,8 +131,8 @@ function rowSum(profile: Profile, values: readonly number[]): FeaturesSum {
   for (const feature of profile.features) {
     if (feature.kind !== 'numeric') continue;
     const { role, tensor, index } = feature;
-    const counts = countsOf(feature.edges, [values[index] ?? Number.NaN]);
-    features.set(profileKey(feature), { role, tensor, index, of: 'value', counts, missing: 0, other: 0 });
+    const counts = countsOf(binsOf(feature.edges), [values[index] ?? Number.NaN]);
+    features.set(featureKey(feature), { role, tensor, index, of: 'value', counts, missing: 0, other: 0 });
   }
   return { ...noFeatures, windows: 1, rows: 1, seenRows: 1, features };
 }

@@ -1,4 +1,4 @@
-// npm run chaos [-- --kills 200 --records 200000 --seed 1]: builds, then kills agents and registry at random while records
+// npm run chaos [-- --kills 200 --records 200000 --seed 1 --broker mosquitto]: builds, then kills agents and registry at random while records
 // are made and links are cut; exits 1 where a record was lost or stored twice.
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';

@@ -10,6 +10,8 @@ const { values } = parseArgs({
     records: { type: 'string', default: '200000' },
     agents: { type: 'string', default: '3' },
     seed: { type: 'string', default: '1' },
+    /** `mosquitto`: Debian's, which is killed as well. */
+    broker: { type: 'string', default: 'embedded' },
   },
 });
 const outcome = await chaos({
@@ -19,6 +21,7 @@ const outcome = await chaos({
   kills: Number(values.kills),
   killEveryMs: 1_200,
   seed: Number(values.seed),
+  broker: values.broker === 'mosquitto' ? 'mosquitto' : 'embedded',
   say: (line) => void process.stdout.write(`${line}\n`),
 });
 process.stdout.write(`${JSON.stringify(outcome, null, 2)}\n`);

@@ -8,6 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { chance } from '../support/chance.ts';
 import { makeClaim, showDevice } from '../support/fleet.ts';
+import { freePort, type Mosquitto, startMosquitto } from '../support/mosquitto.ts';
 import {
   startTestAgent,
   startTestRegistry,
@@ -27,12 +28,15 @@ export interface ChaosTerms {
   /** Between two of them, on average. */
   killEveryMs: number;
   seed: number;
+  /** On which the fleet speaks; mosquitto is killed as well. */
+  broker: 'embedded' | 'mosquitto';
   say?(line: string): void;
 }
 
 export interface ChaosOutcome {
   agentKills: number;
   registryKills: number;
+  brokerKills: number;
   cuts: number;
   answered: number;
   stored: number;
@@ -81,11 +85,20 @@ class Writer {
 
 interface Place {
   registry: TestRegistry;
+  mosquitto: Mosquitto | null;
   agents: { agent: TestAgent; link: SlowLink; writer: Writer }[];
 }
 
 async function opened(at: ReturnType<typeof workplace>, terms: ChaosTerms): Promise<Place> {
-  const registry = await startTestRegistry(at);
+  const own = terms.broker === 'mosquitto' ? await freePort() : null;
+  const extra = own === null ? [] : ['--broker', `mqtts://127.0.0.1:${own}`];
+  const registry = await startTestRegistry(at, 'registry', extra);
+  let mosquitto: Mosquitto | null = null;
+  if (own !== null) {
+    const files = at.path('mosquitto');
+    await registry.lepton(['broker', 'files', '--out', files]);
+    mosquitto = await startMosquitto(at, files, own);
+  }
   const port = Number(new URL(registry.mqtt).port);
   const agents: Place['agents'] = [];
   for (let number = 1; number <= terms.agents; number += 1) {
@@ -97,7 +110,7 @@ async function opened(at: ReturnType<typeof workplace>, terms: ChaosTerms): Prom
     const agent = await startTestAgent(at, claimFile, `agent-${number}`);
     agents.push({ agent, link, writer: new Writer(agent, terms.recordsPerRequest) });
   }
-  return { registry, agents };
+  return { registry, mosquitto, agents };
 }
 
 /** Stored records of one device, by number. */
@@ -128,9 +141,18 @@ export async function chaos(terms: ChaosTerms): Promise<ChaosOutcome> {
   const next = chance(terms.seed);
   const began = performance.now();
   try {
-    const { registry, agents } = await opened(at, terms);
+    const { registry, mosquitto, agents } = await opened(at, terms);
     const outcome: ChaosOutcome = {
-      ...{ agentKills: 0, registryKills: 0, cuts: 0, answered: 0, stored: 0, lost: 0, duplicated: 0 },
+      ...{
+        agentKills: 0,
+        registryKills: 0,
+        brokerKills: 0,
+        cuts: 0,
+        answered: 0,
+        stored: 0,
+        lost: 0,
+        duplicated: 0,
+      },
       ...{ dropped: 0, repeated: 0, seconds: 0 },
     };
     const perAgent = Math.ceil(terms.records / terms.agents);
@@ -148,7 +170,12 @@ export async function chaos(terms: ChaosTerms): Promise<ChaosOutcome> {
     let registryIsDown = false;
     for (let kill = 0; kill < terms.kills; kill += 1) {
       await pause(2 * next() * terms.killEveryMs);
-      if (next() < 0.3 && !registryIsDown) {
+      if (mosquitto !== null && next() < 0.2) {
+        await mosquitto.kill();
+        outcome.brokerKills += 1;
+        await pause(1_000 * next());
+        await mosquitto.start();
+      } else if (next() < 0.3 && !registryIsDown) {
         registryIsDown = true;
         outcome.repeated += await repeatedAt(registry).catch(() => 0);
         await registry.daemon.stop('SIGKILL');

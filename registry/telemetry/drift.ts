@@ -12,8 +12,9 @@ import {
 import { sketchFromJson, sketchQuantile } from '../../shared/stats/sketch.ts';
 import type { DriftGroup, DriftView } from '../../shared/wire/drift.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
-import type { RegistryCore } from '../core.ts';
+import type { Releases } from '../catalog/releases.ts';
 import { fromColumn } from '../fleet/columns.ts';
+import type { RegistryStore } from '../store/open.ts';
 import type { Evidence } from './evidence.ts';
 import type { ReferenceProfile } from './profiles.ts';
 import { type DeviceFeatures, hourMs } from './rollups.ts';
@@ -81,7 +82,10 @@ function requestsView({ requests, errors, latency }: RequestsSum): DriftView['re
   };
 }
 
-export function createDrift(core: Pick<RegistryCore, 'store' | 'releases'>, evidence: Evidence): Drift {
+export function createDrift(
+  core: { store: RegistryStore; releases: Pick<Releases, 'show'> },
+  evidence: Pick<Evidence, 'rollups' | 'profiles'>,
+): Drift {
   const { store, releases } = core;
   const { rollups, profiles } = evidence;
 

@@ -11,6 +11,7 @@ import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing, projectFolder } from '../support/data.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 import { benchDelta } from './delta.ts';
+import { benchEvidence } from './evidence.ts';
 import { benchChildAtRest, benchModel } from './inference.ts';
 import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
@@ -153,6 +154,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
   stats: benchStats,
+  evidence: benchEvidence,
   metadata: benchMetadata,
   delta: benchDelta,
   simulation: benchSimulation,

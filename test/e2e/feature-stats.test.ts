@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { driftSchema } from '../../shared/wire/drift.ts';
 import { featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
@@ -72,6 +73,17 @@ test('counts of inputs and outputs of a real model', { skip: dataMissing }, asyn
       requests,
     );
     assert.ok(output.counts.filter((count) => count === requests / 2 || count === requests).length > 0);
+
+    const asked = await registry.lepton(['drift', 'acme/digits', '--json']);
+    const drift = driftSchema.parse(JSON.parse(asked.stdout));
+    assert.equal(drift.release, 'acme/digits@1.0.0');
+    const [fleet] = drift.groups;
+    assert.deepEqual([fleet?.devices, fleet?.rows], [1, requests]);
+    assert.deepEqual(fleet?.features[0]?.live.shares, [0, 0.5, 0.5, 0]);
+    assert.equal(fleet?.features[1]?.of, 'argmax');
+    assert.equal(fleet?.features[1]?.live.count, requests);
+    const { stdout: table } = await registry.lepton(['drift', 'acme/digits']);
+    assert.ok(table.includes('│ ██ │'), table);
   } finally {
     await place.close();
   }

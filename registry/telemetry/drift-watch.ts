@@ -24,7 +24,7 @@ export interface DriftWatchCounters {
   /** Windows that were judged. */
   judged: number;
   /** Alarms that began and that ended. */
-  begun: number;
+  began: number;
   ended: number;
 }
 
@@ -37,8 +37,8 @@ export interface DriftWatch {
   look(): void;
   /** Resolves when nothing is being judged. */
   idle(): Promise<void>;
-  /** Features in alarm now, of the fleet and of devices. */
-  alarms(): Promise<{ scope: 'fleet' | 'device'; features: number }[]>;
+  /** Features in alarm now by model, of the fleet and of devices; models without one are left out. */
+  alarms(): Promise<{ scope: 'fleet' | 'device'; model: string; features: number }[]>;
   counters(): DriftWatchCounters;
 }
 
@@ -64,7 +64,7 @@ export function createDriftWatch(parts: {
 }): DriftWatch {
   const { store, events, profiles, tasks, clock, log } = parts;
   const { qb } = store;
-  const counters: DriftWatchCounters = { judged: 0, begun: 0, ended: 0 };
+  const counters: DriftWatchCounters = { judged: 0, began: 0, ended: 0 };
   const touched = new Map<string, WatchKey>();
   let looking: Promise<void> | null = null;
 
@@ -131,7 +131,7 @@ export function createDriftWatch(parts: {
     if (changes === null) return;
     counters.judged += 1;
     for (const { to, feature } of changes) {
-      if (to === 'drift') counters.begun += 1;
+      if (to === 'drift') counters.began += 1;
       else counters.ended += 1;
       log.emit(to === 'drift' ? 'warn' : 'info', to === 'drift' ? 'drift.began' : 'drift.ended', {
         release: key.release,
@@ -196,17 +196,25 @@ export function createDriftWatch(parts: {
 
     async alarms() {
       const rows = await store.tx((db) =>
-        db.all(qb.selectFrom('drift_watches').select(['device_id', 'states']).where('states', '!=', '{}')),
+        db.all(
+          qb
+            .selectFrom('drift_watches')
+            .select(['release', 'device_id', 'states'])
+            .where('states', '!=', '{}')
+            .orderBy('release'),
+        ),
       );
-      const count = (some: typeof rows): number =>
-        some.reduce((sum, { states }) => {
-          const standing: Watch['states'] = fromColumn(states);
-          return sum + Object.values(standing).filter(({ alarm }) => alarm).length;
-        }, 0);
-      return [
-        { scope: 'fleet', features: count(rows.filter((row) => row.device_id === '')) },
-        { scope: 'device', features: count(rows.filter((row) => row.device_id !== '')) },
-      ];
+      const found = new Map<string, { scope: 'fleet' | 'device'; model: string; features: number }>();
+      for (const { release, device_id: deviceId, states } of rows) {
+        const standing: Watch['states'] = fromColumn(states);
+        const features = Object.values(standing).filter(({ alarm }) => alarm).length;
+        if (features === 0) continue;
+        const scope = deviceId === '' ? ('fleet' as const) : ('device' as const);
+        const model = release.replace(/@.*$/, '');
+        const before = found.get(`${scope} ${model}`)?.features ?? 0;
+        found.set(`${scope} ${model}`, { scope, model, features: before + features });
+      }
+      return [...found.values()];
     },
 
     counters: () => ({ ...counters }),

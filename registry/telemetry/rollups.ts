@@ -53,6 +53,15 @@ export interface Rollups {
   /** By device; whole hours, the one in which `fromMs` lies included. */
   features(scope: RollupScope & { profileSha256: string }): Promise<DeviceFeatures[]>;
   requests(scope: RollupScope): Promise<RequestsSum>;
+  /** Records of class `stats` since the start by their kind. */
+  counters(): RollupCounters;
+}
+
+export interface RollupCounters {
+  requests: number;
+  features: number;
+  /** Of an agent that is newer, or of no release. */
+  unknown: number;
 }
 
 type Stats = RequestsStats | FeaturesStats;
@@ -85,13 +94,22 @@ type RequestsRow = Key & { sum: RequestsSum };
 type FeaturesRow = Key & { profileSha256: string; sum: FeaturesSum; timeMs: number };
 
 /** The batch's records added up, so that each row of the store is changed once. */
-function summed(records: readonly OpenedRecord[]): { requests: RequestsRow[]; features: FeaturesRow[] } {
+function summed(records: readonly OpenedRecord[]): {
+  requests: RequestsRow[];
+  features: FeaturesRow[];
+  counted: RollupCounters;
+} {
+  const counted: RollupCounters = { requests: 0, features: 0, unknown: 0 };
   const requests = new Sums<RequestsRow>();
   const features = new Sums<FeaturesRow>();
   for (const { timeMs, release, data } of records) {
     const name = release === null ? null : parseReleaseId(release);
     const stats = name === null ? null : statsOf(data);
-    if (name === null || stats === null) continue;
+    if (name === null || stats === null) {
+      counted.unknown += 1;
+      continue;
+    }
+    counted[stats.kind] += 1;
     const key = { release: formatReleaseId(name), hour: Math.floor(timeMs / hourMs), model: stats.model };
     const text = `${key.release} ${key.hour} ${key.model}`;
     if (stats.kind === 'requests') {
@@ -109,7 +127,7 @@ function summed(records: readonly OpenedRecord[]): { requests: RequestsRow[]; fe
       row.timeMs = Math.max(row.timeMs, timeMs);
     }
   }
-  return { requests: [...requests.byKey.values()], features: [...features.byKey.values()] };
+  return { requests: [...requests.byKey.values()], features: [...features.byKey.values()], counted };
 }
 
 /** Rows read in one transaction: between two of them batches are stored. */
@@ -117,6 +135,7 @@ const pageRows = 2_000;
 
 export function createRollups(store: RegistryStore): Rollups {
   const { qb } = store;
+  const counters: RollupCounters = { requests: 0, features: 0, unknown: 0 };
 
   function addRequestsIn(db: RegistryDb, deviceId: string, { sum: added, ...key }: RequestsRow): void {
     const where = { release: key.release, hour: key.hour, device_id: deviceId, model: key.model };
@@ -212,7 +231,8 @@ export function createRollups(store: RegistryStore): Rollups {
 
   return {
     addIn(db, deviceId, records) {
-      const { requests, features } = summed(records);
+      const { requests, features, counted } = summed(records);
+      for (const kind of ['requests', 'features', 'unknown'] as const) counters[kind] += counted[kind];
       for (const row of requests) addRequestsIn(db, deviceId, row);
       for (const row of features) addFeaturesIn(db, deviceId, row);
       return features.map(({ release, profileSha256, sum, timeMs }) => ({
@@ -272,6 +292,8 @@ export function createRollups(store: RegistryStore): Rollups {
         noRequests,
       );
     },
+
+    counters: () => ({ ...counters }),
   };
 }
 

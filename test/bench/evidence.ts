@@ -27,8 +27,9 @@ import { unwrap } from '../../shared/kernel/errors.ts';
 import { ok } from '../../shared/kernel/result.ts';
 import { addToSketch, createSketch, sketchToJson } from '../../shared/stats/sketch.ts';
 import type { FeaturesStats } from '../../shared/wire/feature-stats.ts';
+import type { ModelView } from '../../shared/wire/http.ts';
 import { type Profile, profileSchema } from '../../shared/wire/profile.ts';
-import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
+import type { BatchHead, TelemetryClass } from '../../shared/wire/telemetry.ts';
 import { round } from './measure.ts';
 
 const devices = 100;
@@ -43,6 +44,8 @@ const features = 8;
 const bins = 20;
 const release = 'acme/pump@1.0.0';
 const profileSha256 = 'ab'.repeat(32);
+
+const none = new Uint8Array(0);
 
 const profile: Profile = profileSchema.parse({
   schemaVersion: 1,
@@ -101,14 +104,21 @@ async function fillDevice({ store, keys, sinceMs }: Ground, deviceId: string): P
     const about = { keyId: named.keyId, key, deflate: systemDeflate, entropy: systemEntropy };
     const sealed = await sealRecords(records, place, about);
     const headSha256 = sha256Hex(Buffer.from(`${deviceId} ${sequence}`));
-    const head = { ...place, schemaVersion: 1, region: 'eu', class: kind, keyId: named.keyId, openedAtMs: 0 };
-    const statement = { wrapSha256: headSha256, format: 'packed', recordCount: records.length };
-    // What a batch store reads of a signed batch; nothing of it is checked any more at this point.
-    const batch = { deviceId, head: { ...head, previousHeadSha256 }, headSha256, statement };
+    const head: BatchHead = {
+      ...{ ...place, schemaVersion: 1, region: 'eu', previousHeadSha256, class: kind },
+      ...{ keyId: named.keyId, openedAtMs: 0 },
+    };
+    // What a batch store does not look at any more at this point is left empty.
+    const message = { envelope: { payloadType: '', payload: '', signatures: [] }, wrap: none, body: none };
+    const batch: SignedBatch = {
+      ...{ deviceId, head, headBytes: none, headSha256, message },
+      statement: {
+        ...{ schemaVersion: 1, head: '', format: 'packed', recordCount: records.length },
+        ...{ wrapSha256: headSha256, bodySha256: headSha256, plainBytes: 0 },
+      },
+    };
     const opened = ok({ records, sealed, erased: 0 });
-    const { taken } = await store.tx((db) =>
-      batches.take(db, batch as unknown as SignedBatch, opened, systemClock.wall()),
-    );
+    const { taken } = await store.tx((db) => batches.take(db, batch, opened, systemClock.wall()));
     assert.equal(unwrap(taken).status, 'stored');
     previousHeadSha256 = headSha256;
     stored += records.length;
@@ -164,9 +174,21 @@ async function measured(ground: Ground, deviceId: string, records: number): Prom
         for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines += 1;
       return lines;
     });
-  const versions = [{ version: '1.0.0', files: [{ role: 'profile' }] }];
+  const file = { path: 'profile.json', role: 'profile' as const, sha256: profileSha256, bytes: 1 };
+  const version: ModelView['versions'][number] = {
+    ...{ version: '1.0.0', counter: 1, digest: profileSha256, bytes: 1, files: [file], signedBy: [] },
+    ...{
+      admitted: true,
+      reason: null,
+      deltas: [],
+      compressedBytes: null,
+      withdrawn: false,
+      belowFloor: false,
+    },
+  };
+  const shown = ok({ name: 'acme/pump', floor: 0, versions: [version] });
   const drift = createDrift(
-    { store, releases: { show: async () => ok({ name: 'acme/pump', floor: 0, versions } as never) } },
+    { store, releases: { show: async () => shown } },
     { rollups: createRollups(store), profiles: { of: async () => ({ sha256: profileSha256, profile }) } },
   );
   const asked = { model: 'acme/pump', fromMs: sinceMs, untilMs: sinceMs + weekMs };

@@ -3,6 +3,7 @@
 // Trusts: ingest-world.ts for batches, store and API. Must never: check prose; verdicts, numbers and codes only.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { createApi } from '../../registry/api/app.ts';
 import { sparkline } from '../../registry/cli/sparkline.ts';
@@ -162,8 +163,10 @@ test('alarms: begin with the second window in a row, end with the second, are to
   assert.deepEqual(await codesOf(world), [], 'one odd window is no alarm');
   await send(shifted(20));
   assert.deepEqual(await codesOf(world), ['device drift-began', 'fleet drift-began']);
-  const [alarms] = await world.fleet.evidence.watch.alarms();
-  assert.deepEqual(alarms, { scope: 'fleet', features: 1 });
+  assert.deepEqual(await world.fleet.evidence.watch.alarms(), [
+    { scope: 'fleet', model: 'acme/pump', features: 1 },
+    { scope: 'device', model: 'acme/pump', features: 1 },
+  ]);
   await send(shifted(20));
   await send(even(20));
   await send(shifted(20));
@@ -218,6 +221,27 @@ test('alarms: a profile of many features tells the first and counts the rest', a
   const codes = await codesOf(world);
   assert.equal(codes.filter((code) => code === 'fleet drift-began').length, 20);
   assert.equal(codes.filter((code) => code === 'fleet drift-more').length, 1);
+});
+
+test('metrics: drift and sums for Prometheus, in a text with which promtool finds nothing wrong', async (t) => {
+  const world = await openIngestWorld(t);
+  const about = { release, profileSha256: await pushProfiled(world, release, 1) };
+  const sender = await world.sender();
+  for (let round = 0; round < 2; round += 1) await sendWindow(world, sender, about, { x: shifted(20) });
+  const answer = await createApi(apiParts(world), () => true).fetch(new Request('http://localhost/metrics'));
+  const text = await answer.text();
+  for (const line of [
+    'lepton_rollup_records_total{kind="features"} 2',
+    'lepton_drift_windows_total 4',
+    'lepton_drift_changes_total{change="began"} 2',
+    'lepton_drift_alarms{scope="fleet",model="acme/pump"} 1',
+    'lepton_drift_alarms{scope="device",model="acme/pump"} 1',
+    'lepton_telemetry_batches_total{outcome="stored"} 2',
+  ])
+    assert.ok(text.split('\n').includes(line), line);
+  const ran = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  if (ran.error !== undefined) t.diagnostic('promtool is not installed: not checked by it');
+  else assert.deepEqual([ran.status, ran.stdout, ran.stderr], [0, '', '']);
 });
 
 test('sparkline: shapes keep their peaks, an empty bin is empty, a small one is not', () => {

@@ -209,7 +209,10 @@ describe('telemetry attacked over the real wire', () => {
       stored,
     );
     const csv = place.path('export.csv');
-    await lepton(['telemetry', 'export', '--class', 'event', '--format', 'csv', '--out', csv]);
+    await lepton([
+      ...['telemetry', 'export', '--device', identity.deviceId, '--class', 'event'],
+      ...['--format', 'csv', '--out', csv],
+    ]);
     const rowsOfCsv = readFileSync(csv, 'utf8').split('\r\n');
     assert.equal(rowsOfCsv.length, 4, 'a head, two records and the end');
     assert.match(rowsOfCsv[1] ?? '', /,2,0,event,2026-01-01T00:00:00\.003Z,,"\{""number"":3,/);

@@ -20,7 +20,7 @@ export interface Webhooks {
   /** Refusal: `not-found`. */
   remove(id: string): Promise<Result<WebhookView>>;
   start(): void;
-  /** Ends after what is under way. Idempotent. */
+  /** Breaks off what is under way; it is posted again after a start. Idempotent. */
   stop(): Promise<void>;
 }
 
@@ -64,7 +64,8 @@ export function createWebhooks(parts: {
   const limits = webhookLimits;
   const { qb } = store;
   let timer: Timer | null = null;
-  let stopped = false;
+  const stopping = new AbortController();
+  let looking: Promise<void> = Promise.resolve();
   /** Of each webhook, what is under way. */
   const working = new Map<string, Promise<void>>();
 
@@ -106,6 +107,7 @@ export function createWebhooks(parts: {
       },
       body,
       timeoutMs: limits.answerMs,
+      signal: stopping.signal,
     });
   }
 
@@ -125,6 +127,8 @@ export function createWebhooks(parts: {
     if (place === row.last_event_id) return;
     if (wanted.length === 0 && missed === 0) return moved(row.webhook_id, { last_event_id: place });
     const answered = await send(row, { schemaVersion, region, events: wanted, missed }, place);
+    // Whether it was taken is not known: its place stays.
+    if (stopping.signal.aborted) return;
     if (!answered.ok) return failed(row, answered.refusal.detail);
     const status = answered.value;
     if (status < 200 || status > 299) return failed(row, `it answered ${status}`);
@@ -140,7 +144,8 @@ export function createWebhooks(parts: {
     const nowMs = clock.wall();
     for (const row of await all()) {
       const id = row.webhook_id;
-      if (stopped || working.has(id) || (row.failures > 0 && row.next_at_ms > nowMs)) continue;
+      if (stopping.signal.aborted || working.has(id) || (row.failures > 0 && row.next_at_ms > nowMs))
+        continue;
       const done = deliver(row)
         .catch((thrown: unknown) => {
           const { code, message } = asFleetError(thrown);
@@ -152,16 +157,15 @@ export function createWebhooks(parts: {
   }
 
   function lookLater(): void {
-    if (stopped) return;
+    if (stopping.signal.aborted) return;
     timer = clock.timer(limits.lookMs);
-    void timer.done.then(async () => {
-      try {
-        await look();
-      } catch (thrown) {
-        const { code, message } = asFleetError(thrown);
-        log.emit('error', 'webhook.failed', { code, detail: message });
-      }
-      lookLater();
+    void timer.done.then(() => {
+      looking = look()
+        .catch((thrown: unknown) => {
+          const { code, message } = asFleetError(thrown);
+          log.emit('error', 'webhook.failed', { code, detail: message });
+        })
+        .then(lookLater);
     });
   }
 
@@ -201,8 +205,9 @@ export function createWebhooks(parts: {
     start: lookLater,
 
     async stop() {
-      stopped = true;
+      stopping.abort();
       timer?.cancel();
+      await looking;
       await Promise.all(working.values());
     },
   };

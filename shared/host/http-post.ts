@@ -4,14 +4,14 @@
 import type { HttpPost } from '../kernel/ports.ts';
 import { ok, refuse } from '../kernel/result.ts';
 
-export const systemHttpPost: HttpPost = async (url, { headers, body, timeoutMs }) => {
+export const systemHttpPost: HttpPost = async (url, { headers, body, timeoutMs, signal }) => {
   try {
     const answer = await fetch(url, {
       method: 'POST',
       headers,
       body: new Uint8Array(body),
       redirect: 'manual',
-      signal: AbortSignal.timeout(timeoutMs),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     });
     await answer.body?.cancel();
     return ok(answer.status);

@@ -275,10 +275,10 @@ export interface Deflate {
   inflate(bytes: Uint8Array, bytesMax: number): Promise<Result<Uint8Array>>;
 }
 
-/** One POST; the status of the answer, whatever it is. Refusal: `webhook-unreachable`. */
+/** One POST; the status of the answer, whatever it is. Refusal: `webhook-unreachable`, also where it was aborted. */
 export type HttpPost = (
   url: string,
-  options: { headers: Record<string, string>; body: Uint8Array; timeoutMs: number },
+  options: { headers: Record<string, string>; body: Uint8Array; timeoutMs: number; signal: AbortSignal },
 ) => Promise<Result<number>>;
 
 /** Makes files of smaller ones on a device, in a process of its own: it takes memory that the agent must not. */

@@ -126,6 +126,31 @@ test('many events come in several deliveries; those that were removed meanwhile 
   );
 });
 
+test('a stop breaks off what does not answer, and it comes again after the start', async (t) => {
+  const world = await openWorld(t);
+  const begun: string[] = [];
+  const webhooks = createWebhooks({
+    ...world.core,
+    events: world.fleet.events,
+    post: (to, { signal }) =>
+      new Promise((resolve) => {
+        begun.push(to);
+        signal.addEventListener('abort', () => resolve(refuse('webhook-unreachable', 'aborted')));
+      }),
+  });
+  webhooks.start();
+  await webhooks.add({ url, codes: [], createdBy: 'alice' });
+  await happened(world, 'a-one');
+  world.clock.advance(webhookLimits.lookMs);
+  await world.settle();
+  assert.deepEqual(begun, [url]);
+  await webhooks.stop();
+  assert.equal((await webhooks.list())[0]?.failures, 0, 'that was our doing');
+  const { told, pass } = await opened(t, world);
+  await pass(webhookLimits.lookMs);
+  assert.deepEqual(told(), ['a-one']);
+});
+
 test('addresses: TLS, or this machine; no passwords', () => {
   const fits = (text: string): boolean => webhookCreateSchema.safeParse({ url: text }).success;
   assert.deepEqual(
@@ -154,7 +179,10 @@ test('over a real connection: a status is told, a redirect is not followed, sile
     server.close();
   });
   const at = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const options = { headers: {}, body: new Uint8Array([1]), timeoutMs: 300 };
+  const options = {
+    ...{ headers: {}, body: new Uint8Array([1]), timeoutMs: 300 },
+    signal: new AbortController().signal,
+  };
   assert.deepEqual(await systemHttpPost(`${at}/good`, options), ok(202));
   assert.deepEqual(await systemHttpPost(`${at}/moved`, options), ok(302));
   const silent = await systemHttpPost(`${at}/silent`, options);

@@ -1,7 +1,8 @@
-// Why: what the region holds in clear, read in the order in which it was stored, so that a reader can stop
-// anywhere and go on later without missing or repeating a record.
+// Why: what the region holds of its devices' records, read in the order in which it was stored, so that a reader can
+// stop anywhere and go on later without missing or repeating a record.
 // Trusts: its callers to have checked the right. Must never: hold a transaction open while somebody reads slowly.
 
+import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Deflate } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { TelemetryCounts, TelemetryLost } from '../../shared/wire/http.ts';
@@ -142,7 +143,7 @@ export function createTelemetryRecords(parts: {
     return store.tx((db) => db.all(query));
   }
 
-  /** In the order of the batch; none where its key was deleted. */
+  /** In the order of the batch; none where its key is gone. A fault where the key is there and does not open it. */
   async function recordsOf(batch: Batch, keys: Map<string, Uint8Array | null>): Promise<OpenedRecord[]> {
     const { keyId, sealed } = batch;
     if (keyId === null || sealed === null) return clearRecordsOf(batch.batchId);
@@ -153,7 +154,14 @@ export function createTelemetryRecords(parts: {
       pair?.secretKey.fill(0);
       keys.set(keyId, key);
     }
-    return (key === null ? null : await openRecords(sealed, batch, { key, deflate })) ?? [];
+    if (key === null) return [];
+    const records = await openRecords(sealed, batch, { key, deflate });
+    if (records !== null) return records;
+    const { deviceId, epoch, sequence } = batch;
+    throw new FleetError(
+      'state-corrupt',
+      `batch ${epoch}:${sequence} of ${deviceId} does not open with its key`,
+    );
   }
 
   function clearRecordsOf(batchId: number): Promise<OpenedRecord[]> {

@@ -84,7 +84,7 @@ async function overMqtt(order: DownloadOrder, device: DownloadingDevice): Promis
     for (let at = from; at < until; ) {
       const answer = await fetcher.range(target, at, until - at);
       // Another device's turn: asked again.
-      if (!answer.ok && answer.refusal.code !== 'fetch-timeout') throw new Error(answer.refusal.detail);
+      if (!answer.ok && answer.refusal.code !== 'fetch-busy') throw new Error(answer.refusal.detail);
       if (!answer.ok) continue;
       parts.push(answer.value.bytes);
       at += answer.value.bytes.length;

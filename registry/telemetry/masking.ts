@@ -1,5 +1,5 @@
-// Why: the region's masking rules and the key of their digests, kept with the telemetry keys: whoever deletes that
-// database deletes what ties digests to values. Trusts: the permissions of that file.
+// Why: the region's masking rules and the key of their digests, kept with the telemetry keys.
+// Trusts: the permissions of that file, and of registry.sqlite, whose assignments hold the key as devices get it.
 // Must never: show the key to anybody but the devices, in their signed assignments.
 
 import type { Clock, Entropy, Store } from '../../shared/kernel/ports.ts';

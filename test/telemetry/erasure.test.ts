@@ -137,3 +137,17 @@ test('records from before a day go, those sealed to a later key stay', async (t)
   unwrap(await world.fleet.erasures.erase(one.id, { ...by, untilMs: world.clock.wall() - dayMs }));
   assert.equal(await countOf(world, one), 1);
 });
+
+test('a stored batch that rotted is a fault, and no empty answer', async (t) => {
+  const world = await openIngestWorld(t);
+  const [one, other] = await twoSenders(world);
+  await world.store.tx((db) =>
+    db.sql.run(
+      `UPDATE telemetry_sealed SET sealed = zeroblob(60) WHERE batch_id =
+         (SELECT min(batch_id) FROM telemetry_batches WHERE device_id = ?)`,
+      one.id,
+    ),
+  );
+  await assert.rejects(countOf(world, one), { code: 'state-corrupt' });
+  assert.equal(await countOf(world, other), 5);
+});

@@ -9,6 +9,7 @@ import { systemDeflate } from '../../shared/host/deflate.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Result } from '../../shared/kernel/result.ts';
+import { checkErasure, signErasure } from '../../shared/trust/erasure.ts';
 import {
   checkAnswer,
   checkBytes,
@@ -29,6 +30,7 @@ import {
   signStatement,
   unpackRecords,
 } from '../../shared/trust/telemetry.ts';
+import type { ErasureStatement } from '../../shared/wire/erasure.ts';
 import { type Envelope, encodeMessage, payloadTypes } from '../../shared/wire/messages.ts';
 import type { BatchAnswer, BatchHead, BatchStatement } from '../../shared/wire/telemetry.ts';
 import type { AttackCase } from './attack-case.ts';
@@ -347,7 +349,40 @@ const answers: AttackCase[] = [
   ),
 ];
 
+const erasure: ErasureStatement = {
+  ...{ schemaVersion: 1, erasureId: 'e1', deviceId, region, untilMs: 2 },
+  keys: [{ keyId: 'k1', epoch: 1, fromMs: 1, endsMs: 3 }],
+  ...{ batches: 1, records: 3, requestedBy: 'alice', reason: null, doneAtMs: 2 },
+};
+const erased = (
+  id: string,
+  attack: string,
+  envelope: () => Envelope,
+  code: ErrorCode = 'erasure-invalid',
+): AttackCase =>
+  directRow('fleet', `erasure-${id}`, attack, code, () => ({
+    honest: checkErasure(signErasure(erasure, signerNamed('ack')), trusted),
+    forged: checkErasure(envelope(), trusted),
+  }));
+
+/** Refused by whoever was given the certificate. */
+const erasures: AttackCase[] = [
+  erased('stranger', 'a certificate of an erasure by a key that the region does not name', () =>
+    signErasure(erasure, signerNamed('director')),
+  ),
+  erased('out-of-schema', 'a signed erasure of −1 records', () =>
+    signErasure({ ...erasure, records: -1 }, signerNamed('ack')),
+  ),
+  erased(
+    'other-kind',
+    'an acknowledgement in the place of a certificate',
+    () => signAnswer(answer, signerNamed('ack')),
+    'envelope-malformed',
+  ),
+];
+
 export const telemetryAttacks: AttackCase[] = [
+  ...erasures.map((one) => ({ ...one, by: 'registry' as const })),
   ...[...statements, ...frames, ...wraps, ...bodies].map((one) => ({ ...one, by: 'registry' as const })),
   ...answers,
 ];

@@ -1,29 +1,35 @@
-// Why: the routes of evidence: drift of a model against its reference profile.
-// Trusts: requireAccess for who may; telemetry/ for what is said. Must never: read raw records for an answer.
+// Why: the routes of evidence: drift of a model against its reference profile, and its quality once labels came.
+// Trusts: requireAccess for who may; telemetry/ for what is said. Must never: give a raw record away.
 
 import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { driftSchema } from '../../shared/wire/drift.ts';
 import { deviceIdSchema, nameSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
+import { labelsImportedSchema, labelsImportSchema, qualitySchema } from '../../shared/wire/quality.ts';
 import { createDrift } from '../telemetry/drift.ts';
+import { createQualityDesk } from '../telemetry/quality.ts';
+import { createTelemetryRecords } from '../telemetry/records.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
-import { json } from './documents.ts';
+import { body, json } from './documents.ts';
 
 const dayMs = 24 * 3_600_000;
 const timeMs = z.coerce.number().int().nonnegative();
+const modelParams = z.object({ namespace: nameSchema, name: nameSchema });
+/** Unix milliseconds by the devices’ clocks; `until` is now where absent. */
+const periodQuery = z.object({
+  release: releaseIdSchema.optional(),
+  since: timeMs.optional(),
+  until: timeMs.optional(),
+});
 
 const showDrift = createRoute({
   method: 'get',
   path: '/api/v1/models/{namespace}/{name}/drift',
   summary: 'What devices counted of a release’s inputs and outputs beside its reference profile',
   request: {
-    params: z.object({ namespace: nameSchema, name: nameSchema }),
-    query: z.object({
-      /** Absent: the newest that has a profile. */
-      release: releaseIdSchema.optional(),
-      /** Unix milliseconds by the devices’ clocks, whole hours; a day ago where absent. */
-      since: timeMs.optional(),
-      until: timeMs.optional(),
+    params: modelParams,
+    // Absent: the newest release that has a profile, from a day ago. Whole hours.
+    query: periodQuery.extend({
       device: deviceIdSchema.optional(),
       /** Name of a label: a group for each of its values. */
       by: z.string().min(1).max(63).optional(),
@@ -32,7 +38,58 @@ const showDrift = createRoute({
   responses: { 200: json(driftSchema, 'By group and feature.'), default: problemResponse },
 });
 
+const importLabels = createRoute({
+  method: 'post',
+  path: '/api/v1/labels',
+  summary: 'What was right, by request id; the same request again replaces its label',
+  request: body(labelsImportSchema),
+  responses: {
+    200: json(labelsImportedSchema, 'How many, and of which no record came yet.'),
+    default: problemResponse,
+  },
+});
+
+const showQuality = createRoute({
+  method: 'get',
+  path: '/api/v1/models/{namespace}/{name}/quality',
+  summary: 'Accuracy, precision, recall and F1 of the releases of a model, where labels came',
+  request: {
+    params: modelParams,
+    // Absent: every release that answered, from a week ago.
+    query: periodQuery.extend({
+      /** Parts of this length, milliseconds; one where absent. */
+      window: timeMs.positive().optional(),
+    }),
+  },
+  responses: { 200: json(qualitySchema, 'By release and window.'), default: problemResponse },
+});
+
+function registerQualityRoutes(api: Api, parts: RegistryParts): void {
+  const desk = createQualityDesk({ ...parts, records: createTelemetryRecords(parts) });
+
+  api.openapi(importLabels, async (c) => {
+    requireAccess(c, 'labels.write');
+    return c.json(await desk.import(c.req.valid('json').labels), 200);
+  });
+
+  api.openapi(showQuality, async (c) => {
+    const { namespace, name } = c.req.valid('param');
+    requireAccess(c, 'telemetry.read', namespace);
+    const { since, until, release, window } = c.req.valid('query');
+    const untilMs = until ?? parts.clock.wall();
+    const report = await desk.report({
+      model: `${namespace}/${name}`,
+      fromMs: since ?? Math.max(0, untilMs - 7 * dayMs),
+      untilMs,
+      ...(release === undefined ? {} : { release }),
+      ...(window === undefined ? {} : { windowMs: window }),
+    });
+    return c.json(unwrap(report), 200);
+  });
+}
+
 export function registerEvidenceRoutes(api: Api, parts: RegistryParts): void {
+  registerQualityRoutes(api, parts);
   const drift = createDrift(parts, parts.fleet.evidence);
 
   api.openapi(showDrift, async (c) => {

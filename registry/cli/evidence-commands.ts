@@ -97,7 +97,7 @@ function driftText(view: DriftView, all: boolean): string {
 }
 
 /** `VERSION`, or `NS/NAME@VERSION` of the same model. */
-function releaseOf(model: string, text: string): string {
+export function modelRelease(model: string, text: string): string {
   if (!text.includes('@')) return `${model}@${text}`;
   if (!text.startsWith(`${model}@`))
     throw new InvalidArgumentError(`--release names another model than ${model}: ${text}`);
@@ -107,7 +107,7 @@ function releaseOf(model: string, text: string): string {
 async function drift(model: { namespace: string; name: string }, flags: DriftFlags): Promise<void> {
   const { namespace, name } = model;
   const query = new URLSearchParams({ since: String(Math.max(0, Date.now() - flags.since)) });
-  if (flags.release !== undefined) query.set('release', releaseOf(`${namespace}/${name}`, flags.release));
+  if (flags.release !== undefined) query.set('release', modelRelease(`${namespace}/${name}`, flags.release));
   if (flags.device !== undefined) query.set('device', flags.device);
   if (flags.by !== undefined) query.set('by', flags.by);
   const path = `/api/v1/models/${namespace}/${name}/drift?${query}`;

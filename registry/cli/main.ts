@@ -13,6 +13,7 @@ import { addKeyCommands } from './key-commands.ts';
 import { addMaskingCommands } from './masking-commands.ts';
 import { addModelCommands } from './model-commands.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
+import { addQualityCommands } from './quality-commands.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addTelemetryCommands } from './telemetry-commands.ts';
@@ -57,6 +58,7 @@ async function main(): Promise<number> {
   addMaskingCommands(program);
   addWebhookCommands(program);
   addEvidenceCommands(program);
+  addQualityCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

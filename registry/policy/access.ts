@@ -26,6 +26,7 @@ export type Action =
   | 'masking.write'
   | 'webhooks.write'
   | 'telemetry.erase'
+  | 'labels.write'
   | 'keys.read'
   | 'keys.write'
   | 'tokens.write';
@@ -47,6 +48,7 @@ const rights: Record<Role, readonly Action[]> = {
     'claims.write',
     'devices.write',
     'rollouts.write',
+    'labels.write',
     'telemetry.read',
     'keys.read',
   ],
@@ -64,6 +66,7 @@ const rights: Record<Role, readonly Action[]> = {
     'masking.write',
     'webhooks.write',
     'telemetry.erase',
+    'labels.write',
     'keys.read',
     'keys.write',
     'tokens.write',

@@ -1,5 +1,5 @@
-// Why: the columns of migrations/009-evidence.sql as types, so that a query with a wrong name does not compile.
-// Trusts: the migration; both are changed together. Must never: hold logic.
+// Why: the columns of migrations/009-evidence.sql and 012-labels.sql as types, so that a query with a wrong name does not compile.
+// Trusts: the migrations; all are changed together. Must never: hold logic.
 
 export interface RollupRequestsTable {
   release: string;
@@ -45,10 +45,20 @@ export interface DriftWatchesTable {
 }
 
 export interface LabelsTable {
-  request_id: string;
+  /** `requestDigest`. */
+  request: Uint8Array;
   label: string;
   time_ms: number | null;
   imported_at_ms: number;
+}
+
+export interface PredictionPlacesTable {
+  request: Uint8Array;
+  release: string;
+  batch_id: number;
+  record_index: number;
+  device_id: string;
+  time_ms: number;
 }
 
 export interface EvidenceTables {
@@ -56,4 +66,5 @@ export interface EvidenceTables {
   rollup_features: RollupFeaturesTable;
   drift_watches: DriftWatchesTable;
   labels: LabelsTable;
+  prediction_places: PredictionPlacesTable;
 }

@@ -112,13 +112,13 @@ export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 
         );
   }
 
-  /** `movesOn`: the chain goes on from it; not where it is found behind the chain's end. */
+  /** Its number. `movesOn`: the chain goes on from it; not where it is found behind the chain's end. */
   function insert(
     db: RegistryDb,
     batch: SignedBatch,
     opened: OpenedBatch,
     terms: { nowMs: number; movesOn: boolean },
-  ): void {
+  ): number {
     const { deviceId, head, headSha256, statement } = batch;
     const { records, sealed, erased } = opened;
     const dropped = statement.format === 'tombstone' ? statement.recordCount : 0;
@@ -147,10 +147,11 @@ export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 
         })
         .returning('batch_id'),
     );
+    const batchId = row?.batch_id ?? 0;
     if (sealed !== null)
       db.run(
         qb.insertInto('telemetry_sealed').values({
-          batch_id: row?.batch_id ?? 0,
+          batch_id: batchId,
           key_id: sealed.keyId,
           releases: JSON.stringify(sealed.releases),
           sealed: sealed.bytes,
@@ -172,6 +173,7 @@ export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 
           })),
         ),
     );
+    return batchId;
   }
 
   return {
@@ -197,9 +199,9 @@ export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 
       if (!opened.ok) return { taken: opened, expectedSequence };
       const movesOn = place.value === 'next';
       if (!movesOn) findIn(db, deviceId, epoch, head.sequence);
-      insert(db, batch, opened.value, { nowMs, movesOn });
+      const batchId = insert(db, batch, opened.value, { nowMs, movesOn });
       const { records } = opened.value;
-      evidence.addIn(db, { deviceId, class: head.class, records, nowMs });
+      evidence.addIn(db, { deviceId, batchId, class: head.class, records, nowMs });
       return { taken: ok({ status: 'stored', records: records.length }), expectedSequence };
     },
   };

@@ -9,10 +9,12 @@ import type { RegistryDb } from '../store/open.ts';
 import { createDriftWatch, type DriftWatch } from './drift-watch.ts';
 import type { OpenedRecord } from './open-batch.ts';
 import { createProfiles, type Profiles } from './profiles.ts';
+import { createPredictionPlaces } from './quality.ts';
 import { createRollups, type Rollups } from './rollups.ts';
 
 export interface StoredBatch {
   deviceId: string;
+  batchId: number;
   class: TelemetryClass;
   records: readonly OpenedRecord[];
   nowMs: number;
@@ -36,17 +38,21 @@ export function createEvidence(
 ): Evidence {
   const rollups = createRollups(core.store);
   const profiles = createProfiles(core);
+  const places = createPredictionPlaces(core.store);
   const watch = createDriftWatch({ ...core, ...parts, profiles });
   return {
     rollups,
     profiles,
     watch,
-    addIn(db, { deviceId, class: kind, records, nowMs }) {
+    addIn(db, { deviceId, batchId, class: kind, records, nowMs }) {
+      if (kind === 'app' || kind === 'sample') places.addIn(db, deviceId, batchId, records);
       if (kind === 'stats') watch.addIn(db, deviceId, rollups.addIn(db, deviceId, records), nowMs);
     },
     eraseIn(db, { deviceId, untilMs }) {
       // Hours are the device's own: one whose clock is ahead has hours that are not here yet.
-      rollups.eraseIn(db, deviceId, untilMs >= core.clock.wall() ? Number.MAX_SAFE_INTEGER : untilMs);
+      const endMs = untilMs >= core.clock.wall() ? Number.MAX_SAFE_INTEGER : untilMs;
+      rollups.eraseIn(db, deviceId, endMs);
+      places.eraseIn(db, deviceId, endMs);
       watch.eraseIn(db, deviceId);
     },
     stored: () => watch.look(),

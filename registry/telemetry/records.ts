@@ -34,6 +34,8 @@ export interface TelemetryRecords {
     filter: RecordFilter,
     options: { cursor: RecordCursor | null; limit: number | null },
   ): Promise<Result<AsyncGenerator<string>>>;
+  /** Of one batch, in its order; none where it is gone or its key was deleted. */
+  ofBatch(batchId: number): Promise<OpenedRecord[]>;
   /** Devices that ever sent something. */
   counts(device: string | null): Promise<TelemetryCounts[]>;
   /** Batches that were acknowledged and lost in a restore, oldest first. */
@@ -111,7 +113,7 @@ export function createTelemetryRecords(parts: {
   }
 
   /** The next batches that may hold what is asked for, from the one at the position on. */
-  async function batchesFrom(filter: RecordFilter, after: Position): Promise<Batch[]> {
+  async function batchesFrom(filter: RecordFilter, after: Position, count: number): Promise<Batch[]> {
     let query = qb
       .selectFrom('telemetry_batches as b')
       .leftJoin('telemetry_sealed as s', 's.batch_id', 'b.batch_id')
@@ -128,7 +130,7 @@ export function createTelemetryRecords(parts: {
       .where('b.batch_id', '>=', after.batchId)
       .where('b.records', '>', 0)
       .orderBy('b.batch_id')
-      .limit(batchesAtOnce);
+      .limit(count);
     const { release } = filter;
     if (filter.device !== undefined) query = query.where('b.device_id', '=', filter.device);
     if (filter.class !== undefined) query = query.where('b.class', '=', filter.class);
@@ -179,7 +181,7 @@ export function createTelemetryRecords(parts: {
     let after = from;
     let left = limit;
     while (left > 0) {
-      const batches = await batchesFrom(filter, after);
+      const batches = await batchesFrom(filter, after, batchesAtOnce);
       for (const batch of batches) {
         const first = batch.batchId === after.batchId ? after.index + 1 : 0;
         const line = lineWriter(batch);
@@ -220,6 +222,11 @@ export function createTelemetryRecords(parts: {
       const from = cursor === null ? ok(await startOf(filter)) : await positionOf(cursor);
       if (!from.ok) return from;
       return ok(lines(filter, from.value, limit ?? Number.POSITIVE_INFINITY));
+    },
+
+    async ofBatch(batchId) {
+      const [batch] = await batchesFrom({}, { batchId, index: -1 }, 1);
+      return batch?.batchId === batchId ? recordsOf(batch, new Map()) : [];
     },
 
     async counts(device) {

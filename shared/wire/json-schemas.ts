@@ -28,6 +28,7 @@ import {
   serverMetadataSchema,
 } from './oip.ts';
 import { profileSchema } from './profile.ts';
+import { labelLineSchema, predictionRecordSchema } from './quality.ts';
 import { rolloutFileSchema } from './rollout-file.ts';
 import { batchAnswerSchema, batchHeadSchema, batchStatementSchema, storedRecordSchema } from './telemetry.ts';
 
@@ -74,6 +75,11 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
     title: 'Answer to a batch (payload of an envelope, signed by the region)',
     schema: batchAnswerSchema,
   },
+  'prediction-record': {
+    title: 'Data of a record of class app or sample that is joined with a label: an id, and a prediction',
+    schema: predictionRecordSchema,
+  },
+  'label-line': { title: 'One line of a label file (lepton labels import)', schema: labelLineSchema },
   'telemetry-record': { title: 'One line of telemetry query --json', schema: storedRecordSchema },
   'message-signed': { title: 'Body of desired and reported', schema: signedMessageSchema },
   'message-presence': { title: 'Body of presence', schema: presenceSchema },

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { driftSchema } from '../../shared/wire/drift.ts';
 import { featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
+import { qualitySchema } from '../../shared/wire/quality.ts';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
 import { infer, makeClaim, rollOut } from '../support/fleet.ts';
@@ -84,6 +85,25 @@ test('counts of inputs and outputs of a real model', { skip: dataMissing }, asyn
     assert.equal(fleet?.features[1]?.live.count, requests);
     const { stdout: table } = await registry.lepton(['drift', 'acme/digits']);
     assert.ok(table.includes('│ ██ │'), table);
+
+    const records = ['a', 'b', 'c'].map((id) =>
+      JSON.stringify({ release: 'acme/digits@1.0.0', id, prediction: id === 'c' ? 7 : 3 }),
+    );
+    const posted = await fetch(`${agent.http}/telemetry/v1/records`, {
+      method: 'POST',
+      body: records.join('\n'),
+    });
+    assert.ok(posted.ok, await posted.text());
+    const labels = place.path('labels.csv');
+    writeFileSync(labels, 'id,label\na,3\nb,5\nc,7\n');
+    const found = await until('answers and labels have met', async () => {
+      await registry.lepton(['labels', 'import', labels]);
+      const { stdout } = await registry.lepton(['quality', 'acme/digits', '--json']);
+      const [window] = qualitySchema.parse(JSON.parse(stdout)).releases[0]?.windows ?? [];
+      return window?.count === 3 ? window : null;
+    });
+    assert.equal(found.accuracy, 2 / 3);
+    assert.match((await registry.lepton(['quality', 'acme/digits'])).stdout, /0\.667/);
   } finally {
     await place.close();
   }

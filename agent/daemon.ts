@@ -163,7 +163,7 @@ async function compose(
     undo,
   );
   const { runtime: inference, startedAtMs } = core;
-  core.everyWindow(() => inference.takeTallies());
+  core.everyWindow(() => inference.takeWindow());
   streams = openSources({
     inference,
     clock,

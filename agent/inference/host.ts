@@ -3,17 +3,19 @@
 // this process, or serve a release that was not activated.
 
 import { availableParallelism } from 'node:os';
+import { systemPower } from '../../shared/host/power.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import type { Clock, Disk, LoadableRelease, Log, Runtime } from '../../shared/kernel/ports.ts';
+import type { Clock, Disk, LoadableRelease, Log, Power, Runtime } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { batchTerms } from './batching.ts';
+import { createEnergyMeter } from './energy.ts';
 import { createHistories } from './history.ts';
 import { createMemoryJudge, memoryLimits, type RecycleTerms } from './memory-budget.ts';
-import { createMemoryWatch, deviceMemoryBytes } from './memory-watch.ts';
+import { createMemoryWatch, deviceMemoryBytes, type MemoryWatch } from './memory-watch.ts';
 import { type Admitted, admitRelease } from './opening.ts';
 import { probeRelease } from './probe.ts';
 import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
@@ -45,6 +47,8 @@ export interface InferenceHostOptions {
   deviceBytes?: number;
   /** Between two looks at the children's memory. */
   memoryLookMs?: number;
+  /** Default: the counters of this machine. */
+  power?: Power;
   /** When a child that has grown is replaced. */
   recycle?: Partial<RecycleTerms>;
   /**
@@ -70,8 +74,8 @@ export interface InferenceHost extends Runtime {
   model(as: string): ServedModel | null;
   /** Requests since the start, of all models, whatever was switched meanwhile. */
   requests(): RequestCounts;
-  /** What was counted of inputs and outputs since the last call, as records of class `stats`. */
-  takeTallies(): TelemetryRecord[];
+  /** Since the last call, as records of class `stats`: what was counted of inputs and outputs, and joules. */
+  takeWindow(): TelemetryRecord[];
   /** Ends every child. */
   close(): Promise<void>;
 }
@@ -136,6 +140,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
   const serving = new Map<string, Loaded>();
   const histories = createHistories(clock);
   const tallies = createTallies({ clock, disk, log });
+  const energy = createEnergyMeter({ clock, power: options.power ?? systemPower() });
   /** Releases that no longer serve and answer those who came before. */
   const draining = new Map<string, Promise<void>>();
   const requests: RequestCounts = { answered: 0, failed: 0 };
@@ -146,6 +151,21 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     if (serving.get(as)?.release.manifestSha256 === manifestSha256)
       options.onTrouble?.({ as, manifestSha256, refusal });
   };
+
+  /** Looks at the CPU time of a child as often as at its memory. */
+  const alsoEnergy = ({ as, releaseId }: LoadableRelease): MemoryWatch => ({
+    add: (child, look) => {
+      const followed = child.pid === null ? null : energy.follow(as, releaseId, child.pid);
+      const unwatch = watch.add(child, (rssBytes) => {
+        followed?.look();
+        look(rssBytes);
+      });
+      return () => {
+        followed?.end();
+        unwatch();
+      };
+    },
+  });
 
   const openSlot = (release: LoadableRelease, key: string, admitted: Admitted): Slot => {
     const { manifest, signature } = admitted;
@@ -161,7 +181,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       names: { as: release.as, release: release.releaseId },
       open: admitted.open({ threads, limitBytes, watch: loadWatch }),
       ...histories.of(key),
-      memory: { watch, judge: createMemoryJudge(recycle), limitBytes },
+      memory: { watch: alsoEnergy(release), judge: createMemoryJudge(recycle), limitBytes },
       turns,
       threads,
       batch: batchTerms(signature, manifest.session),
@@ -366,6 +386,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       const ran = await ask(served, version, call);
       if (ran.ok) {
         requests.answered += 1;
+        energy.answered(as, releaseId, served.manifest.energy);
         served.tally?.count(call.inputs, ran.value.outputs, ran.value.runMs);
         offerToShadows(as, call.inputs, ran.value);
       } else requests.failed += 1;
@@ -380,7 +401,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
 
     requests: () => ({ ...requests }),
 
-    takeTallies: () => tallies.take(),
+    takeWindow: () => [...tallies.take(), ...energy.take()],
 
     models: () => [...serving.values()].map(describe).sort((a, b) => (a.as < b.as ? -1 : 1)),
 

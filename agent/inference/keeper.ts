@@ -36,6 +36,8 @@ export interface Seat {
   retired: boolean;
   /** Why it was ended before it had answered; null: it was not. */
   endedFor: Refusal | null;
+  /** Ends the watch of its memory; more than once is as good as once. */
+  unwatch: () => void;
 }
 
 export interface Keeper {
@@ -102,23 +104,30 @@ export function createKeeper(options: KeeperOptions): Keeper {
       rssBytes: null,
       retired: false,
       endedFor: null,
+      unwatch: () => undefined,
     };
     seats.add(seat);
     current = seat;
     trouble = null;
     memory.judge.renewed(clock.mono());
-    const unwatch = memory.watch.add(seat.process, (rssBytes) => look(seat, rssBytes));
+    seat.unwatch = memory.watch.add(seat.process, (rssBytes) => look(seat, rssBytes));
     log.emit('info', 'inference.child.started', { ...names, pid: seat.process.pid });
     void seat.process.exited.then((exit) => {
-      unwatch();
+      seat.unwatch();
       onExit(seat, exit);
     });
     options.onReady();
   };
 
+  /** Whoever watches looks once more while there is something to see. */
+  const end = (seat: Seat): void => {
+    seat.unwatch();
+    seat.process.kill();
+  };
+
   const retire = (seat: Seat): void => {
     seat.retired = true;
-    if (seat.inFlight === 0) seat.process.kill();
+    if (seat.inFlight === 0) end(seat);
   };
 
   const look = (seat: Seat, rssBytes: number): void => {
@@ -136,7 +145,7 @@ export function createKeeper(options: KeeperOptions): Keeper {
       rssBytes,
       limitBytes,
     });
-    seat.process.kill();
+    end(seat);
   };
 
   const recycle = async (seat: Seat): Promise<void> => {
@@ -219,7 +228,7 @@ export function createKeeper(options: KeeperOptions): Keeper {
     trouble: () => (current !== null && !closed ? null : trouble),
     pausing: () => pause !== null,
     settled: (seat) => {
-      if (seat.retired && seat.inFlight === 0) seat.process.kill();
+      if (seat.retired && seat.inFlight === 0) end(seat);
     },
     lost: (seat) => {
       if (current !== seat) return;
@@ -231,6 +240,7 @@ export function createKeeper(options: KeeperOptions): Keeper {
       closed = true;
       trouble = unloading;
       pause?.cancel();
+      for (const seat of seats) seat.unwatch();
       const ending = [...seats].map(({ process }) => process);
       if (successor !== null && starting !== null) ending.push(starting);
       for (const child of ending) child.kill();

@@ -4,11 +4,13 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { driftSchema } from '../../shared/wire/drift.ts';
+import { energySchema } from '../../shared/wire/energy.ts';
 import { deviceIdSchema, nameSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
 import { labelsImportedSchema, labelsImportSchema, qualitySchema } from '../../shared/wire/quality.ts';
 import { createDrift } from '../telemetry/drift.ts';
 import { createQualityDesk } from '../telemetry/quality.ts';
 import { createTelemetryRecords } from '../telemetry/records.ts';
+import { hourMs } from '../telemetry/rollups.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
 
@@ -64,6 +66,47 @@ const showQuality = createRoute({
   responses: { 200: json(qualitySchema, 'By release and window.'), default: problemResponse },
 });
 
+const showEnergy = createRoute({
+  method: 'get',
+  path: '/api/v1/models/{namespace}/{name}/energy',
+  summary: 'Joules for 1,000 answers of the releases of a model, measured, modelled or unknown',
+  request: {
+    params: modelParams,
+    // Absent: every release that answered, from a week ago. Whole hours.
+    query: periodQuery,
+  },
+  responses: { 200: json(energySchema, 'By release and by how it was found.'), default: problemResponse },
+});
+
+const noEnergy =
+  'no device told of an answer in this time: look further back with since, or wait for the next window';
+const unknownEnergy =
+  'some devices cannot read a counter of their processor: name a model under energy in the manifest';
+
+function registerEnergyRoute(api: Api, parts: RegistryParts): void {
+  const { rollups } = parts.fleet.evidence;
+
+  api.openapi(showEnergy, async (c) => {
+    const { namespace, name } = c.req.valid('param');
+    requireAccess(c, 'telemetry.read', namespace);
+    const { since, until, release } = c.req.valid('query');
+    const model = `${namespace}/${name}`;
+    const shown = unwrap(await parts.releases.show(model));
+    const named = shown.versions.some(({ version }) => `${model}@${version}` === release);
+    if (release !== undefined && !named)
+      throw new FleetError('not-found', `${model} has no release ${release}`);
+    const untilMs = until ?? parts.clock.wall();
+    const fromHour = Math.floor((since ?? Math.max(0, untilMs - 7 * dayMs)) / hourMs);
+    const releases = await rollups.energy.releases({
+      ...{ model, fromHour, untilHour: Math.floor(Math.max(0, untilMs - 1) / hourMs) },
+      ...(release === undefined ? {} : { release }),
+    });
+    const unknown = releases.some(({ methods }) => methods.some(({ source }) => source === 'unknown'));
+    const hint = releases.length === 0 ? noEnergy : unknown ? unknownEnergy : null;
+    return c.json({ model, fromMs: fromHour * hourMs, untilMs, releases, hint }, 200);
+  });
+}
+
 function registerQualityRoutes(api: Api, parts: RegistryParts): void {
   const desk = createQualityDesk({ ...parts, records: createTelemetryRecords(parts) });
 
@@ -90,6 +133,7 @@ function registerQualityRoutes(api: Api, parts: RegistryParts): void {
 
 export function registerEvidenceRoutes(api: Api, parts: RegistryParts): void {
   registerQualityRoutes(api, parts);
+  registerEnergyRoute(api, parts);
   const drift = createDrift(parts, parts.fleet.evidence);
 
   api.openapi(showDrift, async (c) => {

@@ -1,4 +1,4 @@
-// Why: the columns of migrations/009-evidence.sql and 012-labels.sql as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/009-evidence.sql, 012-labels.sql and 014-energy.sql as types, so that a query with a wrong name does not compile.
 // Trusts: the migrations; all are changed together. Must never: hold logic.
 
 export interface RollupRequestsTable {
@@ -28,6 +28,19 @@ export interface RollupFeaturesTable {
   seen_rows: number;
   /** `featuresToText`. */
   features: string;
+}
+
+export interface RollupEnergyTable {
+  release: string;
+  hour: number;
+  device_id: string;
+  model: string;
+  method: string;
+  windows: number;
+  requests: number;
+  joules: number;
+  cpu_ms: number;
+  cpu_requests: number;
 }
 
 export interface DriftWatchesTable {
@@ -64,6 +77,7 @@ export interface PredictionPlacesTable {
 export interface EvidenceTables {
   rollup_requests: RollupRequestsTable;
   rollup_features: RollupFeaturesTable;
+  rollup_energy: RollupEnergyTable;
   drift_watches: DriftWatchesTable;
   labels: LabelsTable;
   prediction_places: PredictionPlacesTable;

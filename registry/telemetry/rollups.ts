@@ -16,10 +16,18 @@ import {
   type RequestsSum,
   requestsOf,
 } from '../../shared/stats/rollup.ts';
+import { type EnergyStats, energyStatsSchema } from '../../shared/wire/energy.ts';
 import { type FeaturesStats, featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
 import { type RequestsStats, requestsStatsSchema } from '../../shared/wire/request-stats.ts';
 import { fromColumn, fromNullableColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import {
+  addEnergy,
+  createEnergyRollups,
+  type EnergyRollups,
+  type EnergyRow,
+  energyRow,
+} from './energy-rollups.ts';
 import type { OpenedRecord } from './open-batch.ts';
 
 export const hourMs = 3_600_000;
@@ -53,6 +61,7 @@ export interface Rollups {
   /** By device; whole hours, the one in which `fromMs` lies included. */
   features(scope: RollupScope & { profileSha256: string }): Promise<DeviceFeatures[]>;
   requests(scope: RollupScope): Promise<RequestsSum>;
+  energy: Pick<EnergyRollups, 'releases'>;
   /** Records of class `stats` since the start by their kind. */
   counters(): RollupCounters;
 }
@@ -60,11 +69,12 @@ export interface Rollups {
 export interface RollupCounters {
   requests: number;
   features: number;
+  energy: number;
   /** Of an agent that is newer, or of no release. */
   unknown: number;
 }
 
-type Stats = RequestsStats | FeaturesStats;
+type Stats = RequestsStats | FeaturesStats | EnergyStats;
 
 /** Null for what is no statistics of ours: an agent that is newer, or a device that says anything. */
 function statsOf(data: string): Stats | null {
@@ -72,7 +82,9 @@ function statsOf(data: string): Stats | null {
   const requests = requestsStatsSchema.safeParse(body);
   if (requests.success) return requests.data;
   const features = featuresStatsSchema.safeParse(body);
-  return features.success ? features.data : null;
+  if (features.success) return features.data;
+  const energy = energyStatsSchema.safeParse(body);
+  return energy.success ? energy.data : null;
 }
 
 interface Key {
@@ -97,11 +109,13 @@ type FeaturesRow = Key & { profileSha256: string; sum: FeaturesSum; timeMs: numb
 function summed(records: readonly OpenedRecord[]): {
   requests: RequestsRow[];
   features: FeaturesRow[];
+  energy: EnergyRow[];
   counted: RollupCounters;
 } {
-  const counted: RollupCounters = { requests: 0, features: 0, unknown: 0 };
+  const counted: RollupCounters = { requests: 0, features: 0, energy: 0, unknown: 0 };
   const requests = new Sums<RequestsRow>();
   const features = new Sums<FeaturesRow>();
+  const energy = new Map<string, EnergyRow>();
   for (const { timeMs, release, data } of records) {
     const name = release === null ? null : parseReleaseId(release);
     const stats = name === null ? null : statsOf(data);
@@ -115,6 +129,10 @@ function summed(records: readonly OpenedRecord[]): {
     if (stats.kind === 'requests') {
       const row = requests.of(text, () => ({ ...key, sum: noRequests }));
       row.sum = addRequests(row.sum, requestsOf(stats));
+    } else if (stats.kind === 'energy') {
+      const row = energyRow(key, stats);
+      const present = energy.get(`${row.method} ${text}`);
+      energy.set(`${row.method} ${text}`, present === undefined ? row : addEnergy(present, row));
     } else {
       const { profileSha256 } = stats;
       const row = features.of(`${profileSha256} ${text}`, () => ({
@@ -127,7 +145,12 @@ function summed(records: readonly OpenedRecord[]): {
       row.timeMs = Math.max(row.timeMs, timeMs);
     }
   }
-  return { requests: [...requests.byKey.values()], features: [...features.byKey.values()], counted };
+  return {
+    requests: [...requests.byKey.values()],
+    features: [...features.byKey.values()],
+    energy: [...energy.values()],
+    counted,
+  };
 }
 
 /** Rows read in one transaction: between two of them batches are stored. */
@@ -135,7 +158,8 @@ const pageRows = 2_000;
 
 export function createRollups(store: RegistryStore): Rollups {
   const { qb } = store;
-  const counters: RollupCounters = { requests: 0, features: 0, unknown: 0 };
+  const counters: RollupCounters = { requests: 0, features: 0, energy: 0, unknown: 0 };
+  const energyRollups = createEnergyRollups(store);
 
   function addRequestsIn(db: RegistryDb, deviceId: string, { sum: added, ...key }: RequestsRow): void {
     const where = { release: key.release, hour: key.hour, device_id: deviceId, model: key.model };
@@ -231,10 +255,12 @@ export function createRollups(store: RegistryStore): Rollups {
 
   return {
     addIn(db, deviceId, records) {
-      const { requests, features, counted } = summed(records);
-      for (const kind of ['requests', 'features', 'unknown'] as const) counters[kind] += counted[kind];
+      const { requests, features, energy, counted } = summed(records);
+      for (const kind of ['requests', 'features', 'energy', 'unknown'] as const)
+        counters[kind] += counted[kind];
       for (const row of requests) addRequestsIn(db, deviceId, row);
       for (const row of features) addFeaturesIn(db, deviceId, row);
+      for (const row of energy) energyRollups.addIn(db, deviceId, row);
       return features.map(({ release, profileSha256, sum, timeMs }) => ({
         release,
         profileSha256,
@@ -244,7 +270,7 @@ export function createRollups(store: RegistryStore): Rollups {
     },
 
     eraseIn(db, deviceId, untilMs) {
-      for (const table of ['rollup_requests', 'rollup_features'] as const)
+      for (const table of ['rollup_requests', 'rollup_features', 'rollup_energy'] as const)
         db.run(
           qb
             .deleteFrom(table)
@@ -292,6 +318,8 @@ export function createRollups(store: RegistryStore): Rollups {
         noRequests,
       );
     },
+
+    energy: energyRollups,
 
     counters: () => ({ ...counters }),
   };

@@ -24,6 +24,16 @@ export interface Clock {
   timer(ms: number): Timer;
 }
 
+/** What the machine's processors used, by counters that only grow. Null where the system does not tell. */
+export interface Power {
+  /** Joules of all processor packages since this was made. */
+  joules(): number | null;
+  /** CPU time of all that runs on the machine. */
+  busyMs(): number | null;
+  /** CPU time of one process; null too where it is gone. */
+  cpuMs(pid: number): number | null;
+}
+
 export interface Entropy {
   u32(): number;
   bytes(n: number): Uint8Array;

@@ -4,6 +4,7 @@
 
 import { z } from 'zod';
 import { claimFileSchema } from './claim.ts';
+import { energyStatsSchema } from './energy.ts';
 import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
 import { keyBundleSchema, keyPlanSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
@@ -78,6 +79,10 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   'prediction-record': {
     title: 'Data of a record of class app or sample that is joined with a label: an id, and a prediction',
     schema: predictionRecordSchema,
+  },
+  'energy-record': {
+    title: 'Data of a record of class stats: joules of one release in one window',
+    schema: energyStatsSchema,
   },
   'label-line': { title: 'One line of a label file (lepton labels import)', schema: labelLineSchema },
   'telemetry-record': { title: 'One line of telemetry query --json', schema: storedRecordSchema },

@@ -3,6 +3,7 @@
 
 import { z } from 'zod';
 import { fileRoles, releasePathPattern, sha256Pattern } from '../kernel/releases.ts';
+import { energyModelSchema } from './energy.ts';
 import { versionSchema } from './messages.ts';
 
 const modelIdSchema = z
@@ -170,6 +171,8 @@ export const manifestSchema = z.object({
       maxDelayMs: z.number().nonnegative().optional(),
     })
     .default({}),
+  /** What the release uses, where the device's processor does not count it. */
+  energy: energyModelSchema.optional(),
 });
 export type Manifest = z.infer<typeof manifestSchema>;
 /** What `--manifest FILE` may hold: everything but what the push itself fills in. */

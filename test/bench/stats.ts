@@ -70,11 +70,11 @@ export async function benchStats(): Promise<object> {
     };
     // The first of each compiles.
     for (const as of ['off', 'on'] as const) await run(as);
-    stage.host.takeTallies();
+    stage.host.takeWindow();
     for (let at = 0; at < rounds; at += 1)
       for (const as of at % 2 === 0 ? (['off', 'on'] as const) : (['on', 'off'] as const))
         cpuMs[as].push(await run(as));
-    const [counted] = stage.host.takeTallies();
+    const [counted] = stage.host.takeWindow();
     const middle = (values: number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
     const sum = (values: number[]): number => values.reduce((total, value) => total + value, 0);
     return {

@@ -5,7 +5,9 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { systemPower } from '../../shared/host/power.ts';
 import { driftSchema } from '../../shared/wire/drift.ts';
+import { energySchema } from '../../shared/wire/energy.ts';
 import { featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
 import { qualitySchema } from '../../shared/wire/quality.ts';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
@@ -38,7 +40,10 @@ test('counts of inputs and outputs of a real model', { skip: dataMissing }, asyn
     const file = place.path('profile.json');
     writeFileSync(file, profile);
     const model = dataFolder('models/mnist/mnist-opset8.onnx');
-    const push = ['models', 'push', model, '--name', 'acme/digits', '--version', '1.0.0', '--profile', file];
+    const manifest = place.path('manifest.json');
+    writeFileSync(manifest, JSON.stringify({ energy: { model: 'per-request', joules: 0.25 } }));
+    const name = ['--name', 'acme/digits', '--version', '1.0.0'];
+    const push = ['models', 'push', model, ...name, '--profile', file, '--manifest', manifest];
     await registry.lepton(push);
     await rollOut(place, registry, 'acme/digits@1.0.0');
 
@@ -85,6 +90,17 @@ test('counts of inputs and outputs of a real model', { skip: dataMissing }, asyn
     assert.equal(fleet?.features[1]?.live.count, requests);
     const { stdout: table } = await registry.lepton(['drift', 'acme/digits']);
     assert.ok(table.includes('│ ██ │'), table);
+
+    const cost = await registry.lepton(['energy', 'acme/digits', '--json']);
+    const [ofRelease] = energySchema.parse(JSON.parse(cost.stdout)).releases;
+    const [told, ...more] = ofRelease?.methods ?? [];
+    assert.deepEqual(more, []);
+    assert.equal(told?.requests, requests);
+    // Where the processor counts for whoever runs the tests, its number comes first.
+    if (systemPower().joules() !== null) assert.equal(told.source, 'measured');
+    else assert.deepEqual([told.source, told.joulesPer1000], ['modelled', 250]);
+    if (process.platform === 'linux') assert.ok(told.cpuMsPer1000 !== null);
+    assert.match((await registry.lepton(['energy', 'acme/digits'])).stdout, /acme\/digits@1\.0\.0/);
 
     const records = ['a', 'b', 'c'].map((id) =>
       JSON.stringify({ release: 'acme/digits@1.0.0', id, prediction: id === 'c' ? 7 : 3 }),

@@ -21,6 +21,7 @@ import {
   sketchQuantile,
   sketchToJson,
 } from '../../shared/stats/sketch.ts';
+import { type EnergyMethod, energySources } from '../../shared/wire/energy.ts';
 import type { FeaturesStats } from '../../shared/wire/feature-stats.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 import { openIngestWorld } from './ingest-world.ts';
@@ -71,6 +72,18 @@ function requestsRecord(
   };
 }
 
+function energyRecord(method: EnergyMethod, requests: number, joules: number | null): TelemetryRecord {
+  const data = {
+    kind: 'energy',
+    model: 'pump',
+    windowMs: 60_000,
+    requests,
+    source: energySources[method],
+    method,
+  };
+  return { timeMs: startMs, release, data: { ...data, joules, cpuMs: method === 'none' ? null : 20 } };
+}
+
 const scope = { release, fromMs: startMs, untilMs: startMs + 100 * hourMs };
 const countsIn = (sum: FeaturesSum | undefined): number[] | undefined =>
   [...(sum?.features.values() ?? [])][0]?.counts;
@@ -88,12 +101,16 @@ test('rollups: batches add up by release, device and hour, a repeated batch adds
       requestsRecord(startMs + 60_000, [100], { 'infer-failed': 1, 'infer-queue-full': 4 }),
       // Nothing of ours: an app may call its record as it likes, and a newer agent too.
       { timeMs: startMs, release, data: { kind: 'energy', joules: 3 } },
+      energyRecord('rapl', 10, 5),
+      energyRecord('rapl', 30, 4),
+      energyRecord('cpu-time', 50, 100),
+      energyRecord('none', 7, null),
       { timeMs: startMs, release: null, data: featuresRecord(startMs, [7, 7, 7]).data },
     ],
     { class: 'stats' },
   );
   const [stored] = await one.exchange(batch.message);
-  assert.deepEqual(stored, { status: 'stored', records: 7 });
+  assert.deepEqual(stored, { status: 'stored', records: 11 });
   await one.exchange(batch.message);
   await two.exchange(
     (await two.maker.make([featuresRecord(startMs, [1000, 0, 0])], { class: 'stats' })).message,
@@ -112,6 +129,24 @@ test('rollups: batches add up by release, device and hour, a repeated batch adds
   assert.deepEqual(await rollups.features({ ...scope, profileSha256: 'cd'.repeat(32) }), []);
   const later = await rollups.features({ ...scope, profileSha256, fromMs: startMs + hourMs, device: one.id });
   assert.deepEqual(countsIn(later[0]?.sum), [100, 200, 300]);
+
+  const hour = Math.floor(startMs / hourMs);
+  const [energy, ...others] = await rollups.energy.releases({
+    model: 'acme/pump',
+    fromHour: hour,
+    untilHour: hour,
+  });
+  assert.deepEqual(others, []);
+  const rows = energy?.methods.map(({ method, source, requests, joules, joulesPer1000, cpuMsPer1000 }) => [
+    ...[method, source, requests, joules, joulesPer1000, cpuMsPer1000],
+  ]);
+  assert.deepEqual(rows?.sort(), [
+    ['cpu-time', 'modelled', 50, 100, 2000, 400],
+    ['none', 'unknown', 7, null, null, null],
+    ['rapl', 'measured', 40, 9, 225, 1000],
+  ]);
+  // A name that begins like the other one's.
+  assert.deepEqual(await rollups.energy.releases({ model: 'acme/pum', fromHour: hour, untilHour: hour }), []);
 
   const requests = await rollups.requests(scope);
   assert.equal(requests.requests, 3 + 2 + 1 + 5);

@@ -161,8 +161,14 @@ function run(draft: Draft): void {
 }
 
 /** Gives a wave to the devices that match and have none. */
-function admitNewcomers(draft: Draft, from: number): void {
-  const arrived = draft.facts.devices.filter(({ member, active }) => member === null && active);
+function admitNewcomers(
+  draft: Draft,
+  from: number,
+  takes: (device: DeviceFact) => boolean = () => true,
+): void {
+  const arrived = draft.facts.devices.filter(
+    (device) => device.member === null && device.active && takes(device),
+  );
   if (arrived.length === 0) return;
   const { name, waves } = draft.rollout;
   const newcomers: string[] = [];
@@ -369,12 +375,7 @@ function revertedMember(draft: Draft, device: DeviceFact, member: Member): Membe
 
 /** A succeeded rollout goes on applying, until another one has given the device something later. */
 function applyToLateDevices(draft: Draft): void {
-  const known = new Set(draft.members.keys());
-  admitNewcomers(draft, 0);
-  for (const [id] of draft.members) {
-    const device = draft.devices.get(id);
-    if (!known.has(id) && device !== undefined && device.desiredNumber > draft.rollout.number)
-      draft.members.delete(id);
-  }
+  // Asked before they are placed: one that stays away must not make the share of those that come greater.
+  admitNewcomers(draft, 0, ({ desiredNumber }) => desiredNumber <= draft.rollout.number);
   for (const wave of draft.waves) assignWave(draft, wave.index);
 }

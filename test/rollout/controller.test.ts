@@ -274,3 +274,24 @@ test('devices that a later rollout holds already prove nothing: no wave passes',
     ['aborted', ['running', 'pending', 'pending']],
   );
 });
+
+test('a late device of a later rollout makes no room for another one in a wave that is full', () => {
+  const ids = Array.from({ length: 24 }, (_, index) => `late-${index}`);
+  for (const id of ids) {
+    const sim = simulate(1, { waves: [{ count: 1 }, { percent: 50 }, { percent: 100 }] });
+    const [first] = sim.facts.devices;
+    assert.ok(first);
+    sim.step();
+    sim.report(first.id, 'good');
+    sim.step();
+    assert.equal(sim.facts.rollout.state, 'succeeded');
+    const none = { model: null, desired: null, proven: null, member: null };
+    const held: DeviceFact = { ...first, ...none, id: 'held', desired: before, desiredNumber: 9 };
+    const late: DeviceFact = { ...first, ...none, id, desiredNumber: 0 };
+    sim.facts = { ...sim.facts, devices: [...sim.facts.devices, late, held] };
+    sim.step();
+    const members = sim.members();
+    assert.equal(members.has('held'), false);
+    assert.equal(members.get(id)?.wave, 2, id);
+  }
+});

@@ -21,6 +21,7 @@ import { benchSimulation } from './simulation.ts';
 import { benchStats } from './stats.ts';
 import { benchTelemetry } from './telemetry.ts';
 import { benchTransfer } from './transfer.ts';
+import { benchWireBytes } from './wire-bytes.ts';
 
 const mib = 1024 * 1024;
 
@@ -153,6 +154,7 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.throughput': benchThroughput,
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
+  wire: benchWireBytes,
   stats: benchStats,
   evidence: benchEvidence,
   metadata: benchMetadata,

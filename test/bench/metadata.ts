@@ -7,20 +7,16 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Updater } from 'tuf-js';
-import { enrol } from '../../agent/bus/enrolment.ts';
 import { createFetcher, fetchWhole } from '../../agent/bus/fetcher.ts';
 import { createMetadataSources } from '../../agent/trust/refresh.ts';
 import type { Registry } from '../../registry/registry.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
-import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemDeflate } from '../../shared/host/deflate.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
-import { connectBus } from '../../shared/host/mqtt.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { parseReleaseId, targetPath } from '../../shared/kernel/releases.ts';
-import { authorityServerName } from '../../shared/trust/authorities.ts';
 import { refreshCatalogue, type TrustState } from '../../shared/trust/tuf/client.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import { silent } from '../agent/hand-clock.ts';
@@ -28,6 +24,7 @@ import { type TlsMeter, tlsMeter } from '../agent/tls-meter.ts';
 import { identityModel, once, preparePush } from '../registry-core/support.ts';
 import { type Workplace, workplace } from '../support/processes.ts';
 import { openTestRegistry, testRegion } from '../support/registry.ts';
+import { openLoneDevice } from './lone-device.ts';
 
 const publishers = 100;
 const dayMs = 86_400_000;
@@ -85,47 +82,8 @@ async function publish(registry: Registry, releases: number): Promise<string> {
 
 /** A device that is enrolled and connected, asking as an agent asks. */
 async function ourSide(registry: Registry, place: Workplace, namespace: string): Promise<Side> {
-  const ends: (() => Promise<void>)[] = [];
-  place.onClose(async () => {
-    for (const end of ends) await end();
-  });
-  const meter = await tlsMeter({ after: (end) => ends.push(end) }, Number(new URL(registry.mqttUrl).port));
-  const claim = await registry.parts.fleet.claims.create({
-    labels: {},
-    uses: 1,
-    ttlMs: dayMs,
-    createdBy: 'bench',
-  });
+  const { bus, online, deviceId, region, roots, meter } = await openLoneDevice(registry, place);
   const common = { clock: systemClock, entropy: systemEntropy, log: silent };
-  const seed = systemEntropy.bytes(32);
-  const { identity, roots } = await enrol({
-    claim,
-    seed,
-    labels: {},
-    timezone: 'UTC',
-    agent: { version: '0.0.0', runtime: '0.0.0', arch: 'x64' },
-    connect: connectBus,
-    ...common,
-    signal: new AbortController().signal,
-  });
-  const { deviceId, region } = identity;
-  let connected: () => void = () => undefined;
-  const online = new Promise<void>((resolve) => {
-    connected = resolve;
-  });
-  const bus = connectBus({
-    url: `mqtts://127.0.0.1:${meter.port}`,
-    clientId: deviceId,
-    ca: identity.fleetCa,
-    cert: identity.certificate,
-    key: pkcs8PemFromSeed(seed),
-    serverName: authorityServerName(identity.fleetCa),
-    ...common,
-    onStatus: (status) => {
-      if (status === 'connected') connected();
-    },
-  });
-  ends.unshift(() => bus.close());
   const fetcher = createFetcher({ bus, region, deviceId, ...common });
   await bus.subscribe(deviceTopic(region, deviceId, 'bytes'), (message) => fetcher.receive(message));
   await online;

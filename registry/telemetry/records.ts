@@ -68,8 +68,35 @@ const cursorPattern = /^([0-9a-f]{32}):(\d{1,10}):(\d{1,15}):(\d{1,9})$/;
 function lineWriter({ deviceId, epoch, sequence, class: kind }: Batch) {
   const start = `{"device":${JSON.stringify(deviceId)},"epoch":${epoch},"sequence":${sequence},"index":`;
   const middle = `,"class":${JSON.stringify(kind)},"timeMs":`;
-  return (index: number, { timeMs, release, data }: OpenedRecord): string =>
-    `${start}${index}${middle}${timeMs},"release":${release === null ? 'null' : JSON.stringify(release)},"data":${data}}\n`;
+  let last: string | null = null;
+  let afterTime = ',"release":null,"data":';
+  return (index: number, { timeMs, release, data }: OpenedRecord): string => {
+    if (release !== last) {
+      last = release;
+      afterTime = `,"release":${JSON.stringify(release)},"data":`;
+    }
+    return `${start}${index}${middle}${timeMs}${afterTime}${data}}\n`;
+  };
+}
+
+/** Each with its records, in order. The next one is inflated on another core while this one is made into text. */
+async function* openedAhead(
+  batches: readonly Batch[],
+  open: (batch: Batch) => Promise<OpenedRecord[]>,
+): AsyncGenerator<[Batch, OpenedRecord[]]> {
+  let next: Promise<OpenedRecord[]> | null = null;
+  try {
+    for (const [at, batch] of batches.entries()) {
+      const records = await (next ?? open(batch));
+      const following = batches[at + 1];
+      next = following === undefined ? null : open(following);
+      // Whoever awaits it next hears of it; whoever stopped reading does not.
+      next?.catch(() => undefined);
+      yield [batch, records];
+    }
+  } finally {
+    await next?.catch(() => undefined);
+  }
 }
 
 export function createTelemetryRecords(parts: {
@@ -182,11 +209,11 @@ export function createTelemetryRecords(parts: {
     let left = limit;
     while (left > 0) {
       const batches = await batchesFrom(filter, after, batchesAtOnce);
-      for (const batch of batches) {
+      for await (const [batch, records] of openedAhead(batches, (one) => recordsOf(one, keys))) {
         const first = batch.batchId === after.batchId ? after.index + 1 : 0;
         const line = lineWriter(batch);
         let text = '';
-        for (const [index, record] of (await recordsOf(batch, keys)).entries()) {
+        for (const [index, record] of records.entries()) {
           if (index < first || left === 0) continue;
           if (record.timeMs < sinceMs || record.timeMs >= untilMs) continue;
           if (release !== undefined && record.release !== release) continue;

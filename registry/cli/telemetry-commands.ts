@@ -2,16 +2,15 @@
 // Trusts: the registry's answers, line by line validated. Must never: hold all records in memory, or leave
 // a file that looks whole and is not.
 
-import { writeFileSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import { FleetError } from '../../shared/kernel/errors.ts';
-import { type Erasure, erasureSchema } from '../../shared/wire/erasure.ts';
 import { telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { type StoredRecord, storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { connect } from './client.ts';
+import { addErasureCommands } from './erasure-commands.ts';
 import { connected, duration, type GlobalFlags, positive } from './flags.ts';
 import { print, table, when, writeOut } from './output.ts';
 
@@ -164,61 +163,6 @@ async function exportTo(file: string, format: 'ndjson' | 'csv', flags: RecordFla
   return count;
 }
 
-interface EraseFlags extends GlobalFlags {
-  until?: number;
-  reason?: string;
-  out?: string;
-}
-
-function day(text: string): number {
-  const timeMs = Date.parse(text);
-  if (!Number.isFinite(timeMs)) throw new InvalidArgumentError('Expected a date such as 2026-11-01.');
-  return timeMs;
-}
-
-const erasedWords = ({ statement }: Erasure): string =>
-  `${statement.records} records in ${statement.batches} batches and ${statement.keys.length} key(s) of ${statement.deviceId}`;
-
-async function erase(device: string, flags: EraseFlags): Promise<void> {
-  const path = `/api/v1/devices/${encodeURIComponent(device)}/telemetry/erasure`;
-  const wanted = {
-    ...(flags.until === undefined ? {} : { untilMs: flags.until }),
-    ...(flags.reason === undefined ? {} : { reason: flags.reason }),
-  };
-  const erasure = await connect(flags).send('POST', path, wanted, erasureSchema);
-  const { out } = flags;
-  if (out !== undefined) {
-    try {
-      writeFileSync(out, `${JSON.stringify(erasure, null, 2)}\n`);
-    } catch (cause) {
-      throw new FleetError('disk-io', `everything is deleted; the certificate cannot be written to ${out}`, {
-        cause,
-        hint: 'lepton telemetry erasures --json prints it again',
-      });
-    }
-  }
-  print({ json: flags.json === true }, erasure, () =>
-    [`deleted ${erasedWords(erasure)}`, ...(out === undefined ? [] : [`certificate in ${out}`])].join('\n'),
-  );
-}
-
-async function listErasures(flags: GlobalFlags): Promise<void> {
-  const list = await connect(flags).get('/api/v1/telemetry/erasures', z.array(erasureSchema));
-  print({ json: flags.json === true }, list, () =>
-    table(
-      ['DONE', 'DEVICE', 'KEYS', 'RECORDS', 'ASKED FOR BY', 'REASON'],
-      list.map(({ statement }) => [
-        when(statement.doneAtMs),
-        statement.deviceId,
-        String(statement.keys.length),
-        String(statement.records),
-        statement.requestedBy,
-        statement.reason ?? '-',
-      ]),
-    ),
-  );
-}
-
 export function addTelemetryCommands(program: Command): void {
   const telemetry = program.command('telemetry').description('the records that devices sent');
 
@@ -246,15 +190,5 @@ export function addTelemetryCommands(program: Command): void {
       );
     });
 
-  connected(telemetry.command('erase'))
-    .description('delete what the region holds of a device, with the keys that open it; not to be undone')
-    .argument('<device>', 'its id')
-    .option('--until <date>', 'only what was sealed to keys that were made before this day', day)
-    .option('--reason <text>', 'stands in the certificate')
-    .option('--out <file>', 'write the signed certificate there')
-    .action((device: string, flags: EraseFlags) => erase(device, flags));
-
-  connected(telemetry.command('erasures'))
-    .description('what was deleted, newest first; with --json the certificates')
-    .action((flags: GlobalFlags) => listErasures(flags));
+  addErasureCommands(telemetry);
 }

@@ -1,0 +1,194 @@
+// Why: `lepton telemetry erase`, `erasures` and `verify-erasure`: deleting what a region holds of a device, and the proof of it.
+// Trusts: of a certificate nothing before the region's root, pinned by its digest, stands behind it.
+// Must never: call proven what no `ack` key of the region signed.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { z } from 'zod';
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { checkErasure } from '../../shared/trust/erasure.ts';
+import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
+import { type Erasure, type ErasureStatement, erasureSchema } from '../../shared/wire/erasure.ts';
+import { describeIssues } from '../../shared/wire/messages.ts';
+import { connect } from './client.ts';
+import { connected, type GlobalFlags } from './flags.ts';
+import { print, table, when } from './output.ts';
+
+interface EraseFlags extends GlobalFlags {
+  until?: number;
+  reason?: string;
+  out?: string;
+}
+
+function day(text: string): number {
+  const timeMs = Date.parse(text);
+  if (!Number.isFinite(timeMs)) throw new InvalidArgumentError('Expected a date such as 2026-11-01.');
+  return timeMs;
+}
+
+const erasedWords = (statement: ErasureStatement): string =>
+  `${statement.records} records in ${statement.batches} batches and ${statement.keys.length} key(s) of ${statement.deviceId}`;
+
+async function erase(device: string, flags: EraseFlags): Promise<void> {
+  const path = `/api/v1/devices/${encodeURIComponent(device)}/telemetry/erasure`;
+  const wanted = {
+    ...(flags.until === undefined ? {} : { untilMs: flags.until }),
+    ...(flags.reason === undefined ? {} : { reason: flags.reason }),
+  };
+  const erasure = await connect(flags).send('POST', path, wanted, erasureSchema);
+  const { out } = flags;
+  if (out !== undefined) {
+    try {
+      writeFileSync(out, `${JSON.stringify(erasure, null, 2)}\n`);
+    } catch (cause) {
+      throw new FleetError('disk-io', `everything is deleted; the certificate cannot be written to ${out}`, {
+        cause,
+        hint: 'lepton telemetry erasures --json prints it again',
+      });
+    }
+  }
+  print({ json: flags.json === true }, erasure, () =>
+    [
+      `deleted ${erasedWords(erasure.statement)}`,
+      ...(out === undefined ? [] : [`certificate in ${out}`]),
+    ].join('\n'),
+  );
+}
+
+async function listErasures(flags: GlobalFlags): Promise<void> {
+  const list = await connect(flags).get('/api/v1/telemetry/erasures', z.array(erasureSchema));
+  print({ json: flags.json === true }, list, () =>
+    table(
+      ['DONE', 'DEVICE', 'KEYS', 'RECORDS', 'ASKED FOR BY', 'REASON'],
+      list.map(({ statement }) => [
+        when(statement.doneAtMs),
+        statement.deviceId,
+        String(statement.keys.length),
+        String(statement.records),
+        statement.requestedBy,
+        statement.reason ?? '-',
+      ]),
+    ),
+  );
+}
+
+interface VerifyFlags extends GlobalFlags {
+  regionRootSha256?: string;
+  roots?: string;
+}
+
+function digest(text: string): string {
+  if (!/^[0-9a-f]{64}$/.test(text)) throw new InvalidArgumentError('Expected 64 hexadecimal digits.');
+  return text;
+}
+
+/** Of the file that `erase --out` wrote, or of one document of `erasures --json`. */
+function readErasure(file: string): Erasure {
+  let document: unknown;
+  try {
+    document = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new FleetError('input-invalid', `cannot read ${file}: ${String(cause)}`, { cause });
+  }
+  const parsed = erasureSchema.safeParse(document);
+  if (parsed.success) return parsed.data;
+  throw new FleetError(
+    'input-invalid',
+    `${file} is no certificate of an erasure: ${describeIssues(parsed.error)}`,
+  );
+}
+
+/** Exact bytes of a region root by its version, null where there is none. */
+function rootsFrom(flags: VerifyFlags): (version: number) => Promise<Uint8Array | null> {
+  const { roots } = flags;
+  if (roots === undefined) {
+    const client = connect(flags);
+    return (version) => client.bytes(`/api/v1/metadata/region/${version}.root.json`);
+  }
+  return async (version) => {
+    try {
+      return new Uint8Array(readFileSync(join(roots, `${version}.root.json`)));
+    } catch (cause) {
+      if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return null;
+      throw new FleetError('input-invalid', `cannot read the roots in ${roots}`, { cause });
+    }
+  };
+}
+
+/** Every root of the region from the first on, each signed by the one before. */
+async function regionRoots(flags: VerifyFlags): Promise<RegionRoot[]> {
+  const bytesOf = rootsFrom(flags);
+  let current = await bytesOf(1);
+  if (current === null)
+    throw new FleetError('metadata-missing', 'there is no first root of the region (1.root.json)');
+  const pinned = sha256Hex(current);
+  if (flags.regionRootSha256 === undefined)
+    process.stderr.write(`nothing vouches for the first region root ${pinned}: give --region-root-sha256\n`);
+  else if (flags.regionRootSha256 !== pinned)
+    throw new FleetError('metadata-signature-invalid', `the first region root is ${pinned}`, {
+      hint: 'its digest stands in every claim file (regionRootSha256)',
+    });
+  const roots = [unwrap(parseRegionRoot(current))];
+  for (let version = 2; ; version += 1) {
+    const next = await bytesOf(version);
+    if (next === null) return roots;
+    roots.push(unwrap(updateRegionRoot(current, next)));
+    current = next;
+  }
+}
+
+async function verifyErasure(file: string, flags: VerifyFlags): Promise<void> {
+  const { certificate } = readErasure(file);
+  const roots = await regionRoots(flags);
+  // Signed once and kept for years: the keys of that day, which a later root may have replaced.
+  const found = roots
+    .map((root) => ({ root, checked: checkErasure(certificate, root) }))
+    .findLast(({ checked }) => checked.ok);
+  const newest = roots.at(-1);
+  if (found === undefined || newest === undefined || !found.checked.ok)
+    throw new FleetError(
+      'erasure-invalid',
+      `no root of region ${newest?.region ?? ''} stands behind ${file}`,
+    );
+  const statement = found.checked.value;
+  // What is printed is what was signed, not what stands beside it.
+  if (statement.region !== found.root.region)
+    throw new FleetError(
+      'erasure-invalid',
+      `it is of region ${statement.region}, the root of ${found.root.region}`,
+    );
+  const { version } = found.root;
+  print(
+    { json: flags.json === true },
+    { statement, regionRoot: version, regionRootInForce: newest.version },
+    () =>
+      [
+        `region ${statement.region} signed on ${when(statement.doneAtMs)} that it deleted ${erasedWords(statement)}`,
+        `asked for by ${statement.requestedBy}${statement.reason === null ? '' : `: ${statement.reason}`}`,
+        `signed under region root ${version}${version === newest.version ? '' : `; ${newest.version} is in force now`}`,
+      ].join('\n'),
+  );
+}
+
+export function addErasureCommands(telemetry: Command): void {
+  connected(telemetry.command('erase'))
+    .description('delete what the region holds of a device, with the keys that open it; not to be undone')
+    .argument('<device>', 'its id')
+    .option('--until <date>', 'only what was sealed to keys that were made before this day', day)
+    .option('--reason <text>', 'stands in the certificate')
+    .option('--out <file>', 'write the signed certificate there')
+    .action((device: string, flags: EraseFlags) => erase(device, flags));
+
+  connected(telemetry.command('erasures'))
+    .description('what was deleted, newest first; with --json the certificates')
+    .action((flags: GlobalFlags) => listErasures(flags));
+
+  connected(telemetry.command('verify-erasure'))
+    .description('check the certificate of an erasure against the region’s roots')
+    .argument('<file>', 'what erase --out wrote')
+    .option('--region-root-sha256 <digest>', 'of the first region root, as claim files have it', digest)
+    .option('--roots <folder>', 'of 1.root.json, 2.root.json, …: ask no registry')
+    .action((file: string, flags: VerifyFlags) => verifyErasure(file, flags));
+}

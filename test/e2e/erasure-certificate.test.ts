@@ -1,0 +1,66 @@
+// Why: whoever asked for an erasure can check its certificate without trusting the registry that hands it out.
+// Trusts: the real CLI, registry and agent. Must never: accept a certificate that was touched.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { erasureSchema } from '../../shared/wire/erasure.ts';
+import { makeClaim } from '../support/fleet.ts';
+import { startTestAgent, startTestRegistry, workplace } from '../support/processes.ts';
+
+test('the certificate of an erasure is checked against the region’s pinned root, with and without a registry', async () => {
+  const place = workplace('erasure-certificate');
+  try {
+    const registry = await startTestRegistry(place);
+    const claim = await makeClaim(place, registry);
+    const { regionRootSha256 } = JSON.parse(readFileSync(claim, 'utf8')) as { regionRootSha256: string };
+    await startTestAgent(place, claim);
+    const listed = await registry.lepton(['devices', 'list', '--json']);
+    const [device] = JSON.parse(listed.stdout) as { id: string }[];
+    assert.ok(device);
+    const file = place.path('certificate.json');
+    await registry.lepton(['telemetry', 'erase', device.id, '--reason', 'asked for', '--out', file]);
+
+    const verify = ['telemetry', 'verify-erasure'];
+    const pin = ['--region-root-sha256', regionRootSha256];
+    const { stdout } = await registry.lepton([...verify, file, ...pin]);
+    assert.match(stdout, new RegExp(`0 records in 0 batches and \\d+ key\\(s\\) of ${device.id}`));
+    assert.match(stdout, /asked for by .*: asked for\n.*region root 1/);
+
+    const root = await fetch(`${registry.http}/api/v1/metadata/region/1.root.json`, {
+      headers: { authorization: `Bearer ${registry.token}` },
+    });
+    assert.ok(root.ok);
+    mkdirSync(place.path('roots'));
+    writeFileSync(place.path('roots/1.root.json'), Buffer.from(await root.arrayBuffer()));
+    const alone = await registry.lepton([...verify, file, ...pin, '--roots', place.path('roots'), '--json']);
+    const said = JSON.parse(alone.stdout) as { statement: { deviceId: string }; regionRoot: number };
+    assert.deepEqual([said.statement.deviceId, said.regionRoot], [device.id, 1]);
+
+    const fails = async (args: string[], exit: number, words: RegExp): Promise<void> => {
+      assert.match((await registry.lepton([...verify, ...args], exit)).stderr, words);
+    };
+    await fails([file, '--region-root-sha256', '0'.repeat(64)], 1, /the first region root is/);
+    const erasure = erasureSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
+    const more = Buffer.from(erasure.certificate.payload, 'base64')
+      .toString()
+      .replace('"records":0', '"records":9');
+    const touched = {
+      ...erasure,
+      certificate: { ...erasure.certificate, payload: Buffer.from(more).toString('base64') },
+    };
+    writeFileSync(place.path('touched.json'), JSON.stringify(touched));
+    await fails([place.path('touched.json'), ...pin], 1, /erasure-invalid/);
+    // What stands beside the certificate is nobody's word.
+    const beside = { ...erasure, statement: { ...erasure.statement, records: 9 } };
+    writeFileSync(place.path('beside.json'), JSON.stringify(beside));
+    assert.match(
+      (await registry.lepton([...verify, place.path('beside.json'), ...pin])).stdout,
+      / 0 records/,
+    );
+    writeFileSync(place.path('none.json'), '{}');
+    await fails([place.path('none.json'), ...pin], 2, /no certificate of an erasure/);
+  } finally {
+    await place.close();
+  }
+});

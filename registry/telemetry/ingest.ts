@@ -5,7 +5,7 @@
 import type { Signer } from '../../shared/crypto/ed25519.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Deflate, Entropy, Log } from '../../shared/kernel/ports.ts';
-import type { Refusal, Result } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result } from '../../shared/kernel/result.ts';
 import { signAnswer } from '../../shared/trust/telemetry.ts';
 import { encodeMessage, schemaVersion } from '../../shared/wire/messages.ts';
 import type { BatchAnswer } from '../../shared/wire/telemetry.ts';
@@ -177,13 +177,20 @@ export function createIngest(parts: IngestParts): Ingest {
     await answer(batch, { status: 'stored', records: value.records });
   }
 
+  /** The key was there when it was opened, and is not any more: nothing of it may be kept. */
+  function asItIsNow({ batch, opened }: Judged): Judged['opened'] {
+    if (opened?.ok !== true || opened.value.sealed === null) return opened;
+    if (!parts.keys.isErased(opened.value.sealed.keyId)) return opened;
+    return ok({ records: [], sealed: null, erased: batch.statement.recordCount });
+  }
+
   /** One transaction for all; where it fails, one for each, so that a poisoned batch fails alone. */
   async function storeGroup(group: readonly Judged[]): Promise<void> {
     const nowMs = clock.wall();
     let outcomes: ReturnType<typeof batches.take>[];
     try {
       outcomes = await store.tx((db) =>
-        group.map(({ batch, opened }) => batches.take(db, batch, opened, nowMs)),
+        group.map((judged) => batches.take(db, judged.batch, asItIsNow(judged), nowMs)),
       );
     } catch (thrown) {
       if (group.length > 1) {

@@ -68,6 +68,32 @@ test('what was sealed to the key and comes late is taken, counted and opens nowh
   assert.deepEqual([counts?.records, counts?.erased], [5, 9]);
 });
 
+test('a batch that was opened while its key was being deleted leaves nothing', async (t) => {
+  const world = await openIngestWorld(t);
+  const [one, other] = await twoSenders(world);
+  const { telemetryKeys } = world.core;
+  const { open } = telemetryKeys;
+  t.after(() => {
+    telemetryKeys.open = open;
+  });
+  telemetryKeys.open = async (deviceId, epoch, keyId) => {
+    const pair = await open(deviceId, epoch, keyId);
+    if (deviceId === one.id) unwrap(await world.fleet.erasures.erase(one.id, by));
+    return pair;
+  };
+  const late = await one.maker.make(recordsOf(4, 5));
+  assert.deepEqual(await one.exchange(late.message), [{ status: 'stored', records: 0 }]);
+  const left = await world.store.tx(({ sql }) =>
+    sql.all<{ device: string }>(
+      `SELECT device_id AS device FROM telemetry_sealed JOIN telemetry_batches USING (batch_id)
+       UNION ALL SELECT device_id FROM prediction_places UNION ALL SELECT device_id FROM rollup_requests`,
+    ),
+  );
+  assert.deepEqual([...new Set(left.map(({ device }) => device))], [other.id]);
+  const [counts] = await createTelemetryRecords(world.core).counts(one.id);
+  assert.deepEqual([counts?.records, counts?.erased], [5, 9]);
+});
+
 test('no file of a registry holds a record in clear, and after an erasure no key of it', async (t) => {
   const folder = temporaryFolder(t);
   const world = await openIngestWorld(t, { folder });

@@ -38,6 +38,10 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'approvals are asked for by no file of the world: test/rollout/approvals.test.ts',
+    codes: ['approval-not-needed', 'approval-repeated', 'approval-own'],
+  },
+  {
     why: 'key ceremonies: people with files and passphrases, tested by the ceremony’s own tests',
     codes: [
       ...(['key-file-malformed', 'key-plan-malformed', 'key-bundle-malformed', 'key-unknown'] as const),
@@ -126,7 +130,10 @@ const groups: readonly Group[] = [
 
 const states: readonly (readonly [`rollout ${RolloutState}`, string])[] = [
   ['rollout draft', 'a word of the API for which no part of the registry has a use yet'],
-  ['rollout awaiting-approval', 'a word of the API for which no part of the registry has a use yet'],
+  [
+    'rollout awaiting-approval',
+    'the files of the world ask for no approval: test/rollout/approvals.test.ts does',
+  ],
 ];
 
 /** `verifying`, `offered` and the look at a rotten file take milliseconds: test/update walks the table itself. */

@@ -7,6 +7,9 @@ import { unwrap } from '../../shared/kernel/errors.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import {
   rolloutAbortSchema,
+  rolloutApproveSchema,
+  rolloutCommandSchema,
+  rolloutHistorySchema,
   rolloutStartedSchema,
   rolloutStartSchema,
   rolloutStatusSchema,
@@ -46,6 +49,33 @@ const abortRollout = createRoute({
   responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
 });
 
+const commandOf = (verb: 'pause' | 'resume', summary: string) =>
+  createRoute({
+    method: 'post',
+    path: `/api/v1/rollouts/{id}/${verb}`,
+    summary,
+    request: { ...rollout, body: { content: { 'application/json': { schema: rolloutCommandSchema } } } },
+    responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
+  });
+const commands = [
+  { verb: 'pause', route: commandOf('pause', 'Assign nothing more; what is assigned goes on') },
+  { verb: 'resume', route: commandOf('resume', 'Go on where it was paused') },
+] as const;
+const approveRollout = createRoute({
+  method: 'post',
+  path: '/api/v1/rollouts/{id}/approve',
+  summary: 'Say that a wave may begin',
+  request: { ...rollout, body: { content: { 'application/json': { schema: rolloutApproveSchema } } } },
+  responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
+});
+const showHistory = createRoute({
+  method: 'get',
+  path: '/api/v1/rollouts/{id}/history',
+  summary: 'What became of it and its waves, and by whose word',
+  request: rollout,
+  responses: { 200: json(rolloutHistorySchema, 'Oldest first.'), default: problemResponse },
+});
+
 const namespaceOf = (releaseId: string | undefined): string | null =>
   parseReleaseId(releaseId ?? '')?.namespace ?? null;
 
@@ -77,5 +107,30 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     const principal = requireAccess(c, 'rollouts.write', namespaceOf(release));
     unwrap(await rollouts.abort(id, principal.user, c.req.valid('json')?.revert ?? null));
     return c.json(unwrap(await rollouts.status(id)), 200);
+  });
+
+  for (const { verb, route } of commands)
+    api.openapi(route, async (c) => {
+      requireAccess(c, 'rollouts.read');
+      const { id } = c.req.valid('param');
+      const { release } = unwrap(await rollouts.status(id));
+      const { user } = requireAccess(c, 'rollouts.write', namespaceOf(release));
+      unwrap(await rollouts[verb](id, user, c.req.valid('json')?.comment ?? null));
+      return c.json(unwrap(await rollouts.status(id)), 200);
+    });
+
+  api.openapi(approveRollout, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    const { id } = c.req.valid('param');
+    const { release } = unwrap(await rollouts.status(id));
+    const { user } = requireAccess(c, 'rollouts.approve', namespaceOf(release));
+    const { wave = null, comment = null } = c.req.valid('json') ?? {};
+    unwrap(await rollouts.approve(id, user, { wave, comment }));
+    return c.json(unwrap(await rollouts.status(id)), 200);
+  });
+
+  api.openapi(showHistory, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    return c.json(unwrap(await rollouts.history(c.req.valid('param').id)), 200);
   });
 }

@@ -2,11 +2,12 @@
 // Trusts: the registry's answers, validated. Must never: send a file that it could not read itself.
 
 import { readFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import {
   type RolloutStatus,
+  rolloutHistorySchema,
   rolloutStartedSchema,
   rolloutStatusSchema,
   rolloutSummarySchema,
@@ -45,6 +46,21 @@ function text(status: RolloutStatus): string {
           gate.value === null ? '-' : `${Number(gate.value.toPrecision(4))}`,
           `${gate.devices}`,
           gate.verdict,
+        ]),
+      ),
+    );
+  }
+  if (status.approvals.length > 0) {
+    lines.push(
+      '',
+      table(
+        ['APPROVED', 'BY', 'AT', 'UNTIL', 'COMMENT'],
+        status.approvals.map((one) => [
+          `wave ${one.wave}`,
+          one.by,
+          when(one.atMs),
+          when(one.expiresAtMs),
+          one.comment ?? '-',
         ]),
       ),
     );
@@ -99,6 +115,19 @@ async function watch(client: RegistryClient, id: string, json: boolean): Promise
     }
     await new Promise((resolve) => setTimeout(resolve, watchEveryMs));
   }
+}
+
+function waveIndex(value: string): number {
+  const index = Number(value);
+  if (!/^\d{1,4}$/.test(value))
+    throw new InvalidArgumentError('Expected the index of a wave; the first is 0.');
+  return index;
+}
+
+async function tell(id: string, verb: string, body: object, flags: GlobalFlags): Promise<void> {
+  const path = `/api/v1/rollouts/${encodeURIComponent(id)}/${verb}`;
+  const status = await connect(flags).send('POST', path, body, rolloutStatusSchema);
+  print({ json: flags.json === true }, status, () => text(status));
 }
 
 export function addRolloutCommands(program: Command): void {
@@ -177,6 +206,52 @@ export function addRolloutCommands(program: Command): void {
       await client.send('POST', `/api/v1/rollouts/${encodeURIComponent(id)}/abort`, body, anyAnswer);
       const status = await readStatus(client, id);
       print({ json: flags.json === true }, status, () => text(status));
+    });
+
+  for (const [verb, words] of [
+    ['pause', 'assign nothing more; what is assigned goes on'],
+    ['resume', 'go on where it was paused'],
+  ] as const)
+    connected(rollout.command(verb))
+      .description(words)
+      .argument('<id>')
+      .option('--comment <text>', 'why')
+      .action(async (id: string, flags: GlobalFlags & { comment?: string }) =>
+        tell(id, verb, flags.comment === undefined ? {} : { comment: flags.comment }, flags),
+      );
+
+  connected(rollout.command('approve'))
+    .description('say that a wave may begin; who started the rollout cannot')
+    .argument('<id>')
+    .option('--wave <index>', 'this one; the next that waits where absent', waveIndex)
+    .option('--comment <text>', 'why')
+    .action(async (id: string, flags: GlobalFlags & { wave?: number; comment?: string }) => {
+      const { wave, comment } = flags;
+      const body = {
+        ...(wave === undefined ? {} : { wave }),
+        ...(comment === undefined ? {} : { comment }),
+      };
+      await tell(id, 'approve', body, flags);
+    });
+
+  connected(rollout.command('history'))
+    .description('what became of a rollout and its waves, when, by whose word and why')
+    .argument('<id>')
+    .action(async (id: string, flags: GlobalFlags) => {
+      const path = `/api/v1/rollouts/${encodeURIComponent(id)}/history`;
+      const history = await connect(flags).get(path, rolloutHistorySchema);
+      print({ json: flags.json === true }, history, () =>
+        table(
+          ['WHEN', 'WHAT', 'BECAME', 'BY', 'REASON'],
+          history.map((one) => [
+            when(one.atMs),
+            one.wave === null ? 'rollout' : `wave ${one.wave}`,
+            one.what,
+            one.by ?? '-',
+            one.reason ?? '-',
+          ]),
+        ),
+      );
     });
 
   connected(rollout.command('check'))

@@ -22,6 +22,7 @@ export type Action =
   | 'authorities.write'
   | 'rollouts.read'
   | 'rollouts.write'
+  | 'rollouts.approve'
   | 'telemetry.read'
   | 'masking.write'
   | 'webhooks.write'
@@ -40,7 +41,7 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
   auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read'],
-  approver: reading,
+  approver: [...reading, 'rollouts.approve'],
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
   operator: [
     ...reading,
@@ -62,6 +63,7 @@ const rights: Record<Role, readonly Action[]> = {
     'claims.write',
     'devices.write',
     'rollouts.write',
+    'rollouts.approve',
     'telemetry.read',
     'masking.write',
     'webhooks.write',

@@ -2,12 +2,13 @@
 // Trusts: the facts. Must never: touch a clock, a database or the bus; a restarted registry steps on from
 // the same facts to the same end.
 //
-//   running → (paused) → succeeded | rolling-back → failed | aborted
+//   awaiting-approval ⇄ running ⇄ paused → succeeded | rolling-back → failed | aborted
 //
 // A rollout that has ended is still observed: devices that come late report into it, and a succeeded one
 // goes on applying to devices that match later.
 
 import type { Reason } from '../../shared/wire/messages.ts';
+import { approvalsMissing } from './approvals.ts';
 import type {
   DesiredRelease,
   DeviceFact,
@@ -51,7 +52,7 @@ export function step(facts: RolloutFacts): RolloutDecision {
   observe(draft);
   const barred = facts.barred[draft.rollout.release.releaseId];
   if (barred !== undefined && draft.rollout.state !== 'rolling-back') withhold(draft, barred);
-  else if (draft.rollout.state === 'running') run(draft);
+  else if (draft.rollout.state === 'running' || draft.rollout.state === 'awaiting-approval') run(draft);
   else if (draft.rollout.state === 'succeeded') applyToLateDevices(draft);
   // Not `else`: a gate that fails in this step starts the way back in the same step.
   if (draft.rollout.state === 'rolling-back') rollBack(draft);
@@ -64,10 +65,24 @@ export function step(facts: RolloutFacts): RolloutDecision {
  * Returns null where the rollout has ended already.
  */
 export function abort(rollout: RolloutFact, by: string, revert: boolean, nowMs: number): RolloutFact | null {
-  if (rollout.state !== 'running' && rollout.state !== 'paused') return null;
+  if (!abortable.has(rollout.state)) return null;
   const reason = `aborted by ${by}`;
   if (revert) return { ...rollout, state: 'rolling-back', endsAs: 'aborted', reason };
   return { ...rollout, state: 'aborted', reason, endedAtMs: nowMs };
+}
+
+const abortable: ReadonlySet<RolloutFact['state']> = new Set(['awaiting-approval', 'running', 'paused']);
+
+/** An operator stops it where it is: what is assigned goes on, nothing more is. Null where it does not run. */
+export function pause(rollout: RolloutFact, by: string, comment: string | null): RolloutFact | null {
+  if (rollout.state !== 'running' && rollout.state !== 'awaiting-approval') return null;
+  return { ...rollout, state: 'paused', reason: `paused by ${by}${comment === null ? '' : `: ${comment}`}` };
+}
+
+/** Goes on where it was paused. Null where it was not, or where a wave has failed: that cannot be undone. */
+export function resume(rollout: RolloutFact, waves: readonly WaveFact[]): RolloutFact | null {
+  if (rollout.state !== 'paused' || waves.some(({ state }) => state === 'failed')) return null;
+  return { ...rollout, state: 'running', reason: null };
 }
 
 /** Brings every member's state in line with what its device reported. */
@@ -126,6 +141,7 @@ function run(draft: Draft): void {
     return;
   }
   rollout.reason = null;
+  rollout.state = 'running';
   if (supersededWhole(draft) || unfitWhole(draft)) return;
   for (const wave of draft.waves) {
     if (wave.state === 'passed') {
@@ -133,6 +149,7 @@ function run(draft: Draft): void {
       continue;
     }
     if (wave.state === 'pending') {
+      if (awaitsApproval(draft, wave.index)) return;
       wave.state = 'running';
       wave.startedAtMs = facts.nowMs;
     }
@@ -158,6 +175,16 @@ function run(draft: Draft): void {
   }
   rollout.state = 'succeeded';
   rollout.endedAtMs = facts.nowMs;
+}
+
+/** Waves begin one after the other, so those behind it wait as well. */
+function awaitsApproval(draft: Draft, wave: number): boolean {
+  const { rollout, facts } = draft;
+  const missing = approvalsMissing(rollout.spec, wave, facts.approvals, facts.nowMs);
+  if (missing === 0) return false;
+  rollout.state = 'awaiting-approval';
+  rollout.reason = `wave ${wave} waits for ${missing} more ${missing === 1 ? 'approval' : 'approvals'}`;
+  return true;
 }
 
 /** Gives a wave to the devices that match and have none. */

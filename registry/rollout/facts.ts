@@ -26,6 +26,8 @@ export interface RolloutFact {
   as: string;
   release: Omit<DesiredRelease, 'rolloutId' | 'policy'>;
   spec: RolloutSpec;
+  /** Who started it. */
+  createdBy: string;
   /** `spec.waves`, or the one wave of everything where the file has none. */
   waves: readonly Wave[];
   state: RolloutState;
@@ -91,10 +93,18 @@ export interface DeviceFact {
   member: Member | null;
 }
 
+/** One person’s word that a wave may begin. */
+export interface ApprovalFact {
+  wave: number;
+  by: string;
+  expiresAtMs: number;
+}
+
 export interface RolloutFacts {
   rollout: RolloutFact;
   waves: readonly WaveFact[];
   devices: readonly DeviceFact[];
+  approvals: readonly ApprovalFact[];
   /** Releases spoken of here that their publisher lets nobody install any more, by id. */
   barred: Readonly<Record<string, Reason>>;
   nowMs: number;

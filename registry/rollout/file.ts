@@ -5,6 +5,7 @@ import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result } from '../../shared/kernel/result.ts';
 import { type RolloutFile, type RolloutSpec, rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
 import { readYamlFile } from '../policy/yaml-file.ts';
+import { wavesOf } from './waves.ts';
 
 type Path = readonly PropertyKey[];
 
@@ -18,7 +19,6 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
   { path: ['remove'], given: (spec) => spec.remove !== undefined, why: 'removing a model' },
   { path: ['disruption'], given: (spec) => spec.disruption !== undefined, why: 'a bound on disruption' },
   { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
-  { path: ['approvals'], given: (spec) => spec.approvals !== undefined, why: 'approvals' },
   {
     path: ['gates', 'agreement'],
     given: (spec) => spec.gates.agreement !== undefined && spec.shadow === undefined,
@@ -46,6 +46,13 @@ export function parseRolloutFile(text: string): Result<RolloutFile> {
       `${full.map(String).join('.')}: ${why} is not supported by this version`,
     );
   }
+  const missing = spec.approvals?.waves?.findIndex((wave) => wave >= wavesOf(spec).length) ?? -1;
+  if (missing >= 0)
+    return at(
+      'rollout-file-invalid',
+      ['spec', 'approvals', 'waves', missing],
+      `spec.approvals.waves: there is no wave ${spec.approvals?.waves?.[missing]}; the first is 0`,
+    );
   if (spec.release === undefined || parseReleaseId(spec.release) === null)
     return at('rollout-file-invalid', ['spec', 'release'], 'spec.release: expected NS/NAME@VERSION');
   return ok(data);

@@ -3,7 +3,7 @@
 
 import type { RolloutState, WaveState } from '../../shared/wire/http.ts';
 import type { MachineStateName, Reason } from '../../shared/wire/messages.ts';
-import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
 import type {
@@ -25,16 +25,7 @@ import type {
   WaveFact,
 } from './facts.ts';
 import { matches } from './selector.ts';
-
-/** The contract's default: one device first, everything ten minutes later. */
-const wavesDefault: readonly Wave[] = [
-  { count: 1, soak: 600_000 },
-  { percent: 100, soak: 0 },
-];
-
-export function wavesOf(spec: RolloutSpec): readonly Wave[] {
-  return spec.waves ?? wavesDefault;
-}
+import { wavesOf } from './waves.ts';
 
 function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
   const spec = fromColumn<RolloutSpec>(row.spec);
@@ -51,6 +42,7 @@ function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact
       requires: row.requires,
     },
     spec,
+    createdBy: row.created_by,
     waves: wavesOf(spec),
     state: row.state as RolloutState,
     reason: row.reason,
@@ -85,6 +77,52 @@ export function readWaves(db: RegistryDb, qb: RegistryQueries, rolloutId: string
     startedAtMs: row.started_at_ms,
     endedAtMs: row.ended_at_ms,
   }));
+}
+
+export function readApprovals(db: RegistryDb, qb: RegistryQueries, rolloutId: string) {
+  return db.all(
+    qb
+      .selectFrom('rollout_approvals')
+      .select([
+        'wave_index as wave',
+        'user as by',
+        'comment',
+        'at_ms as atMs',
+        'expires_at_ms as expiresAtMs',
+      ])
+      .where('rollout_id', '=', rolloutId)
+      .orderBy('at_ms')
+      .orderBy('user'),
+  );
+}
+
+export interface HistoryEntry {
+  wave: number | null;
+  what: string;
+  by: string | null;
+  reason: string | null;
+  atMs: number;
+}
+
+export function writeHistory(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rolloutId: string,
+  entry: HistoryEntry,
+): void {
+  const { wave, what, by, reason, atMs } = entry;
+  const values = { rollout_id: rolloutId, at_ms: atMs, wave_index: wave, what, user: by, reason };
+  db.run(qb.insertInto('rollout_history').values(values));
+}
+
+export function readHistory(db: RegistryDb, qb: RegistryQueries, rolloutId: string): HistoryEntry[] {
+  return db.all(
+    qb
+      .selectFrom('rollout_history')
+      .select(['wave_index as wave', 'what', 'user as by', 'reason', 'at_ms as atMs'])
+      .where('rollout_id', '=', rolloutId)
+      .orderBy('history_id'),
+  );
 }
 
 /** One row per device: itself, what it reported and should run under the name, and its part in the rollout. */
@@ -229,6 +267,7 @@ export function readFacts(
     rollout,
     waves: readWaves(db, qb, rolloutId),
     devices,
+    approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rolloutId),
     barred: barredFor(db, qb, rollout, devices),
     nowMs: options.nowMs,
     changesMax: options.changesMax,
@@ -277,7 +316,12 @@ export function writeDecision(
   const { rollout } = decision;
   if (differs(facts.rollout, rollout)) writeRollout(db, qb, rollout);
   for (const [at, wave] of decision.waves.entries()) {
-    if (differs(facts.waves[at] ?? null, wave)) writeWave(db, qb, rollout.id, wave);
+    const before = facts.waves[at] ?? null;
+    if (!differs(before, wave)) continue;
+    writeWave(db, qb, rollout.id, wave);
+    const { index, state: what, reason } = wave;
+    if (before?.state !== what)
+      writeHistory(db, qb, rollout.id, { wave: index, what, by: null, reason, atMs: facts.nowMs });
   }
   for (const [deviceId, release] of decision.desired) writeDesired(db, qb, deviceId, rollout.as, release);
   const before = new Map(facts.devices.map(({ id, member }) => [id, member]));

@@ -13,20 +13,22 @@ import type { RegistryCore } from '../core.ts';
 import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
-import { abort, step } from './controller.ts';
+import { createRolloutCommands, type RolloutCommands } from './commands.ts';
+import { step } from './controller.ts';
 import type { RolloutFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
 import {
+  readApprovals,
   readFacts,
   readRollout,
   readWaves,
-  wavesOf,
   writeDecision,
-  writeRollout,
+  writeHistory,
   writeWave,
 } from './records.ts';
+import { wavesOf } from './waves.ts';
 
-export interface Rollouts {
+export interface Rollouts extends RolloutCommands {
   /**
    * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
    * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`.
@@ -36,11 +38,6 @@ export interface Rollouts {
   list(): Promise<RolloutSummary[]>;
   /** Refusal: `rollout-unknown`. */
   status(rolloutId: string): Promise<Result<RolloutStatus>>;
-  /**
-   * Ends it. `revert` takes back what was assigned; absent: what the file says under `onAbort`.
-   * Refusals: `rollout-unknown`, `rollout-state`.
-   */
-  abort(rolloutId: string, by: string, revert: boolean | null): Promise<Result<{ id: string }>>;
   /** Goes on with every rollout from what is stored. */
   start(): Promise<void>;
   /** Ends after the step that is under way. Idempotent. */
@@ -171,7 +168,13 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       .select('rollout_id')
       .where((where) =>
         where.or([
-          where('state', 'in', ['running', 'paused', 'rolling-back', ...(members ? ['succeeded'] : [])]),
+          where('state', 'in', [
+            'awaiting-approval',
+            'running',
+            'paused',
+            'rolling-back',
+            ...(members ? ['succeeded'] : []),
+          ]),
           where('rollout_id', 'in', late),
           where('rollout_id', 'in', unfit),
           ...(anyBarred ? [where('rollout_id', 'in', barredAndNotRun)] : []),
@@ -204,7 +207,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     if (facts === undefined) return null;
     const decision = step(facts);
     writeDecision(db, qb, facts, decision, (deviceId) => fleet.director.issueIn(db, deviceId));
-    transition(db, facts.rollout, decision.rollout);
+    transition(db, facts.rollout, decision.rollout, null);
     return {
       devices: [...decision.desired.keys()],
       wakeAtMs: decision.wakeAtMs,
@@ -213,12 +216,13 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   }
 
   /** Says that the rollout came into another state, in the log and among the fleet's events. */
-  function transition(db: RegistryDb, before: RolloutFact, after: RolloutFact): void {
+  function transition(db: RegistryDb, before: RolloutFact, after: RolloutFact, by: string | null): void {
     if (before.state === after.state) return;
     const { id, name, state, reason } = after;
     log.emit('info', 'rollout.transition', { rolloutId: id, name, from: before.state, to: state, reason });
     const detail = reason === null ? `${id} (${name})` : `${id} (${name}): ${reason}`;
     fleet.events.recordIn(db, { source: 'registry', subject: null, code: `rollout-${state}`, detail });
+    writeHistory(db, qb, id, { wave: null, what: state, by, reason, atMs: clock.wall() });
     // What was superseded or taken back may concern other rollouts of the same name.
     if (after.endedAtMs !== null) newcomers = changed = true;
   }
@@ -249,6 +253,13 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         ended_at_ms: null,
       }),
     );
+    writeHistory(db, qb, id, {
+      wave: null,
+      what: 'running',
+      by: createdBy,
+      reason: null,
+      atMs: clock.wall(),
+    });
     for (const index of wavesOf(file.spec).keys()) {
       const gates = pendingGates(file.spec, index);
       writeWave(db, qb, id, {
@@ -294,6 +305,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         return { index, state, reason, devices };
       }),
       gates: waves.flatMap((wave) => wave.gates),
+      approvals: readApprovals(db, qb, rolloutId),
       devices: members.map(({ id, wave, state, reason, release }) => ({
         id,
         wave,
@@ -355,19 +367,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
     status: (rolloutId) => store.tx((db) => statusIn(db, rolloutId)),
 
-    async abort(rolloutId, by, revert) {
-      const aborted = await store.tx((db): Result<{ id: string }> => {
-        const rollout = readRollout(db, qb, rolloutId);
-        if (rollout === undefined) return refuse('rollout-unknown', `there is no rollout ${rolloutId}`);
-        const next = abort(rollout, by, revert ?? rollout.spec.onAbort === 'revert', clock.wall());
-        if (next === null) return refuse('rollout-state', `it is ${rollout.state}`);
-        writeRollout(db, qb, next);
-        transition(db, rollout, next);
-        return ok({ id: rolloutId });
-      });
-      if (aborted.ok) wake(true);
-      return aborted;
-    },
+    ...createRolloutCommands({ store, clock, transition, changed: () => wake(true) }),
 
     async start() {
       started = true;

@@ -2,9 +2,19 @@
 // one that joins late falls into a wave by its place. Trusts: nothing. Must never: move a device that has a wave.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
-import type { Wave } from '../../shared/wire/rollout-file.ts';
+import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
 
 const encoder = new TextEncoder();
+
+/** The contract's default: one device first, everything ten minutes later. */
+const wavesDefault: readonly Wave[] = [
+  { count: 1, soak: 600_000 },
+  { percent: 100, soak: 0 },
+];
+
+export function wavesOf(spec: RolloutSpec): readonly Wave[] {
+  return spec.waves ?? wavesDefault;
+}
 
 /** Place in the order of a rollout: the SHA-256 of its name and the device. */
 export function placeOf(rolloutName: string, deviceId: string): string {

@@ -1,4 +1,4 @@
-// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql and 007-reports.sql add to them as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql, 007-reports.sql and 015-rollout-history.sql add to them as types, so that a query with a wrong name does not compile.
 // Trusts: the migration; both are changed together. Must never: hold logic.
 // Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
 
@@ -171,6 +171,25 @@ export interface RolloutWavesTable {
   ended_at_ms: number | null;
 }
 
+export interface RolloutApprovalsTable {
+  rollout_id: string;
+  wave_index: number;
+  user: string;
+  comment: string | null;
+  at_ms: number;
+  expires_at_ms: number;
+}
+
+export interface RolloutHistoryTable {
+  history_id: Generated<number>;
+  rollout_id: string;
+  at_ms: number;
+  wave_index: number | null;
+  what: string;
+  user: string | null;
+  reason: string | null;
+}
+
 export interface RolloutDevicesTable {
   rollout_id: string;
   device_id: string;
@@ -198,4 +217,6 @@ export interface FleetTables {
   rollouts: RolloutsTable;
   rollout_waves: RolloutWavesTable;
   rollout_devices: RolloutDevicesTable;
+  rollout_approvals: RolloutApprovalsTable;
+  rollout_history: RolloutHistoryTable;
 }

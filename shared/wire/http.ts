@@ -376,6 +376,18 @@ export const rolloutStatusSchema = z.object({
       verdict: z.enum(['pass', 'fail', 'waiting']),
     }),
   ),
+  /** Given so far, of waves that the file names under `approvals`. */
+  approvals: z
+    .array(
+      z.object({
+        wave: z.number().int(),
+        by: z.string(),
+        comment: z.string().nullable(),
+        atMs: timeMs,
+        expiresAtMs: timeMs,
+      }),
+    )
+    .default([]),
   devices: z.array(
     z.object({
       id: z.string(),
@@ -404,6 +416,28 @@ export const rolloutSummarySchema = z.object({
 export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
 /** `POST /api/v1/rollouts/{id}/abort`. Absent: what the file says under `onAbort`. */
 export const rolloutAbortSchema = z.object({ revert: z.boolean().optional() });
+
+/** `POST /api/v1/rollouts/{id}/pause` and `/resume`. */
+export const rolloutCommandSchema = z.object({ comment: z.string().min(1).max(1_000).optional() });
+/** `POST /api/v1/rollouts/{id}/approve`. `wave`: absent, the next one that waits for it. */
+export const rolloutApproveSchema = rolloutCommandSchema.extend({
+  wave: z.number().int().nonnegative().optional(),
+});
+
+/** `GET /api/v1/rollouts/{id}/history`, oldest first. */
+export const rolloutHistorySchema = z.array(
+  z.object({
+    atMs: timeMs,
+    /** Null for the rollout itself. */
+    wave: z.number().int().nullable(),
+    /** A state of the rollout or of the wave, or `approved`. */
+    what: z.enum([...new Set([...rolloutStates, ...waveStates, 'approved'] as const)]),
+    /** Who asked for it; null where it followed by itself. */
+    by: z.string().nullable(),
+    reason: z.string().nullable(),
+  }),
+);
+export type RolloutHistory = z.infer<typeof rolloutHistorySchema>;
 
 /** `GET /api/v1/telemetry/counts`: what is stored of one device, over all its enrolments. */
 export const telemetryCountsSchema = z.object({

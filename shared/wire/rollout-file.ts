@@ -110,7 +110,10 @@ export const rolloutFileSchema = z.strictObject({
       approvals: z
         .strictObject({
           required: z.number().int().positive(),
-          waves: z.array(z.number().int().positive()).optional(),
+          /** Indexes of the waves that wait for it; absent: the first, so that nothing begins without. */
+          waves: z.array(z.number().int().nonnegative()).min(1).optional(),
+          /** How long an approval counts for a wave that has not begun. */
+          expires: durationSchema.default(7 * 86_400_000),
         })
         .optional(),
       onGateFailure: z.enum(['rollback', 'pause']).default('rollback'),

@@ -42,6 +42,7 @@ function statusOf(version: string, seen: Seen): RolloutStatus {
       seen.failedGate === undefined
         ? []
         : [{ wave: 0, gate: seen.failedGate, limit: 1, value: 0, devices: 1, verdict: 'fail' }],
+    approvals: [],
     devices: devices.map((id, at) => ({
       id,
       wave: waveOf(at),

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
-import { wavesOf } from '../../registry/rollout/records.ts';
+import { wavesOf } from '../../registry/rollout/waves.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { rolloutFile } from '../fleet/world.ts';
 import { all, assigned, golden, onRelease1, v1, v2, world2 } from './ground.ts';

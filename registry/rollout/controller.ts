@@ -157,7 +157,8 @@ function run(draft: Draft): void {
     // Devices that came with this step may all be a later rollout's: nobody is left who could prove the release.
     if (supersededWhole(draft)) return;
     const outcomes = outcomesOf(draft, wave.index);
-    const judgement = judgeWave(rollout.spec, wave.index, outcomes);
+    const evidence = facts.evidence[wave.index] ?? null;
+    const judgement = judgeWave(rollout.spec, wave.index, outcomes, evidence);
     wave.gates = judgement.gates;
     wave.reason = judgement.reason ?? waitingFor(outcomes);
     if (judgement.verdict === 'fail') {
@@ -324,12 +325,12 @@ function outcomesOf(draft: Draft, wave: number): Outcome[] {
   return outcomes;
 }
 
-/** All that is not done yet soaks. */
+/** All that is not done yet soaks; where all is done, its gates wait for more evidence. */
 function isSoaking(outcomes: readonly Outcome[]): boolean {
   const open = outcomes.filter(
     ({ kind }) => kind === 'working' || kind === 'waiting' || kind === 'unreachable',
   );
-  return open.length > 0 && open.every(({ state }) => state === 'soaking');
+  return open.every(({ state }) => state === 'soaking');
 }
 
 function waitingFor(outcomes: readonly Outcome[]): string | null {

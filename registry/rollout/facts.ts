@@ -4,6 +4,7 @@
 import type { RolloutDeviceState, RolloutState, RolloutStatus, WaveState } from '../../shared/wire/http.ts';
 import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import type { WaveEvidence } from './evidence-gates.ts';
 
 /** A release as the director assigns it. */
 export interface DesiredRelease {
@@ -105,6 +106,8 @@ export interface RolloutFacts {
   waves: readonly WaveFact[];
   devices: readonly DeviceFact[];
   approvals: readonly ApprovalFact[];
+  /** Of waves under way, where the file asks for any. */
+  evidence: Readonly<Record<number, WaveEvidence>>;
   /** Releases spoken of here that their publisher lets nobody install any more, by id. */
   barred: Readonly<Record<string, Reason>>;
   nowMs: number;

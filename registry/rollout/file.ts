@@ -24,11 +24,6 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     given: (spec) => spec.gates.agreement !== undefined && spec.shadow === undefined,
     why: 'agreement without shadow, which measures it,',
   },
-  ...(['latencyP95Ms', 'memoryMiB', 'errorRate', 'driftPsi'] as const).map((gate) => ({
-    path: ['gates', gate],
-    given: (spec: RolloutSpec) => spec.gates[gate] !== undefined,
-    why: 'this gate',
-  })),
 ];
 
 /** The file as it is applied. Refusals: `rollout-file-invalid`, `rollout-unsupported`, each with its place. */

@@ -5,6 +5,7 @@
 // the probe too, otherwise one bad flash chip among a thousand devices would take the release from all.
 
 import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
+import { evidenceGates, judgeEvidence, type WaveEvidence } from './evidence-gates.ts';
 import type { GateView } from './facts.ts';
 import { type Outcome, probeVerdict } from './members.ts';
 
@@ -18,14 +19,24 @@ export interface WaveJudgement {
 
 /** The gates of a wave that has not begun. */
 export function pendingGates(spec: RolloutSpec, wave: number): GateView[] {
-  const { success, agreement } = spec.gates;
+  const { gates: asked } = spec;
+  const { success, agreement } = asked;
   const gates = [
     { gate: 'probe' as const, limit: success ?? 1 },
     ...(agreement === undefined ? [] : [{ gate: 'agreement' as const, limit: agreement }]),
     ...(success === undefined ? [] : [{ gate: 'success' as const, limit: success }]),
+    ...evidenceGates.flatMap((gate) => {
+      const limit = asked[gate];
+      return limit === undefined ? [] : [{ gate, limit }];
+    }),
   ];
   return gates.map(({ gate, limit }) => ({ wave, gate, limit, value: null, devices: 0, verdict: 'waiting' }));
 }
+
+const noEvidence: WaveEvidence = {
+  ...{ devices: 0, requests: 0, errors: 0, latency: null, memoryBytes: [] },
+  drift: { devices: 0, rows: 0, features: [] },
+};
 
 /** Fractions of whole devices: 0.9 of ten devices is nine of them, whatever the rounding. */
 const tolerance = 1e-9;
@@ -81,13 +92,19 @@ function tallyOf(outcomes: readonly Outcome[]): Tally {
 const because = (outcome: Outcome | null): string =>
   outcome?.reason ? ` (${outcome.reason.code}: ${outcome.reason.detail})` : '';
 
-/** Judges one wave by the outcomes of its devices. */
-export function judgeWave(spec: RolloutSpec, index: number, outcomes: readonly Outcome[]): WaveJudgement {
+/** Judges one wave by the outcomes of its devices and by what they measured; null: nothing yet. */
+export function judgeWave(
+  spec: RolloutSpec,
+  index: number,
+  outcomes: readonly Outcome[],
+  evidence: WaveEvidence | null,
+): WaveJudgement {
   const tally = tallyOf(outcomes);
   const judged = [
     probeGate(spec, index, tally),
     ...agreementGate(spec, index, tally),
     ...successGate(spec, index, tally),
+    ...judgeEvidence(spec, index, evidence ?? noEvidence, tally.counted),
   ];
   const gates = judged.map(({ gate }) => gate);
   const failed = judged.find(({ gate }) => gate.verdict === 'fail');
@@ -101,6 +118,8 @@ export function judgeWave(spec: RolloutSpec, index: number, outcomes: readonly O
       reason: `gate probe of wave ${index}: none of its devices could be reached`,
     };
   }
+  const open = judged.find(({ gate }) => gate.verdict === 'waiting');
+  if (open !== undefined) return { gates, verdict: 'waiting', reason: open.reason };
   return { gates, verdict: 'pass', reason: null };
 }
 

@@ -13,6 +13,8 @@ import type {
   RolloutWavesTable,
 } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import type { ReferenceProfile } from '../telemetry/profiles.ts';
+import { asksForEvidence } from './evidence-gates.ts';
 import type {
   DesiredRelease,
   DeviceFact,
@@ -25,6 +27,7 @@ import type {
   WaveFact,
 } from './facts.ts';
 import { matches } from './selector.ts';
+import { readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
 function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
@@ -253,7 +256,13 @@ export function readFacts(
   db: RegistryDb,
   qb: RegistryQueries,
   rolloutId: string,
-  options: { newcomers: boolean; nowMs: number; changesMax: number },
+  options: {
+    newcomers: boolean;
+    nowMs: number;
+    changesMax: number;
+    /** Of the release, null where it has none. */
+    reference: ReferenceProfile | null;
+  },
 ): RolloutFacts | undefined {
   const rollout = readRollout(db, qb, rolloutId);
   if (rollout === undefined) return undefined;
@@ -263,10 +272,17 @@ export function readFacts(
     (row) => row.wave !== null || matches(rollout.spec.selector, fromColumn(row.labels)),
   );
   const devices = selected.map(deviceFact);
+  const waves = readWaves(db, qb, rolloutId);
+  const measured = asksForEvidence(rollout.spec)
+    ? waves.filter(({ state }) => state === 'running' || state === 'soaking')
+    : [];
   return {
     rollout,
-    waves: readWaves(db, qb, rolloutId),
+    waves,
     devices,
+    evidence: Object.fromEntries(
+      measured.map((wave) => [wave.index, readWaveEvidence(db, qb, rollout, wave, options.reference)]),
+    ),
     approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rolloutId),
     barred: barredFor(db, qb, rollout, devices),
     nowMs: options.nowMs,

@@ -13,6 +13,7 @@ import type { RegistryCore } from '../core.ts';
 import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
+import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { createRolloutCommands, type RolloutCommands } from './commands.ts';
 import { step } from './controller.ts';
 import type { RolloutFact } from './facts.ts';
@@ -187,8 +188,9 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   /** Steps one rollout until nothing more follows from what is known. */
   async function advance(rolloutId: string, members: boolean): Promise<number | null> {
     try {
+      const reference = await referenceOf(rolloutId);
       for (;;) {
-        const stepped = await store.tx((db) => stepIn(db, rolloutId, members));
+        const stepped = await store.tx((db) => stepIn(db, rolloutId, { members, reference }));
         if (stepped === null) return null;
         if (stepped.devices.length > 0) await fleet.director.publish(stepped.devices);
         if (stopped) return null;
@@ -202,8 +204,20 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     }
   }
 
-  function stepIn(db: RegistryDb, rolloutId: string, members: boolean) {
-    const facts = readFacts(db, qb, rolloutId, { newcomers: members, nowMs: clock.wall(), changesMax });
+  /** What a gate on drift compares with: read once a pass, outside of the transaction. */
+  async function referenceOf(rolloutId: string): Promise<ReferenceProfile | null> {
+    const rollout = await store.tx((db) => readRollout(db, qb, rolloutId));
+    if (rollout?.spec.gates.driftPsi === undefined) return null;
+    return fleet.evidence.profiles.of(rollout.release.releaseId);
+  }
+
+  function stepIn(
+    db: RegistryDb,
+    rolloutId: string,
+    { members, reference }: { members: boolean; reference: ReferenceProfile | null },
+  ) {
+    const options = { newcomers: members, nowMs: clock.wall(), changesMax, reference };
+    const facts = readFacts(db, qb, rolloutId, options);
     if (facts === undefined) return null;
     const decision = step(facts);
     writeDecision(db, qb, facts, decision, (deviceId) => fleet.director.issueIn(db, deviceId));

@@ -84,8 +84,10 @@ export const rolloutFileSchema = z.strictObject({
           errorRate: fraction.optional(),
           driftPsi: z.number().positive().optional(),
           minDevices: z.number().int().positive().optional(),
+          /** Requests, answers or rows without which no gate on evidence passes. */
+          minRequests: z.number().int().positive().max(1_000_000).default(100),
         })
-        .default({}),
+        .prefault({}),
       deadlines: z
         .strictObject({
           fetching: durationSchema.default(3_600_000),

@@ -93,6 +93,7 @@ function simulate(count: number, spec: Record<string, unknown>, changesMax = 1_0
         }),
       ),
       approvals: [],
+      evidence: {},
       barred: {},
       nowMs: 1_000,
       changesMax,

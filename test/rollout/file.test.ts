@@ -86,10 +86,6 @@ const unsupportedInPlace: [section: string, text: string][] = [
   ['spec.releases', replaced('release: acme/digits@2.0.0', 'releases: [acme/digits@2.0.0]')],
   ['spec.remove', replaced('release: acme/digits@2.0.0', 'remove: acme/digits')],
   ['spec.gates.agreement', replaced('minDevices: 2', 'agreement: 0.9')],
-  ['spec.gates.latencyP95Ms', replaced('minDevices: 2', 'latencyP95Ms: 9')],
-  ['spec.gates.memoryMiB', replaced('minDevices: 2', 'memoryMiB: 9')],
-  ['spec.gates.errorRate', replaced('minDevices: 2', 'errorRate: 0.9')],
-  ['spec.gates.driftPsi', replaced('minDevices: 2', 'driftPsi: 0.9')],
 ];
 for (const [section, text] of unsupportedInPlace) {
   test(`not applied by this version: ${section}`, () => {

@@ -1,0 +1,110 @@
+// Why: what the devices of a wave counted about the release since it began, added up for its gates.
+// Trusts: the rollups, which ingest fills in the transaction of each batch. Must never: count another release or wave.
+
+import { featureDrift } from '../../shared/stats/feature-drift.ts';
+import { createFeaturesSummer, featureKey, featuresFromText } from '../../shared/stats/rollup.ts';
+import {
+  createSketch,
+  mergeSketch,
+  type SketchJson,
+  sketchFromJson,
+  sketchToJson,
+} from '../../shared/stats/sketch.ts';
+import { fromColumn, fromNullableColumn } from '../fleet/columns.ts';
+import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import type { ReferenceProfile } from '../telemetry/profiles.ts';
+import { blamed, type WaveEvidence } from './evidence-gates.ts';
+import type { RolloutFact, WaveFact } from './facts.ts';
+
+const hourMs = 3_600_000;
+
+/** Rows of hours by the devices' own clocks: the hour in which the wave began counts whole. */
+export function readWaveEvidence(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rollout: RolloutFact,
+  wave: WaveFact,
+  reference: ReferenceProfile | null,
+): WaveEvidence {
+  const { releaseId } = rollout.release;
+  const members = qb
+    .selectFrom('rollout_devices')
+    .select('device_id')
+    .where('rollout_id', '=', rollout.id)
+    .where('wave_index', '=', wave.index)
+    .where('step', '=', 'assigned');
+  const sinceHour = Math.floor((wave.startedAtMs ?? 0) / hourMs);
+  const counted = db.all(
+    qb
+      .selectFrom('rollup_requests')
+      .select(['device_id as device', 'requests', 'errors', 'latency'])
+      .where('release', '=', releaseId)
+      .where('hour', '>=', sinceHour)
+      .where('device_id', 'in', members),
+  );
+  const latency = createSketch();
+  let [requests, errors] = [0, 0];
+  for (const row of counted) {
+    const ofClients = Object.entries(fromColumn<Record<string, number>>(row.errors));
+    const failed = ofClients.filter(([code]) => blamed(code)).reduce((sum, [, count]) => sum + count, 0);
+    const refused = ofClients.reduce((sum, [, count]) => sum + count, 0) - failed;
+    requests += row.requests - refused;
+    errors += failed;
+    const sketch = fromNullableColumn<SketchJson>(row.latency);
+    if (sketch !== null) mergeSketch(latency, sketchFromJson(sketch));
+  }
+  const probes = db.all(
+    qb
+      .selectFrom('device_models')
+      .select('probe')
+      .where('name', '=', rollout.as)
+      .where('target', '=', releaseId)
+      .where('rollout_id', '=', rollout.id)
+      .where('device_id', 'in', members),
+  );
+  return {
+    devices: new Set(counted.map(({ device }) => device)).size,
+    ...{ requests, errors },
+    latency: latency.count === 0 ? null : sketchToJson(latency),
+    memoryBytes: probes.flatMap(({ probe }) => {
+      const evidence = fromNullableColumn<{ memoryBytesPeak: number }>(probe);
+      return evidence === null ? [] : [evidence.memoryBytesPeak];
+    }),
+    drift: reference === null ? null : driftOf(reference),
+  };
+
+  function driftOf({ sha256, profile }: ReferenceProfile): WaveEvidence['drift'] {
+    const rows = db.all(
+      qb
+        .selectFrom('rollup_features')
+        .select([
+          'device_id as device',
+          'windows',
+          'window_ms as windowMs',
+          'rows',
+          'seen_rows as seenRows',
+          'features',
+        ])
+        .where('release', '=', releaseId)
+        .where('profile_sha256', '=', sha256)
+        .where('hour', '>=', sinceHour)
+        .where('device_id', 'in', members),
+    );
+    const summer = createFeaturesSummer();
+    for (const row of rows) summer.add({ ...row, features: featuresFromText(row.features) });
+    const sum = summer.sum();
+    return {
+      devices: new Set(rows.map(({ device }) => device)).size,
+      rows: sum.rows,
+      features: profile.features.map((feature) => {
+        const { distances, live } = featureDrift(feature, sum.features.get(featureKey(feature)));
+        const { role, tensor, index, of = 'value' } = feature;
+        return {
+          name: `${role} ${tensor}[${index}]${of === 'value' ? '' : ` ${of}`}`,
+          count: live.count,
+          psi: distances?.psi ?? null,
+        };
+      }),
+    };
+  }
+}

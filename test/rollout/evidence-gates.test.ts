@@ -1,0 +1,245 @@
+// Why: a wave goes on, waits or fails by what its devices measured, and ten requests decide nothing.
+// Trusts: the rollups, filled as ingest fills them. Must never: let a gate pass for lack of evidence.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import {
+  judgeEvidence,
+  quantileBounds,
+  type WaveEvidence,
+  wilson,
+} from '../../registry/rollout/evidence-gates.ts';
+import { addToSketch, createSketch, type Sketch, sketchToJson } from '../../shared/stats/sketch.ts';
+import { type RolloutSpec, rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
+import { type Device, rolloutFile, type World } from '../fleet/world.ts';
+import { openIngestWorld } from '../telemetry/ingest-world.ts';
+import { even, pushProfiled, shifted, windowRecord } from '../telemetry/profiled.ts';
+import { all, assigned, onRelease1, v1, v2, world2 } from './ground.ts';
+
+function sketchOf(values: readonly number[]): Sketch {
+  const sketch = createSketch();
+  for (const value of values) addToSketch(sketch, value);
+  return sketch;
+}
+
+const json = (values: readonly number[]) => sketchToJson(sketchOf(values));
+
+function specOf(gates: object): RolloutSpec {
+  return rolloutFileSchema.parse({
+    ...{ apiVersion: 'lepton/v1', kind: 'Rollout', metadata: { name: 'r' } },
+    spec: { release: v2, gates },
+  }).spec;
+}
+
+const nothing: WaveEvidence = {
+  ...{ devices: 0, requests: 0, errors: 0, latency: null, memoryBytes: [] },
+  drift: { devices: 0, rows: 0, features: [] },
+};
+const judged = (gates: object, evidence: Partial<WaveEvidence>, counted = 3): string[] =>
+  judgeEvidence(specOf(gates), 0, { ...nothing, ...evidence }, counted).map(({ gate, reason }) =>
+    `${gate.verdict} ${gate.value ?? '-'} ${reason}`.trim(),
+  );
+const times = (count: number, value: number): number[] => Array.from({ length: count }, () => value);
+
+test('gates on evidence: pass, fail and wait, each with its reason', () => {
+  const rate = { errorRate: 0.05 };
+  assert.deepEqual(judged(rate, {}), [
+    'waiting - gate errorRate of wave 0: 0 of 1 devices needed have told anything',
+  ]);
+  // One of ten is twice the limit and decides nothing.
+  assert.match(
+    judged(rate, { devices: 1, requests: 10, errors: 1 })[0] ?? '',
+    /^waiting 0.1 .*10 of 100 requests/,
+  );
+  // All of ten is beyond doubt.
+  assert.match(
+    judged(rate, { devices: 1, requests: 10, errors: 10 })[0] ?? '',
+    /^fail 1 .*10 of 10 requests failed/,
+  );
+  assert.equal(judged(rate, { devices: 1, requests: 200, errors: 2 })[0], 'pass 0.01');
+  assert.match(judged(rate, { devices: 1, requests: 200, errors: 12 })[0] ?? '', /^waiting 0.06 .*too near/);
+  assert.match(judged(rate, { devices: 1, requests: 2_000, errors: 200 })[0] ?? '', /^fail 0.1 /);
+  assert.match(
+    judged({ ...rate, minDevices: 2 }, { devices: 1, requests: 200 })[0] ?? '',
+    /^waiting 0 .*1 of 2 devices/,
+  );
+  // No more than there are.
+  assert.equal(judged({ ...rate, minDevices: 9 }, { devices: 3, requests: 200 })[0], 'pass 0');
+  assert.equal(judged({ ...rate, minRequests: 5 }, { devices: 1, requests: 5 })[0], 'pass 0');
+  assert.equal(judged(rate, {}, 0)[0], 'pass -');
+
+  const slow = { latencyP95Ms: 50 };
+  assert.match(judged(slow, { devices: 1 })[0] ?? '', /^waiting - .*0 of 100 answers/);
+  assert.match(judged(slow, { devices: 1, latency: json(times(150, 20)) })[0] ?? '', /^pass /);
+  assert.match(
+    judged(slow, { devices: 1, latency: json(times(150, 90)) })[0] ?? '',
+    /^fail .*the limit is 50 ms/,
+  );
+  const some = json([...times(112, 20), ...times(8, 90)]);
+  assert.match(judged(slow, { devices: 1, latency: some })[0] ?? '', /^waiting .*too near/);
+
+  const large = { memoryMiB: 100 };
+  assert.match(judged(large, {})[0] ?? '', /^waiting - /);
+  assert.equal(judged(large, { memoryBytes: [50 * 1_048_576] })[0], 'pass 50');
+  assert.match(
+    judged(large, { memoryBytes: [1, 200 * 1_048_576] })[0] ?? '',
+    /^fail 200 .*a device took 200 MiB/,
+  );
+
+  const drift = { driftPsi: 0.25 };
+  assert.match(judged(drift, { drift: null })[0] ?? '', /^waiting - .*no reference profile/);
+  const features = (psi: number | null) => ({
+    devices: 2,
+    rows: 500,
+    features: [{ name: 'input x[0]', count: 500, psi }],
+  });
+  assert.match(
+    judged(drift, { drift: features(null) })[0] ?? '',
+    /^waiting - .*no feature has enough values/,
+  );
+  assert.equal(judged(drift, { drift: features(0.1) })[0], 'pass 0.1');
+  assert.match(judged(drift, { drift: features(0.4) })[0] ?? '', /^fail 0.4 .*PSI 0.4 of input x\[0\]/);
+});
+
+test('Wilson’s interval holds the true rate about 95 times of a hundred, and narrows', () => {
+  // Values of a textbook (Newcombe 1998, table I, method 3).
+  const near = (value: number, wanted: number): void =>
+    assert.ok(Math.abs(value - wanted) < 5e-4, `${value}`);
+  near(wilson(81, 263).low, 0.2553);
+  near(wilson(81, 263).high, 0.3662);
+  near(wilson(0, 20).high, 0.1611);
+  near(wilson(1, 29).low, 0.0061);
+  near(wilson(1, 29).high, 0.1718);
+  assert.deepEqual(wilson(0, 0), { low: 0, high: 1 });
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 10_000 }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (count, share) => {
+        const hits = Math.round(share * count);
+        const { low, high } = wilson(hits, count);
+        assert.ok(low <= hits / count + 1e-12 && hits / count <= high + 1e-12);
+        const more = wilson(hits * 4, count * 4);
+        assert.ok(more.high - more.low <= high - low);
+      },
+    ),
+  );
+  const values = Array.from({ length: 1_000 }, (_, at) => at + 1);
+  const bounds = quantileBounds(sketchOf(values), 0.95);
+  // A bucket of the sketch is two percent wide.
+  assert.ok(bounds !== null && bounds.low <= bounds.value && bounds.value <= bounds.high);
+  assert.ok(bounds.low > 900 && bounds.low < 960 && bounds.high > 955, JSON.stringify(bounds));
+  assert.equal(quantileBounds(createSketch(), 0.95), null);
+});
+
+const waves = [{ count: 1 }, { percent: 100 }];
+
+/** As ingest adds a batch of class `stats` of this device. */
+async function tell(
+  world: World,
+  device: Device,
+  requests: number[],
+  errors: Record<string, number> = {},
+): Promise<void> {
+  const failed = Object.values(errors).reduce((sum, count) => sum + count, 0);
+  const data = {
+    ...{ kind: 'requests', model: 'digits', windowMs: 60_000, requests: requests.length + failed, errors },
+    latencySketch: requests.length === 0 ? null : json(requests),
+  };
+  const record = { timeMs: world.clock.wall(), release: v2, data: JSON.stringify(data) };
+  await world.store.tx((db) => void world.fleet.evidence.rollups.addIn(db, device.id, [record]));
+  await world.pass(30_000);
+  await world.settle();
+}
+
+async function canaryOf(world: World, devices: Device[]): Promise<Device> {
+  let canary: Device | undefined;
+  // A profile is read from a real disk before the first step.
+  for (let turn = 0; canary === undefined && turn < 200; turn += 1) {
+    await world.settle();
+    canary = devices[(await all(devices, assigned)).indexOf(v2)];
+  }
+  assert.ok(canary);
+  await canary.obey();
+  await world.settle();
+  return canary;
+}
+
+test('a release that is too slow on live requests stops at the canary; one that is not goes through', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(4);
+  await onRelease1(world, devices);
+  const file = (name: string) =>
+    rolloutFile(name, { release: v2, waves, gates: { latencyP95Ms: 50, errorRate: 0.02 } });
+  const slow = await world.start(file('slow'));
+  const canary = await canaryOf(world, devices);
+  const waiting = await world.status(slow);
+  assert.deepEqual([waiting.state, waiting.waves[0]?.state], ['running', 'soaking']);
+  assert.match(waiting.reason ?? '', /gate latencyP95Ms of wave 0: 0 of 1 devices needed/);
+  await tell(world, canary, times(60, 20));
+  assert.equal((await world.status(slow)).state, 'running');
+  await tell(world, canary, times(120, 400));
+  await all(devices, (device) => device.obey());
+  await world.settle();
+  const stopped = await world.status(slow);
+  assert.equal(stopped.state, 'failed');
+  assert.match(stopped.reason ?? '', /^gate latencyP95Ms of wave 0: p95 \d+/);
+  assert.deepEqual(
+    stopped.gates.filter(({ wave }) => wave === 0).map(({ gate, verdict }) => [gate, verdict]),
+    [
+      ['probe', 'pass'],
+      ['latencyP95Ms', 'fail'],
+      ['errorRate', 'pass'],
+    ],
+  );
+  assert.deepEqual(await all(devices, assigned), [v1, v1, v1, v1]);
+});
+
+test('errors for which clients are to blame do not stop a release; its own do', async (t) => {
+  for (const [code, state] of [
+    ['infer-invalid', 'succeeded'],
+    ['model-crashed', 'failed'],
+  ] as const) {
+    const world = await world2(t);
+    const devices = await world.devices(2);
+    await onRelease1(world, devices);
+    const id = await world.start(rolloutFile('errors', { release: v2, waves, gates: { errorRate: 0.02 } }));
+    const canary = await canaryOf(world, devices);
+    await tell(world, canary, times(150, 5), { [code]: 20 });
+    await all(devices, (device) => device.obey());
+    await world.settle();
+    for (const device of devices) if (device !== canary) await tell(world, device, times(150, 5));
+    await world.settle();
+    assert.equal((await world.status(id)).state, state, code);
+    await world.close();
+  }
+});
+
+test('a release that sees what it was not made for stops at the canary, and says of which feature', async (t) => {
+  const world = await openIngestWorld(t);
+  const devices = await world.devices(3);
+  await pushProfiled(world, v1, 1);
+  await onRelease1(world, devices);
+  const profileSha256 = await pushProfiled(world, v2, 2);
+  const id = await world.start(rolloutFile('drifts', { release: v2, waves, gates: { driftPsi: 0.25 } }));
+  const canary = await canaryOf(world, devices);
+  const count = async (x: number[]): Promise<void> => {
+    const { timeMs, release, data } = windowRecord({
+      ...{ release: v2, profileSha256, timeMs: world.clock.wall(), counts: { x } },
+    });
+    const record = { timeMs, release, data: JSON.stringify(data) };
+    await world.store.tx((db) => void world.fleet.evidence.rollups.addIn(db, canary.id, [record]));
+    await world.pass(30_000);
+    await world.settle();
+  };
+  await count(even(4));
+  assert.match((await world.status(id)).reason ?? '', /driftPsi of wave 0: 40 of 100 rows/);
+  await count(shifted(40));
+  await all(devices, (device) => device.obey());
+  await world.settle();
+  const { state, reason } = await world.status(id);
+  assert.equal(state, 'failed');
+  assert.match(reason ?? '', /^gate driftPsi of wave 0: PSI \d\.\d+ of input x\[0\] over 440 rows/);
+  assert.deepEqual(await all(devices, assigned), [v1, v1, v1]);
+});

@@ -11,6 +11,7 @@ import { endWithUs, modelChildEnvironment } from '../../shared/host/model-child.
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import { oneLine } from '../../shared/onnx/runtime-words.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { type ChildAnswer, readAnswer, readPart } from './answers.ts';
 import {
@@ -193,7 +194,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
       if (gone !== null) return;
       watch?.timer.cancel();
       shared?.close();
-      const lastLine = stderrTail.trim().split('\n').at(-1) ?? '';
+      const lastLine = oneLine(stderrTail.trim().split('\n').at(-1) ?? '');
       gone = {
         reason: [reason, lastLine].filter((part) => part !== '').join(': '),
         livedMs: clock.mono() - startedAtMs,

@@ -18,9 +18,12 @@ export function saysNoMemory(words: string): boolean {
   return noMemory.test(words);
 }
 
-/** One line of bounded length. */
+/** Colours that ONNX Runtime writes for a terminal, and what else a terminal would obey. */
+const forTerminals = /\p{Cc}(\[[0-9;?]*[ -/]*[@-~])?/gu;
+
+/** One line of bounded length, of letters alone. */
 export function oneLine(words: unknown): string {
   const text = words instanceof Error ? words.message : String(words);
-  const line = text.replace(/\s+/g, ' ').trim();
+  const line = text.replace(/\s+/g, ' ').replace(forTerminals, '').trim();
   return line.length > 600 ? `${line.slice(0, 600)}…` : line;
 }

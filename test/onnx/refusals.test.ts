@@ -14,6 +14,7 @@ import {
 } from '../../shared/onnx/admission.ts';
 import { parseMemory, promisedMemory } from '../../shared/onnx/memory-bounds.ts';
 import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
+import { oneLine } from '../../shared/onnx/runtime-words.ts';
 import { type GraphValue, type ModelSource, writeModel } from '../../shared/onnx/writer.ts';
 import { modelFile } from './models.ts';
 
@@ -260,4 +261,10 @@ test('the smallest bound counts, and the refusal names who set it', () => {
   assert.equal(parseMemory('512', '--model-memory-max'), 512 * MiB);
   for (const text of ['0', '-1', '1.5', '12345678', '64MiB', ''])
     assert.throws(() => parseMemory(text, '--model-memory-max'), { code: 'config-invalid' }, text);
+});
+
+test('what ONNX Runtime says is one line without what a terminal would obey', () => {
+  const words = '\u001b[1;31m2026 [E:onnxruntime:]\u001b[m  two\n lines\u0007\u009b31m\u0000 é';
+  assert.equal(oneLine(words), '2026 [E:onnxruntime:] two lines31m é');
+  assert.equal(oneLine(new Error('x'.repeat(700))).length, 601);
 });

@@ -95,7 +95,7 @@ test('rollouts over HTTP need the right to the release’s namespace', async (t)
   );
   const unknown = rolloutFile('digits', { release: 'acme/digits@9.0.0' });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: unknown }), 'release-unknown');
-  const many = rolloutFile('digits', { release, approvals: { required: 1 } });
+  const many = rolloutFile('digits', { release, disruption: { label: 'site', maxUnavailable: 1 } });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: many }), 'rollout-unsupported');
 
   const started = await call(operator, 'POST', '/rollouts', { file });
@@ -108,7 +108,16 @@ test('rollouts over HTTP need the right to the release’s namespace', async (t)
   );
   assert.equal(await codeOf(viewer, 'GET', '/rollouts/none'), 'rollout-unknown');
   assert.equal(rolloutSummarySchema.array().parse((await call(viewer, 'GET', '/rollouts')).body)[0]?.id, id);
-  assert.equal(await codeOf(foreign, 'POST', `/rollouts/${id}/abort`, {}), 'namespace-forbidden');
+  const approver = await tokenOf('approver');
+  for (const verb of ['abort', 'pause', 'resume']) {
+    assert.equal(await codeOf(foreign, 'POST', `/rollouts/${id}/${verb}`, {}), 'namespace-forbidden');
+    assert.equal(await codeOf(approver, 'POST', `/rollouts/${id}/${verb}`, {}), 'role-forbidden');
+  }
+  assert.equal(await codeOf(operator, 'POST', `/rollouts/${id}/approve`, {}), 'role-forbidden');
+  assert.equal(await codeOf(approver, 'POST', `/rollouts/${id}/approve`, {}), 'approval-not-needed');
+  assert.equal((await call(operator, 'POST', `/rollouts/${id}/pause`, { comment: 'why' })).status, 200);
+  assert.equal((await call(operator, 'POST', `/rollouts/${id}/resume`)).status, 200);
+  assert.equal((await call(viewer, 'GET', `/rollouts/${id}/history`)).status, 200);
   assert.equal((await call(operator, 'POST', `/rollouts/${id}/abort`, { revert: true })).status, 200);
   await world.settle();
   await device.obey();

@@ -9,11 +9,13 @@ import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, Deflate, Entropy, Log, Place, Rebuilder, Runtime } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
-import type { Labels } from '../shared/wire/messages.ts';
+import type { Assignment, Labels } from '../shared/wire/messages.ts';
+import type { AssignedSampling } from '../shared/wire/sample-rules.ts';
 import { enrol } from './bus/enrolment.ts';
 import { fetchWhole } from './bus/fetcher.ts';
 import { createRefusals, listRefusals } from './bus/refusals.ts';
 import type { AgentInfo } from './bus/reports.ts';
+import type { CapturedSample } from './inference/sampler.ts';
 import { fetcherWhen, goOnline, type Online, type OnlineParts } from './online.ts';
 import { openState } from './state.ts';
 import { type AgentStatus, attacksOf, statusSchemaVersion } from './status.ts';
@@ -29,12 +31,15 @@ import { createUpdater, type UpdaterParts } from './update/updater.ts';
 /** What the core needs of whatever runs the models. */
 export interface CoreRuntime extends Runtime {
   requests(): { answered: number; failed: number };
+  /** Of which requests samples are kept; absent: it keeps none. */
+  useSampling?(rules: readonly AssignedSampling[]): void;
   close(): Promise<void>;
 }
 
 /** What the runtime tells the core. None of it may block. */
 export interface RuntimeEvents {
   onRequest(fact: { as: string; releaseId: string; code: string | null; latencyMs: number }): void;
+  onSample(sample: CapturedSample): void;
   onServing(): void;
   onTrouble(fact: { as: string; manifestSha256: string; refusal: Refusal }): void;
 }
@@ -180,15 +185,20 @@ export async function openCore<Host extends CoreRuntime>(
       recording.request(fact);
       options.onRequest?.();
     },
+    onSample: (sample) => recording.sample(sample),
     onServing: () => options.onServing?.(),
     // Nothing serves before the updater has started.
     onTrouble: (fact) => updater.troubled(fact),
   });
   undo.push(() => runtime.close());
+  const useRules = (assignment: Assignment | null): void => {
+    recording.useMasking(assignment?.masking ?? null);
+    runtime.useSampling?.(assignment?.samples ?? []);
+  };
   // An identity that is about to be replaced must not seal anything more.
   if (identity !== null && reEnrol === null) {
     // Before the key: nothing is sealed under rules that are not known yet.
-    recording.useMasking(authority?.assignment()?.masking ?? null);
+    useRules(authority?.assignment() ?? null);
     const key = authority?.assignment()?.telemetry ?? null;
     await recording.useKey(identity.deviceId, identity.region, key);
   }
@@ -295,6 +305,7 @@ export async function openCore<Host extends CoreRuntime>(
       remember,
       updater,
       telemetry: recording,
+      useRules,
       agent: info,
       timezone,
       boot,

@@ -144,9 +144,10 @@ async function compose(
         ? { https: { mode: options.transport ?? 'auto', open: createHttpsDoor } }
         : {}),
       ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
-      runtime: (events) =>
+      runtime: ({ onSample, ...events }) =>
         (options.inference ?? createInferenceHost)({
           ...events,
+          sampling: { entropy, onSample },
           clock,
           log,
           disk,

@@ -7,6 +7,7 @@ import type { HttpsDoor, HttpsDoorParts } from '../shared/host/https-door.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import type { Clock, Entropy, Fetcher, Log } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
+import type { Assignment } from '../shared/wire/messages.ts';
 import { type Desired, followDesired } from './bus/desired.ts';
 import { type BusFetcher, createFetcher } from './bus/fetcher.ts';
 import { createGiveBack, type GiveBack } from './bus/give-back.ts';
@@ -35,6 +36,8 @@ export interface OnlineParts {
   remember(refusal: Refusal, fingerprint: string): void;
   updater: Updater;
   telemetry: Telemetry;
+  /** Masking and sampling of the assignment in force. */
+  useRules(assignment: Assignment): void;
   agent: AgentInfo;
   timezone: string;
   boot: number;
@@ -193,7 +196,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     authority,
     refusals: parts.refusals,
     assign: async (assignment) => {
-      telemetry.useMasking(assignment.masking ?? null);
+      parts.useRules(assignment);
       await updater.assign(assignment);
       await telemetry.useKey(deviceId, region, assignment.telemetry);
     },

@@ -14,6 +14,7 @@ import type { CatalogueRepository } from './signing/repository.ts';
 import type { RegistryStore } from './store/open.ts';
 import type { TelemetryKeys } from './telemetry/keys.ts';
 import type { MaskingPolicy } from './telemetry/masking.ts';
+import type { SamplingPolicy } from './telemetry/sample-rules.ts';
 
 export interface RegistryCore {
   region: string;
@@ -32,6 +33,7 @@ export interface RegistryCore {
   access: Access;
   telemetryKeys: TelemetryKeys;
   masking: MaskingPolicy;
+  sampling: SamplingPolicy;
   deflate: Deflate;
   limits: FleetLimits;
   clock: Clock;

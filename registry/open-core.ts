@@ -30,6 +30,7 @@ import { openStoreIn } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
 import { openMasking } from './telemetry/masking.ts';
+import { createSamplingPolicy } from './telemetry/sample-rules.ts';
 
 export interface CoreParts {
   place: Place;
@@ -137,6 +138,7 @@ export async function openRegistryCore(
     access,
     telemetryKeys,
     masking,
+    sampling: createSamplingPolicy({ store, clock }),
     deflate,
     limits,
     clock,

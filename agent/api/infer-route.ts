@@ -211,6 +211,7 @@ export async function infer(
       inputs,
       outputs: outputs?.map((output) => output.name),
       deadlineMs: deadlineMs.value,
+      requestId: id,
       signal: departureOf(request.socket),
     });
     return answered.ok ? ok(answerOf(name, id, answered.value, asked.value.isBinary)) : answered;

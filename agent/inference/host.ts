@@ -6,9 +6,18 @@ import { availableParallelism } from 'node:os';
 import { systemPower } from '../../shared/host/power.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
-import type { Clock, Disk, LoadableRelease, Log, Power, Runtime } from '../../shared/kernel/ports.ts';
+import type {
+  Clock,
+  Disk,
+  Entropy,
+  LoadableRelease,
+  Log,
+  Power,
+  Runtime,
+} from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
+import type { AssignedSampling } from '../../shared/wire/sample-rules.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { batchTerms } from './batching.ts';
@@ -18,6 +27,7 @@ import { createMemoryJudge, memoryLimits, type RecycleTerms } from './memory-bud
 import { createMemoryWatch, deviceMemoryBytes, type MemoryWatch } from './memory-watch.ts';
 import { type Admitted, admitRelease } from './opening.ts';
 import { probeRelease } from './probe.ts';
+import { type CapturedSample, type Comparison, createSampler } from './sampler.ts';
 import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
 import { type Shadow, startShadow } from './shadow.ts';
 import { checkRequest, type ModelSignature } from './signature.ts';
@@ -37,6 +47,8 @@ export interface InferenceHostOptions {
   queueMax?: number;
   /** Told of each request that something serves. Must not block. */
   onRequest?: (fact: { as: string; releaseId: string; code: string | null; latencyMs: number }) => void;
+  /** A request that is kept as `useSampling` asked; absent: none is. Must not block. */
+  sampling?: { entropy: Entropy; onSample(sample: CapturedSample): void };
   /** Another release serves, or a model no longer does. */
   onServing?: () => void;
   /** Threads of one model where its manifest names none. Default: half of the cores, shared by the models. */
@@ -74,7 +86,9 @@ export interface InferenceHost extends Runtime {
   model(as: string): ServedModel | null;
   /** Requests since the start, of all models, whatever was switched meanwhile. */
   requests(): RequestCounts;
-  /** Since the last call, as records of class `stats`: what was counted of inputs and outputs, and joules. */
+  /** Of which requests samples are kept, from the next one on. */
+  useSampling(rules: readonly AssignedSampling[]): void;
+  /** Since the last call, as records of class `stats`: what was counted of inputs and outputs, joules, and samples. */
   takeWindow(): TelemetryRecord[];
   /** Ends every child. */
   close(): Promise<void>;
@@ -141,6 +155,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
   const histories = createHistories(clock);
   const tallies = createTallies({ clock, disk, log });
   const energy = createEnergyMeter({ clock, power: options.power ?? systemPower() });
+  const sampler = options.sampling === undefined ? null : createSampler({ clock, ...options.sampling });
   /** Releases that no longer serve and answer those who came before. */
   const draining = new Map<string, Promise<void>>();
   const requests: RequestCounts = { answered: 0, failed: 0 };
@@ -281,10 +296,20 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     return wanted;
   };
 
-  const offerToShadows = (as: string, inputs: Tensor[], { outputs, runMs }: RunAnswer): void => {
+  const offerToShadows = (
+    as: string,
+    inputs: Tensor[],
+    { outputs, runMs }: RunAnswer,
+  ): Promise<Comparison | null>[] => {
+    const compared: Promise<Comparison | null>[] = [];
     for (const { shadow, loaded } of entries.values()) {
-      if (shadow !== null && loaded?.release.as === as) shadow.offer({ inputs, outputs, runMs });
+      if (shadow === null || loaded?.release.as !== as) continue;
+      const candidate = loaded.release.releaseId;
+      const agreement = shadow.offer({ inputs, outputs, runMs });
+      if (agreement !== null)
+        compared.push(agreement.then((score) => (score === null ? null : { candidate, agreement: score })));
     }
+    return compared;
   };
 
   const describe = ({ release, version, manifest, signature, slot, limitBytes }: Loaded): ServedModel => ({
@@ -388,7 +413,12 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
         requests.answered += 1;
         energy.answered(as, releaseId, served.manifest.energy);
         served.tally?.count(call.inputs, ran.value.outputs, ran.value.runMs);
-        offerToShadows(as, call.inputs, ran.value);
+        const compared = offerToShadows(as, call.inputs, ran.value);
+        if (sampler?.wants(releaseId) === true) {
+          const { inputs, requestId = null } = call;
+          const { outputs } = ran.value;
+          sampler.answered({ as, releaseId, requestId, inputs, outputs, tally: served.tally, compared });
+        }
       } else requests.failed += 1;
       options.onRequest?.({
         as,
@@ -401,7 +431,9 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
 
     requests: () => ({ ...requests }),
 
-    takeWindow: () => [...tallies.take(), ...energy.take()],
+    useSampling: (rules) => sampler?.use(rules),
+
+    takeWindow: () => [...tallies.take(), ...energy.take(), ...(sampler?.take() ?? [])],
 
     models: () => [...serving.values()].map(describe).sort((a, b) => (a.as < b.as ? -1 : 1)),
 
@@ -411,6 +443,7 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     },
 
     close: async () => {
+      sampler?.stop();
       serving.clear();
       await Promise.all([...entries.keys()].map(forget));
     },

@@ -47,6 +47,8 @@ export interface InferCall {
   deadlineMs?: number | undefined;
   /** Aborted when the client went away: a request that still waits is dropped. Outlives the call: one for many. */
   signal?: Cancellation | undefined;
+  /** The client's name for it, if it has one. */
+  requestId?: string | undefined;
 }
 
 export interface InferAnswer {

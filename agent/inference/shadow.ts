@@ -26,8 +26,11 @@ export interface LiveRequest {
 }
 
 export interface Shadow {
-  /** A request was answered. Returns at once. */
-  offer(live: LiveRequest): void;
+  /**
+   * A request was answered. Returns at once: null where it is not taken, else how much the candidate's answer agrees,
+   * 0 where it has none, null where it is not known.
+   */
+  offer(live: LiveRequest): Promise<number | null> | null;
   /** Resolves once, with what was seen. */
   done: Promise<Result<ShadowEvidence>>;
   /** Ends it with this refusal; nothing where it has ended. */
@@ -73,21 +76,25 @@ export function startShadow({ clock, policy, candidate }: ShadowOptions): Shadow
     timeout.cancel();
     settle(outcome);
   };
-  const fault = (detail: string): void => {
+  const fault = (detail: string): number => {
     failed += 1;
     firstFailure ??= detail;
+    return 0;
   };
 
-  const compareOne = async (live: LiveRequest, outputs: string[]): Promise<void> => {
+  const compareOne = async (live: LiveRequest, outputs: string[]): Promise<number | null> => {
     const startedAtMs = clock.mono();
     const ran = await slot.run(live.inputs, outputs, 'probe');
-    if (ended) return;
+    if (ended) return null;
     const spentMs = clock.mono() - startedAtMs;
     restUntilMs = startedAtMs + spentMs / (policy.cpuPercent / 100);
     if (!ran.ok) {
       const { code, detail } = ran.refusal;
       // Its process died or hung on an input that the other release answers: enough is known.
-      if (code === 'model-crashed' || code === 'infer-deadline') return end(ran);
+      if (code === 'model-crashed' || code === 'infer-deadline') {
+        end(ran);
+        return 0;
+      }
       return fault(`${code}: ${detail}`);
     }
     const found = agreementOf(live.outputs, ran.value.outputs, compare, live.inputs);
@@ -98,20 +105,23 @@ export function startShadow({ clock, policy, candidate }: ShadowOptions): Shadow
     addToSketch(own, ran.value.runMs);
     addToSketch(active, live.runMs);
     observeDifferences(histograms, differences(live.outputs, ran.value.outputs));
+    return found.score;
   };
 
-  const take = async (live: LiveRequest): Promise<void> => {
+  const take = async (live: LiveRequest): Promise<number | null> => {
     const given = new Set(live.outputs.map(({ name }) => name));
     const wanted = comparedOutputs(compare, [...given]);
     // The client did not ask for what would have to be compared.
     if (!wanted.every((name) => given.has(name))) {
       skipped += 1;
-      return;
+      return null;
     }
     const checked = checkRequest(signature, live.inputs, wanted);
-    if (checked.ok) await compareOne(live, checked.value);
-    else fault(`${checked.refusal.code}: ${checked.refusal.detail}`);
+    const agreement = checked.ok
+      ? await compareOne(live, checked.value)
+      : fault(`${checked.refusal.code}: ${checked.refusal.detail}`);
     if (compared + failed >= policy.requests) end(ok(evidence()));
+    return agreement;
   };
 
   void timeout.done.then(() => end(ok(evidence())));
@@ -119,16 +129,19 @@ export function startShadow({ clock, policy, candidate }: ShadowOptions): Shadow
     done,
     cancel: (refusal) => end(refuse(refusal.code, refusal.detail)),
     offer: (live) => {
-      if (ended) return;
+      if (ended) return null;
       requests += 1;
       if (busy || clock.mono() < restUntilMs) {
         skipped += 1;
-        return;
+        return null;
       }
       busy = true;
-      take(live)
-        // A comparison that fails is the candidate's end, never the agent's.
-        .catch((thrown: unknown) => end(refuse('internal', asFleetError(thrown).message)))
+      return take(live)
+        .catch((thrown: unknown) => {
+          // A comparison that fails is the candidate's end, never the agent's.
+          end(refuse('internal', asFleetError(thrown).message));
+          return null;
+        })
         .finally(() => {
           busy = false;
         });

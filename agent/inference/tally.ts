@@ -12,6 +12,10 @@ export interface Tally {
   count(inputs: readonly Tensor[], outputs: readonly Tensor[], runMs: number): void;
   /** Counts of the window that ends now, null where nothing was answered in it. */
   take(windowMs: number): Omit<FeaturesStats, 'model' | 'profileSha256'> | null;
+  /** The output whose greatest element the profile counts: the release's confidence; null where it counts none. */
+  readonly surest: string | null;
+  /** Whether an input lies under or over a feature's bins, or is none of its values. What is missing lies nowhere. */
+  isOutside(inputs: readonly Tensor[]): boolean;
 }
 
 /** What counting may cost in a window: this share of the runs' time, so much for each request, and the first calls. */
@@ -71,6 +75,8 @@ export function createTally(
   lists: ReadonlySet<string> = new Set(),
 ): Tally {
   const counters = profile.features.map(counterOf);
+  const ofInputs = counters.filter(({ feature }) => feature.role === 'input');
+  const surest = counters.find(({ feature }) => feature.role === 'output' && feature.of === 'max');
   let rows = 0;
   let seenRows = 0;
   let spentMs = 0;
@@ -78,6 +84,14 @@ export function createTally(
   let usualMs = usualMsAtFirst;
 
   return {
+    surest: surest?.feature.tensor ?? null,
+
+    isOutside: (inputs) =>
+      ofInputs.some((counter) => {
+        const found = inputs.find(({ name }) => name === counter.feature.tensor);
+        return found !== undefined && isTensorOutside(counter, found, lists.has(found.name));
+      }),
+
     count(inputs, outputs, runMs) {
       const seen = rowsOf(inputs[0], lists);
       seenRows += seen;
@@ -155,6 +169,30 @@ function countTensor(counter: Counter, { shape, datatype, data }: Tensor, isList
   }
 }
 
+/** At the places that are counted. */
+function isTensorOutside(counter: Counter, { shape, datatype, data }: Tensor, isList: boolean): boolean {
+  const width = isList ? 1 : (shape.at(-1) ?? 1);
+  const { index, of } = counter.feature;
+  if (index >= width) return false;
+  const places = Math.floor(data.length / width);
+  const step = Math.max(1, places / placesMax);
+  for (let place = 0; place < places; place += step) {
+    const start = Math.floor(place) * width;
+    const at = of === 'value' ? start + index : greatest(data, datatype, start, width);
+    if (at >= 0 && isValueOutside(counter, of === 'argmax' ? at - start : valueAt(data, datatype, at)))
+      return true;
+  }
+  return false;
+}
+
+function isValueOutside({ bins, places }: Counter, value: Value): boolean {
+  if (typeof value === 'number' && Number.isNaN(value)) return false;
+  if (places !== null) return placeOf(places, value) === undefined;
+  if (bins === null || typeof value === 'string') return false;
+  const place = binOf(bins, Number(value));
+  return place === 0 || place === bins.edges.length;
+}
+
 function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): Value {
   const value = data[at];
   if (typeof value === 'bigint') return Number(value);
@@ -190,15 +228,17 @@ function countNumber(counter: Counter, value: Value): void {
   counts[place] = (counts[place] as number) + 1;
 }
 
+/** A profile may spell a boolean as 0 or 1. */
+function placeOf(places: ReadonlyMap<Value, number>, value: Value): number | undefined {
+  return places.get(value) ?? (value === true || value === false ? places.get(Number(value)) : undefined);
+}
+
 function countName(counter: Counter, value: Value): void {
   if (typeof value === 'number' && Number.isNaN(value)) {
     counter.missing += 1;
     return;
   }
-  // A profile may spell a boolean as 0 or 1.
-  const place =
-    counter.places?.get(value) ??
-    (value === true || value === false ? counter.places?.get(Number(value)) : undefined);
+  const place = counter.places === null ? undefined : placeOf(counter.places, value);
   if (place === undefined) counter.other += 1;
   else counter.counts[place] = (counter.counts[place] as number) + 1;
 }

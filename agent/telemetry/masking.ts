@@ -13,14 +13,14 @@ type Fields = Record<string, unknown>;
 /** The record as it may leave the device; the given one is not changed. */
 export function masked(record: TelemetryRecord, of: MaskedClass, masking: Masking | null): TelemetryRecord {
   if (masking === null) return record;
-  const rules = masking.rules.filter((rule) => applies(rule, of, record.release));
+  const rules = masking.rules.filter((rule) => ruleApplies(rule, of, record.release));
   if (rules.length === 0) return record;
   let data: unknown = record.data;
   for (const rule of rules) data = along(data, rule.field, (value) => changed(value, rule, masking.key));
   return { ...record, data: data as Fields };
 }
 
-function applies(rule: MaskingRule, of: MaskedClass, release: string | null): boolean {
+export function ruleApplies(rule: MaskingRule, of: MaskedClass, release: string | null): boolean {
   if (rule.classes !== undefined && !rule.classes.includes(of)) return false;
   // A record that names no release might be about any.
   return rule.model === undefined || release === null || release.startsWith(`${rule.model}@`);
@@ -47,7 +47,8 @@ function along(value: unknown, path: readonly string[], change: (value: unknown)
   return out;
 }
 
-function changed(value: unknown, rule: MaskingRule, keyHex: string): unknown {
+/** Undefined: the value goes. */
+export function changed(value: unknown, rule: MaskingRule, keyHex: string): unknown {
   switch (rule.do) {
     case 'drop':
       return undefined;

@@ -15,6 +15,8 @@ export interface Producers {
   /** Records an event; returns at once. Before there is a key the last hundred wait in memory. */
   event(kind: string, release: string | null, data: Record<string, unknown>): void;
   request(fact: RequestFact): void;
+  /** Appends a record of class `sample`, masked already; nothing before there is a key. Returns at once. */
+  sample(record: TelemetryRecord): void;
   /** More records for each window of statistics. Must not throw, nor wait. */
   everyWindow(records: () => TelemetryRecord[]): void;
   /** There is a key now: what waited is appended. */
@@ -89,6 +91,9 @@ export function startProducers(parts: {
       flushEvents();
     },
     request: (fact) => stats.add(fact),
+    sample: (record) => {
+      if (outbox.ready() && !stopped) append('sample', [record]);
+    },
     everyWindow: (records) => void sources.push(records),
     keyArrived: flushEvents,
     stop: async () => {

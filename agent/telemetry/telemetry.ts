@@ -9,11 +9,13 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import type { RegionRoot } from '../../shared/trust/region.ts';
 import type { Masking } from '../../shared/wire/masking.ts';
 import type { TelemetryKey } from '../../shared/wire/telemetry.ts';
+import type { CapturedSample } from '../inference/sampler.ts';
 import { masked } from './masking.ts';
 import { openOutbox } from './outbox.ts';
 import type { Outbox, OutboxCounters, OutboxLimits } from './outbox-port.ts';
 import { type Producers, startProducers } from './producers.ts';
 import { parseRecords } from './records.ts';
+import { sampleRecord } from './sample-masking.ts';
 import { type Sender, startSender } from './sender.ts';
 
 export interface TelemetryParts {
@@ -44,6 +46,8 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request' | 'everyW
    * `telemetry-not-ready`, `telemetry-too-large`, `telemetry-full`, `disk-full`.
    */
   record(body: Uint8Array): Promise<Result<number>>;
+  /** A request that is kept, masked here; returns at once. */
+  sample(sample: CapturedSample): void;
   counters(): OutboxCounters;
   /** Why nothing is recorded at present, or null. */
   off(): ErrorCode | null;
@@ -102,6 +106,9 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
         records.value.map((record) => masked(record, 'app', masking)),
       );
       return appended.ok ? ok(records.value.length) : appended;
+    },
+    sample: (sample) => {
+      if (off === null) producers.sample(sampleRecord(sample, masking));
     },
     useMasking: (rules) => {
       masking = rules;

@@ -21,6 +21,7 @@ const groups: readonly Group[] = [
       ...([
         'rollout-file-invalid',
         'masking-file-invalid',
+        'sample-rules-invalid',
         'webhook-unreachable',
         'erasure-invalid',
         'golden-malformed',

@@ -99,6 +99,7 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
     models: () => [...serving.keys()].flatMap((as) => describe(as) ?? []),
     model: (as) => describe(as),
     requests: () => ({ answered: 0, failed: 0 }),
+    useSampling: () => undefined,
     takeWindow: () => [],
     async close() {
       loaded.clear();

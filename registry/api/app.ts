@@ -18,6 +18,7 @@ import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
+import { registerSampleRoutes } from './sample-routes.ts';
 import { registerTelemetryRoutes } from './telemetry-routes.ts';
 import { registerWebhookRoutes } from './webhook-routes.ts';
 
@@ -138,6 +139,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerRolloutRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
   registerMaskingRoutes(app, parts);
+  registerSampleRoutes(app, parts);
   registerWebhookRoutes(app, parts.webhooks);
   registerEvidenceRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {

@@ -69,7 +69,7 @@ async function writeEvidence(to: MetricsText, { fleet }: RegistryParts): Promise
   to.counter(
     'lepton_rollup_records_total',
     'Records of class stats by what they add to; unknown ones add to nothing.',
-    each('kind', ['requests', 'features', 'energy', 'unknown'], rollups.counters()),
+    each('kind', ['requests', 'features', 'energy', 'samples', 'unknown'], rollups.counters()),
   );
   const { judged, began, ended } = watch.counters();
   to.counter('lepton_drift_windows_total', 'Windows of counts that were judged.', alone(judged));

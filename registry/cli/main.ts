@@ -15,6 +15,7 @@ import { addModelCommands } from './model-commands.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
 import { addQualityCommands } from './quality-commands.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
+import { addSampleCommands } from './sample-commands.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addTelemetryCommands } from './telemetry-commands.ts';
 import { programVersion } from './version.ts';
@@ -59,6 +60,7 @@ async function main(): Promise<number> {
   addWebhookCommands(program);
   addEvidenceCommands(program);
   addQualityCommands(program);
+  addSampleCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);
   addTokenCommands(program);

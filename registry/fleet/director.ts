@@ -6,6 +6,7 @@ import { canonicalJson, type JsonValue } from '../../shared/crypto/canonical-jso
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import type { RegistryBus, Timer } from '../../shared/kernel/ports.ts';
+import { modelOfRelease } from '../../shared/kernel/releases.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
 import type { Masking } from '../../shared/wire/masking.ts';
 import {
@@ -15,6 +16,7 @@ import {
   type Labels,
   schemaVersion,
 } from '../../shared/wire/messages.ts';
+import type { AssignedSampling } from '../../shared/wire/sample-rules.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
@@ -49,7 +51,7 @@ export interface Director {
    * authorities, after a rotation. Idempotent; what a crash leaves is done at the next start. How many there were.
    */
   reissue(): Promise<number>;
-  /** Signs and publishes what is not what the store says any more: masking rules that were set. Idempotent. */
+  /** Signs and publishes what is not what the store says any more: rules of masking or samples that were set. Idempotent. */
   reissueChanged(): Promise<void>;
   /** Signs every device's assignment again, with the next epoch. */
   reissueAll(): Promise<void>;
@@ -64,7 +66,7 @@ const batchDevices = 200;
 const keysAtOnce = 20;
 
 /** Canonical JSON has no fractions, a policy may (`agreementMin`): to be compared, a text of one is as good. */
-function comparable(part: ActivationPolicy | Masking): JsonValue {
+function comparable(part: ActivationPolicy | Masking | AssignedSampling[]): JsonValue {
   const text = JSON.stringify(part, (_key, value: unknown) =>
     typeof value === 'number' && !Number.isInteger(value) ? String(value) : value,
   );
@@ -72,7 +74,7 @@ function comparable(part: ActivationPolicy | Masking): JsonValue {
 }
 
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
-  const { store, keyring, authorities, telemetryKeys, masking: policy, clock, entropy, log, region } = core;
+  const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
   let bus: RegistryBus | null = null;
   let timer: Timer | null = null;
@@ -113,7 +115,13 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         policy: fromColumn<ActivationPolicy>(row.policy),
       }),
     );
-    const masking = policy.inForce();
+    const masking = core.masking.inForce();
+    const asked = core.sampling.inForceIn(
+      db,
+      desired.map((row) => modelOfRelease(row.release_id)),
+    );
+    /** Left out where there are none: what it was before there were rules stays the same content. */
+    const samples = asked.length === 0 ? undefined : asked;
     const authoritiesSha256 = authorities.sha256();
     const contentSha256 = sha256Hex(
       canonicalJson({
@@ -121,8 +129,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         labels,
         releases: releases.map((release) => ({ ...release, policy: comparable(release.policy) })),
         telemetry: telemetry === null ? null : { ...telemetry },
-        // Left out where there is none: what it was before there were rules stays the same content.
         ...(masking === null ? {} : { masking: comparable(masking) }),
+        ...(samples === undefined ? {} : { samples: comparable(samples) }),
       }),
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
@@ -143,6 +151,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         releases,
         telemetry,
         ...(masking === null ? {} : { masking }),
+        ...(samples === undefined ? {} : { samples }),
         authoritiesSha256,
       },
       signer,
@@ -285,6 +294,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   }
 
   async function reissueChanged(): Promise<void> {
+    const begunAtMs = clock.wall();
     for (let last = ''; ; ) {
       const some = await store.tx((db) => {
         const next = db.all(renewable.where('assignments.device_id', '>', last)).map((row) => row.deviceId);
@@ -295,7 +305,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       await publish(some);
       last = some.at(-1) ?? last;
     }
-    await policy.applied();
+    await core.masking.applied();
+    await core.sampling.applied(begunAtMs);
   }
 
   async function reissueAll(): Promise<void> {
@@ -376,7 +387,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       await publish(all.map((row) => row.device_id));
       // Also what was cut off while the authorities or the director's key changed.
       await renewDue();
-      if (policy.isPending()) await reissueChanged();
+      if (core.masking.isPending() || (await core.sampling.isPending())) await reissueChanged();
       await equip(await unequipped());
       renewOnTimer();
     },

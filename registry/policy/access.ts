@@ -28,6 +28,8 @@ export type Action =
   | 'webhooks.write'
   | 'telemetry.erase'
   | 'labels.write'
+  | 'samples.write'
+  | 'samples.review'
   | 'keys.read'
   | 'keys.write'
   | 'tokens.write';
@@ -36,6 +38,7 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
 // `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
 // `masking.write` decides what the region may come to know at all: the admin's, and nobody who only runs things.
+// `samples.write` decides which requests devices keep, within what masking lets out; `samples.review` what they were.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
 // `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
@@ -50,6 +53,8 @@ const rights: Record<Role, readonly Action[]> = {
     'devices.write',
     'rollouts.write',
     'labels.write',
+    'samples.write',
+    'samples.review',
     'telemetry.read',
     'keys.read',
   ],
@@ -69,6 +74,8 @@ const rights: Record<Role, readonly Action[]> = {
     'webhooks.write',
     'telemetry.erase',
     'labels.write',
+    'samples.write',
+    'samples.review',
     'keys.read',
     'keys.write',
     'tokens.write',

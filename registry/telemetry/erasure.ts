@@ -31,7 +31,7 @@ export function createErasures(parts: {
   clock: Clock;
   entropy: Entropy;
   log: Log;
-  /** Deletes what of the device is kept beside its records: sums of counts. */
+  /** Deletes what of the device is kept beside its records, which are gone by then: sums of counts, samples. */
   eraseIn(db: RegistryDb, erased: { deviceId: string; untilMs: number }): void;
   /** Gives devices another key where they have none. */
   equip(deviceIds: readonly string[]): Promise<void>;
@@ -82,6 +82,7 @@ export function createErasures(parts: {
     const doneAtMs = clock.wall();
     // Deleted and signed for in one commit: a second pass after a cut would find nothing left to count.
     const erasure = await store.tx((db) => {
+      const deleted = deleteIn(db, row, keys);
       parts.eraseIn(db, { deviceId, untilMs });
       const statement: ErasureStatement = {
         ...{ schemaVersion, erasureId, deviceId, region, untilMs },
@@ -90,7 +91,7 @@ export function createErasures(parts: {
           fromMs: madeAtMs,
           endsMs: endsAtMs,
         })),
-        ...deleteIn(db, row, keys),
+        ...deleted,
         requestedBy: row.requested_by,
         reason: row.reason,
         doneAtMs,

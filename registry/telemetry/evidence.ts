@@ -11,6 +11,7 @@ import type { OpenedRecord } from './open-batch.ts';
 import { createProfiles, type Profiles } from './profiles.ts';
 import { createPredictionPlaces } from './quality.ts';
 import { createRollups, type Rollups } from './rollups.ts';
+import { createSamplePlaces } from './samples.ts';
 
 export interface StoredBatch {
   deviceId: string;
@@ -26,7 +27,10 @@ export interface Evidence {
   watch: DriftWatch;
   /** In the transaction that stores the batch. */
   addIn(db: RegistryDb, batch: StoredBatch): void;
-  /** Sums of the device's hours before `untilMs`, all of them where that is now; those of the fleet stay. */
+  /**
+   * Sums of the device's hours before `untilMs`, all of them where that is now; those of the fleet stay. After its sealed
+   * records were deleted.
+   */
   eraseIn(db: RegistryDb, erased: { deviceId: string; untilMs: number }): void;
   /** After a commit. */
   stored(): void;
@@ -39,6 +43,7 @@ export function createEvidence(
   const rollups = createRollups(core.store);
   const profiles = createProfiles(core);
   const places = createPredictionPlaces(core.store);
+  const samples = createSamplePlaces(core.store);
   const watch = createDriftWatch({ ...core, ...parts, profiles });
   return {
     rollups,
@@ -46,6 +51,7 @@ export function createEvidence(
     watch,
     addIn(db, { deviceId, batchId, class: kind, records, nowMs }) {
       if (kind === 'app' || kind === 'sample') places.addIn(db, deviceId, batchId, records);
+      if (kind === 'sample') samples.addIn(db, deviceId, batchId, records);
       if (kind === 'stats') watch.addIn(db, deviceId, rollups.addIn(db, deviceId, records), nowMs);
     },
     eraseIn(db, { deviceId, untilMs }) {
@@ -53,6 +59,7 @@ export function createEvidence(
       const endMs = untilMs >= core.clock.wall() ? Number.MAX_SAFE_INTEGER : untilMs;
       rollups.eraseIn(db, deviceId, endMs);
       places.eraseIn(db, deviceId, endMs);
+      samples.eraseIn(db, deviceId);
       watch.eraseIn(db, deviceId);
     },
     stored: () => watch.look(),

@@ -19,6 +19,7 @@ import {
 import { type EnergyStats, energyStatsSchema } from '../../shared/wire/energy.ts';
 import { type FeaturesStats, featuresStatsSchema } from '../../shared/wire/feature-stats.ts';
 import { type RequestsStats, requestsStatsSchema } from '../../shared/wire/request-stats.ts';
+import { type SamplesStats, samplesStatsSchema } from '../../shared/wire/samples.ts';
 import { fromColumn, fromNullableColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import {
@@ -70,11 +71,13 @@ export interface RollupCounters {
   requests: number;
   features: number;
   energy: number;
+  /** What devices sampled: told, and added up by nobody yet. */
+  samples: number;
   /** Of an agent that is newer, or of no release. */
   unknown: number;
 }
 
-type Stats = RequestsStats | FeaturesStats | EnergyStats;
+type Stats = RequestsStats | FeaturesStats | EnergyStats | SamplesStats;
 
 /** Null for what is no statistics of ours: an agent that is newer, or a device that says anything. */
 function statsOf(data: string): Stats | null {
@@ -84,7 +87,9 @@ function statsOf(data: string): Stats | null {
   const features = featuresStatsSchema.safeParse(body);
   if (features.success) return features.data;
   const energy = energyStatsSchema.safeParse(body);
-  return energy.success ? energy.data : null;
+  if (energy.success) return energy.data;
+  const samples = samplesStatsSchema.safeParse(body);
+  return samples.success ? samples.data : null;
 }
 
 interface Key {
@@ -112,7 +117,7 @@ function summed(records: readonly OpenedRecord[]): {
   energy: EnergyRow[];
   counted: RollupCounters;
 } {
-  const counted: RollupCounters = { requests: 0, features: 0, energy: 0, unknown: 0 };
+  const counted: RollupCounters = { requests: 0, features: 0, energy: 0, samples: 0, unknown: 0 };
   const requests = new Sums<RequestsRow>();
   const features = new Sums<FeaturesRow>();
   const energy = new Map<string, EnergyRow>();
@@ -124,6 +129,7 @@ function summed(records: readonly OpenedRecord[]): {
       continue;
     }
     counted[stats.kind] += 1;
+    if (stats.kind === 'samples') continue;
     const key = { release: formatReleaseId(name), hour: Math.floor(timeMs / hourMs), model: stats.model };
     const text = `${key.release} ${key.hour} ${key.model}`;
     if (stats.kind === 'requests') {
@@ -158,7 +164,7 @@ const pageRows = 2_000;
 
 export function createRollups(store: RegistryStore): Rollups {
   const { qb } = store;
-  const counters: RollupCounters = { requests: 0, features: 0, energy: 0, unknown: 0 };
+  const counters: RollupCounters = { requests: 0, features: 0, energy: 0, samples: 0, unknown: 0 };
   const energyRollups = createEnergyRollups(store);
 
   function addRequestsIn(db: RegistryDb, deviceId: string, { sum: added, ...key }: RequestsRow): void {

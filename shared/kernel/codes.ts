@@ -274,6 +274,7 @@ export const codes = {
   'webhook-unreachable': row(502, 'backoff', 'check the address and that a program listens there'),
   'erasure-invalid': row(400, 'never', 'the certificate is not one of this region'),
   'masking-file-invalid': row(400, 'never', 'correct the masking file at the line named', 2),
+  'sample-rules-invalid': row(400, 'never', 'correct the file of sample rules at the line named', 2),
   'rollout-file-invalid': row(400, 'never', 'correct the rollout file at the line named', 2),
   'rollout-unsupported': row(501, 'never', 'leave that section out; this version does not apply it'),
   'rollout-unknown': row(404, 'never', 'lepton rollout list shows the rollouts'),

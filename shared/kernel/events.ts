@@ -109,6 +109,8 @@ export type LogEvent =
   | 'webhook.failed'
   | 'inference.profile.unusable'
   | 'masking.set'
+  | 'samples.rules.set'
+  | 'samples.reviewed'
   | 'telemetry.erased'
   | 'telemetry.batch.stored'
   | 'telemetry.batch.refused'

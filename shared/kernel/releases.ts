@@ -43,6 +43,9 @@ export function formatReleaseId(release: ReleaseName): string {
   return `${release.namespace}/${release.name}@${release.version}`;
 }
 
+/** `NS/NAME` of a release id that was checked. */
+export const modelOfRelease = (releaseId: string): string => releaseId.slice(0, releaseId.lastIndexOf('@'));
+
 /** `NS/NAME`, or null where it is not one. */
 export function parseModelId(text: string): { namespace: string; name: string } | null {
   const [namespace = '', name = '', ...rest] = text.split('/');

@@ -31,6 +31,8 @@ import {
 import { profileSchema } from './profile.ts';
 import { labelLineSchema, predictionRecordSchema } from './quality.ts';
 import { rolloutFileSchema } from './rollout-file.ts';
+import { sampleRulesFileSchema } from './sample-rules.ts';
+import { captureRecordSchema, sampleRowSchema } from './samples.ts';
 import { batchAnswerSchema, batchHeadSchema, batchStatementSchema, storedRecordSchema } from './telemetry.ts';
 
 /** In a golden file the data may stand in a file beside it: `parameters: {binary_data_file}`. */
@@ -60,6 +62,7 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   'key-plan': { title: 'What is in force, for a ceremony (lepton keys plan)', schema: keyPlanSchema },
   'key-bundle': { title: 'What is to follow, on its way from holder to holder', schema: keyBundleSchema },
   masking: { title: 'Masking file', schema: maskingFileSchema },
+  'sample-rules': { title: 'Sample rules file', schema: sampleRulesFileSchema },
   rollout: { title: 'Rollout file', schema: rolloutFileSchema },
   envelope: { title: 'DSSE envelope', schema: envelopeSchema },
   assignment: {
@@ -84,6 +87,11 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
     title: 'Data of a record of class stats: joules of one release in one window',
     schema: energyStatsSchema,
   },
+  'sample-record': {
+    title: 'Data of a record of class sample: a request that was kept for review',
+    schema: captureRecordSchema,
+  },
+  'sample-row': { title: 'One line of a dataset (lepton samples export, NDJSON)', schema: sampleRowSchema },
   'label-line': { title: 'One line of a label file (lepton labels import)', schema: labelLineSchema },
   'telemetry-record': { title: 'One line of telemetry query --json', schema: storedRecordSchema },
   'message-signed': { title: 'Body of desired and reported', schema: signedMessageSchema },

@@ -9,6 +9,10 @@ export type MaskedClass = (typeof maskedClasses)[number];
 
 const name = z.string().min(1).max(128);
 
+export const modelSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME');
+
 /** Names of an object's fields from the outside in; `*` stands for every field, and every element of an array. */
 const fieldSchema = z
   .union([name, z.array(name).min(1).max(16)])
@@ -20,10 +24,7 @@ const target = {
   /** Absent: records of both classes. */
   classes: z.array(z.enum(maskedClasses)).min(1).max(2).optional(),
   /** `NS/NAME`: records about releases of this model alone; absent: all. */
-  model: z
-    .string()
-    .regex(/^[a-z0-9][a-z0-9-]{0,62}\/[a-z0-9][a-z0-9-]{0,62}$/, 'expected NS/NAME')
-    .optional(),
+  model: modelSchema.optional(),
 };
 
 /**

@@ -7,6 +7,7 @@ import { FleetError } from '../kernel/errors.ts';
 import { deviceIdPattern, namePattern, sha256Pattern, versionPattern } from '../kernel/releases.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 import { maskingSchema } from './masking.ts';
+import { assignedSamplingSchema } from './sample-rules.ts';
 import { waysHeldMax } from './ways.ts';
 
 export const schemaVersion = 1;
@@ -127,6 +128,8 @@ export const assignmentSchema = z.object({
   telemetry: telemetryKeySchema.nullable().default(null),
   /** What of a record is changed before it is sealed; absent: nothing. */
   masking: maskingSchema.optional(),
+  /** Of which requests samples are kept, for models among the releases; absent: of none. */
+  samples: z.array(assignedSamplingSchema).max(64).optional(),
   /**
    * Digest of the fleet's certificate authorities that the device should hold (`authoritiesSha256` in
    * shared/trust/authorities.ts). A device that holds others renews its certificate, which brings them.

@@ -16,6 +16,7 @@ import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.t
 import { openAuthorities } from '../../registry/signing/authorities.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
 import { openMasking } from '../../registry/telemetry/masking.ts';
+import { createSamplingPolicy } from '../../registry/telemetry/sample-rules.ts';
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
@@ -314,6 +315,7 @@ export async function openWorld(t: TestContext, options: WorldOptions = {}): Pro
     }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
     masking: await openMasking({ store: keyStore, clock: base.clock, entropy }),
+    sampling: createSamplingPolicy({ store: base.store, clock: base.clock }),
     deflate: systemDeflate,
     limits,
     region,

@@ -119,8 +119,6 @@ export function createSampler(parts: {
   let stopped = false;
   let sinceMs = clock.mono();
 
-  const draw = (): number => new DataView(entropy.bytes(4).slice().buffer).getUint32(0) / 2 ** 32;
-
   function windowOf({ as, releaseId }: AnsweredRequest): Window {
     const key = `${as} ${releaseId}`;
     let window = windows.get(key);
@@ -142,7 +140,7 @@ export function createSampler(parts: {
       isOutside: () => tally?.isOutside(inputs) ?? false,
       agreement: comparison?.agreement ?? null,
     };
-    const reasons = reasonsFor(rules, facts, rules.randomShare === undefined ? 1 : draw());
+    const reasons = reasonsFor(rules, facts, rules.randomShare === undefined ? 1 : entropy.u32() / 2 ** 32);
     if (reasons.length === 0) return;
     const window = windowOf(request);
     for (const reason of reasons) window.reasons.set(reason, (window.reasons.get(reason) ?? 0) + 1);

@@ -61,6 +61,13 @@ const assignment = {
   labels: { site: 'a' },
   releases: [assigned],
   telemetry,
+  masking: { key: hex('c', 64), rules: [{ do: 'drop', field: ['inputs', 'face'], classes: ['sample'] }] },
+  samples: [
+    {
+      ...{ model: 'acme/detector', lowConfidence: { below: 0.5 }, disagreement: true, outOfRange: true },
+      ...{ randomShare: 0.01, perHourMax: 20, bytesMax: 65_536 },
+    },
+  ],
   authoritiesSha256: hex('b', 64),
 };
 const report = {

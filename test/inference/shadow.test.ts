@@ -5,9 +5,12 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { CapturedSample } from '../../agent/inference/sampler.ts';
+import { systemEntropy } from '../../shared/host/entropy.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { LoadableRelease, ShadowEvidence, ShadowPolicy } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
+import { assignedSamplingSchema } from '../../shared/wire/sample-rules.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { tinyModel } from '../agent/tiny-model.ts';
 import { modelCase } from '../support/cases.ts';
@@ -97,6 +100,48 @@ describe('shadowing on small models', () => {
     const outcome = await shadow;
     assert.equal(outcome.ok ? null : outcome.refusal.code, 'update-superseded');
     assert.equal((await stage.host.shadow(release, policy)).ok, false);
+  });
+
+  test('requests of which the candidate answers otherwise are kept once, and the others are not', async () => {
+    const samples: CapturedSample[] = [];
+    const kept = openStage({
+      threads: 1,
+      sampling: { entropy: systemEntropy, onSample: (sample) => void samples.push(sample) },
+    });
+    try {
+      const rules = { model: 'test/kept', disagreement: true };
+      kept.host.useSampling([assignedSamplingSchema.parse(rules)]);
+      await kept.serve('kept', tiny(2));
+      const release = kept.stage('kept', tiny(2.5));
+      unwrap(await kept.host.load(release));
+      // Twice nothing is two and a half times nothing. Not by turns: the candidate may take every second request.
+      const isOdd = (index: number): boolean => (index.toString(2).split('1').length - 1) % 2 === 1;
+      const inputs = (index: number) => [isOdd(index) ? input(1, 1) : input(0, 0)];
+      const shadow = kept.host.shadow(release, { ...policy, requests: 16 });
+      const { agreement } = unwrap(await feed(kept, 'kept', inputs, shadow));
+      assert.ok(agreement !== null && agreement > 0 && agreement < 1, `${agreement}`);
+      const differing = 16 * (1 - agreement);
+      // The last one is decided after its comparison.
+      while (samples.length < differing) await new Promise((resolve) => setImmediate(resolve));
+      assert.equal(samples.length, differing);
+      for (const { reasons, comparison, inputs: given, outputs } of samples) {
+        assert.deepEqual(
+          [reasons, comparison],
+          [['disagreement'], { candidate: release.releaseId, agreement: 0 }],
+        );
+        assert.deepEqual(
+          [given[0]?.data, outputs[0]?.data],
+          [
+            [1, 1],
+            [2, 2],
+          ],
+        );
+      }
+      const [stats] = kept.host.takeWindow().filter(({ data }) => data['kind'] === 'samples');
+      assert.deepEqual(stats?.data['reasons'], { disagreement: differing });
+    } finally {
+      await kept.close();
+    }
   });
 
   test('a small share of the processor means many inputs are let go', async () => {

@@ -6,7 +6,6 @@ import { canonicalJson, type JsonValue } from '../../shared/crypto/canonical-jso
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import type { RegistryBus, Timer } from '../../shared/kernel/ports.ts';
-import { modelOfRelease } from '../../shared/kernel/releases.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
 import type { Masking } from '../../shared/wire/masking.ts';
 import {
@@ -116,11 +115,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       }),
     );
     const masking = core.masking.inForce();
-    const asked = core.sampling.inForceIn(
-      db,
-      desired.map((row) => modelOfRelease(row.release_id)),
-    );
-    /** Left out where there are none: what it was before there were rules stays the same content. */
+    const asked = core.sampling.inForceIn(db, releases);
+    // Left out where there are none: what it was before there were rules stays the same content.
     const samples = asked.length === 0 ? undefined : asked;
     const authoritiesSha256 = authorities.sha256();
     const contentSha256 = sha256Hex(

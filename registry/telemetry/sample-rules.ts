@@ -2,6 +2,7 @@
 // Trusts: the API for who may set them. Must never: tell a device of a model that it does not run.
 
 import type { Clock } from '../../shared/kernel/ports.ts';
+import { modelOfRelease } from '../../shared/kernel/releases.ts';
 import {
   type AssignedSampling,
   type SampleRules,
@@ -12,8 +13,8 @@ import { fromColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 
 export interface SamplingPolicy {
-  /** For the assignment of a device that is to run these models; none where nothing is asked for. */
-  inForceIn(db: RegistryDb, models: readonly string[]): AssignedSampling[];
+  /** For the assignment of a device that is to run these releases; none where nothing is asked for. */
+  inForceIn(db: RegistryDb, releases: readonly { releaseId: string }[]): AssignedSampling[];
   view(model: string): Promise<SampleRulesView>;
   /** Null clears. Durable when it resolves; the director brings it to devices. */
   set(model: string, rules: SampleRules | null, setBy: string): Promise<SampleRulesView>;
@@ -38,8 +39,8 @@ export function createSamplingPolicy(parts: { store: RegistryStore; clock: Clock
   }
 
   return {
-    inForceIn(db, models) {
-      const some = [...new Set(models)];
+    inForceIn(db, releases) {
+      const some = [...new Set(releases.map(({ releaseId }) => modelOfRelease(releaseId)))];
       if (some.length === 0) return [];
       const rows = db.all(
         qb

@@ -9,12 +9,14 @@ import {
   rolloutAbortSchema,
   rolloutApproveSchema,
   rolloutCommandSchema,
+  rolloutExplanationSchema,
   rolloutHistorySchema,
   rolloutStartedSchema,
   rolloutStartSchema,
   rolloutStatusSchema,
   rolloutSummarySchema,
 } from '../../shared/wire/http.ts';
+import { deviceIdSchema } from '../../shared/wire/messages.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
 import { json } from './documents.ts';
@@ -67,6 +69,13 @@ const approveRollout = createRoute({
   summary: 'Say that a wave may begin',
   request: { ...rollout, body: { content: { 'application/json': { schema: rolloutApproveSchema } } } },
   responses: { 200: json(rolloutStatusSchema, 'Its status.'), default: problemResponse },
+});
+const explainRollout = createRoute({
+  method: 'get',
+  path: '/api/v1/rollouts/{id}/explanation',
+  summary: 'Why it, its waves and devices are where they are, and what each waits for',
+  request: { ...rollout, query: z.object({ device: deviceIdSchema.optional() }) },
+  responses: { 200: json(rolloutExplanationSchema, 'By the facts of now.'), default: problemResponse },
 });
 const showHistory = createRoute({
   method: 'get',
@@ -127,6 +136,12 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     const { wave = null, comment = null } = c.req.valid('json') ?? {};
     unwrap(await rollouts.approve(id, user, { wave, comment }));
     return c.json(unwrap(await rollouts.status(id)), 200);
+  });
+
+  api.openapi(explainRollout, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    const { device } = c.req.valid('query');
+    return c.json(unwrap(await rollouts.explain(c.req.valid('param').id, device ?? null)), 200);
   });
 
   api.openapi(showHistory, async (c) => {

@@ -6,7 +6,9 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import {
+  type RolloutExplanation,
   type RolloutStatus,
+  rolloutExplanationSchema,
   rolloutHistorySchema,
   rolloutStartedSchema,
   rolloutStatusSchema,
@@ -115,6 +117,30 @@ async function watch(client: RegistryClient, id: string, json: boolean): Promise
     }
     await new Promise((resolve) => setTimeout(resolve, watchEveryMs));
   }
+}
+
+function explanationText(said: RolloutExplanation): string {
+  const { id, name, release, state, because, waves, devices } = said;
+  return [
+    `rollout ${id} (${name}): ${release} is ${state}${because === null ? '' : `: ${because}`}`,
+    table(
+      ['WAVE', 'STATE', 'BECAUSE', 'WAITS FOR'],
+      waves.map((one) => [`${one.index}`, one.state, one.because ?? '-', one.waitsFor.join(', ') || '-']),
+    ),
+    '',
+    table(
+      ['DEVICE', 'WAVE', 'STATE', 'RUNS', 'BECAUSE', 'WAITS FOR', 'UNTIL'],
+      devices.map((one) => [
+        one.online ? one.id : `${one.id} (offline)`,
+        one.wave === null ? '-' : `${one.wave}`,
+        one.state,
+        one.runs ?? '-',
+        one.because ?? '-',
+        one.waitsFor ?? '-',
+        one.untilMs === null ? '-' : when(one.untilMs),
+      ]),
+    ),
+  ].join('\n');
 }
 
 function waveIndex(value: string): number {
@@ -232,6 +258,17 @@ export function addRolloutCommands(program: Command): void {
         ...(comment === undefined ? {} : { comment }),
       };
       await tell(id, 'approve', body, flags);
+    });
+
+  connected(rollout.command('explain'))
+    .description('why a rollout, its waves and devices are where they are, and what each waits for')
+    .argument('<id>')
+    .argument('[device]', 'this one alone')
+    .action(async (id: string, device: string | undefined, flags: GlobalFlags) => {
+      const query = device === undefined ? '' : `?device=${encodeURIComponent(device)}`;
+      const path = `/api/v1/rollouts/${encodeURIComponent(id)}/explanation${query}`;
+      const said = await connect(flags).get(path, rolloutExplanationSchema);
+      print({ json: flags.json === true }, said, () => explanationText(said));
     });
 
   connected(rollout.command('history'))

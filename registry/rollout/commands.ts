@@ -3,12 +3,22 @@
 
 import type { Clock } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { RolloutHistory } from '../../shared/wire/http.ts';
+import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/http.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { needsApproval, waveToApprove } from './approvals.ts';
 import { abort, pause, resume } from './controller.ts';
+import { explain } from './explain.ts';
 import type { RolloutFact } from './facts.ts';
-import { readApprovals, readHistory, readRollout, readWaves, writeHistory, writeRollout } from './records.ts';
+import {
+  readApprovals,
+  readFacts,
+  readHistory,
+  readRollout,
+  readWaves,
+  writeHistory,
+  writeRollout,
+} from './records.ts';
 
 export interface RolloutCommands {
   /**
@@ -29,6 +39,11 @@ export interface RolloutCommands {
     by: string,
     approval: { wave: number | null; comment: string | null },
   ): Promise<Result<{ id: string; wave: number }>>;
+  /**
+   * Why everything is where it is, by the facts of now; with one device alone where it is named.
+   * Refusals: `rollout-unknown`, `device-unknown` (or the selector does not match it).
+   */
+  explain(rolloutId: string, deviceId: string | null): Promise<Result<RolloutExplanation>>;
   /** Oldest first. Refusal: `rollout-unknown`. */
   history(rolloutId: string): Promise<Result<RolloutHistory>>;
 }
@@ -41,6 +56,8 @@ export function createRolloutCommands(parts: {
   clock: Clock;
   /** Tells of another state in the log, the events and the history. */
   transition(db: RegistryDb, before: RolloutFact, after: RolloutFact, by: string): void;
+  /** The reference profile of the rollout's release, where a gate asks for it. */
+  referenceOf(rolloutId: string): Promise<ReferenceProfile | null>;
   /** Something changed: rollouts are stepped. */
   changed(): void;
 }): RolloutCommands {
@@ -124,6 +141,22 @@ export function createRolloutCommands(parts: {
       });
       if (done.ok) changed();
       return done;
+    },
+
+    async explain(rolloutId, deviceId) {
+      const reference = await parts.referenceOf(rolloutId);
+      return store.tx((db): Result<RolloutExplanation> => {
+        const options = { newcomers: true, nowMs: clock.wall(), changesMax: 0, reference };
+        const facts = readFacts(db, qb, rolloutId, options);
+        if (facts === undefined) return unknown(rolloutId);
+        const explanation = explain(facts, deviceId);
+        if (deviceId !== null && explanation.devices.length === 0)
+          return refuse(
+            'device-unknown',
+            `${deviceId} is not enrolled here, or the selector does not match it`,
+          );
+        return ok(explanation);
+      });
     },
 
     history: (rolloutId) =>

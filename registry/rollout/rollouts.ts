@@ -381,7 +381,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
     status: (rolloutId) => store.tx((db) => statusIn(db, rolloutId)),
 
-    ...createRolloutCommands({ store, clock, transition, changed: () => wake(true) }),
+    ...createRolloutCommands({ store, clock, transition, referenceOf, changed: () => wake(true) }),
 
     async start() {
       started = true;

@@ -417,6 +417,41 @@ export type RolloutSummary = z.infer<typeof rolloutSummarySchema>;
 /** `POST /api/v1/rollouts/{id}/abort`. Absent: what the file says under `onAbort`. */
 export const rolloutAbortSchema = z.object({ revert: z.boolean().optional() });
 
+/** `GET /api/v1/rollouts/{id}/explanation`: why each thing is where it is, and what it waits for. */
+export const rolloutExplanationSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  release: z.string(),
+  state: z.enum(rolloutStates),
+  because: z.string().nullable(),
+  waves: z.array(
+    z.object({
+      index: z.number().int(),
+      state: z.enum(waveStates),
+      because: z.string().nullable(),
+      /** In words, one for each thing. */
+      waitsFor: z.array(z.string()),
+    }),
+  ),
+  devices: z.array(
+    z.object({
+      id: z.string(),
+      online: z.boolean(),
+      /** What it runs under the rollout's name, null where nothing. */
+      runs: z.string().nullable(),
+      /** Null where it has none yet. */
+      wave: z.number().int().nullable(),
+      state: z.enum(rolloutDeviceStates),
+      because: z.string().nullable(),
+      /** Null where it waits for nothing. */
+      waitsFor: z.string().nullable(),
+      /** When time alone ends that, Unix milliseconds. */
+      untilMs: timeMs.nullable(),
+    }),
+  ),
+});
+export type RolloutExplanation = z.infer<typeof rolloutExplanationSchema>;
+
 /** `POST /api/v1/rollouts/{id}/pause` and `/resume`. */
 export const rolloutCommandSchema = z.object({ comment: z.string().min(1).max(1_000).optional() });
 /** `POST /api/v1/rollouts/{id}/approve`. `wave`: absent, the next one that waits for it. */

@@ -42,6 +42,12 @@ test('a rollout waits for approval, is paused and resumed, and its history says 
       (await registry.lepton(['rollout', 'status', id, '--json'])).json() as RolloutStatus;
     await until('it waits', async () => ((await status()).state === 'awaiting-approval' ? true : null));
 
+    const explained = await registry.lepton(['rollout', 'explain', id]);
+    assert.match(explained.stdout, /0\s+pending\s+-\s+1 approval/);
+    const [waiting] = (await registry.lepton(['devices', 'list', '--json'])).json() as { id: string }[];
+    const ofDevice = await registry.lepton(['rollout', 'explain', id, waiting?.id ?? '']);
+    assert.match(ofDevice.stdout, /wave 0 waits for 1 more approval/);
+
     const fails = async (args: string[], words: RegExp): Promise<void> => {
       assert.match((await registry.lepton(['rollout', ...args], 1)).stderr, words);
     };

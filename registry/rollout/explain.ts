@@ -1,0 +1,125 @@
+// Why: says in words why a rollout, its waves and each device are where they are, and what each waits for.
+// Trusts: the same facts and judgements as the controller, so that no other reason is told than the one it acts on.
+// Must never: decide anything.
+
+import type { RolloutExplanation } from '../../shared/wire/http.ts';
+import { approvalsMissing } from './approvals.ts';
+import type { DeviceFact, Member, RolloutFacts, WaveFact } from './facts.ts';
+import { fitnessOf, isUnfit } from './fitness.ts';
+import { type Outcome, outcomeOf } from './members.ts';
+
+type Said = Pick<RolloutExplanation['devices'][number], 'waitsFor' | 'untilMs'>;
+
+const nothing: Said = { waitsFor: null, untilMs: null };
+const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
+const some = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`;
+
+/** Of a device that has not got the release yet. */
+function waitingMember({ rollout, waves }: RolloutFacts, member: Member): Said {
+  if (ended.has(rollout.state) && rollout.state !== 'succeeded')
+    return { waitsFor: `nothing: the rollout is ${rollout.state}`, untilMs: null };
+  if (rollout.state === 'paused') return { waitsFor: 'lepton rollout resume', untilMs: null };
+  const before = waves.find(({ index, state }) => index < member.wave && state !== 'passed');
+  if (before !== undefined)
+    return { waitsFor: `wave ${before.index}, which is ${before.state}`, untilMs: null };
+  const own = waves.find(({ index }) => index === member.wave);
+  return own?.state === 'pending'
+    ? { waitsFor: rollout.reason ?? 'its wave to begin', untilMs: null }
+    : { waitsFor: 'the next step, in which it gets the release', untilMs: null };
+}
+
+/** Of a device that has the release assigned. */
+function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): Said {
+  switch (kind) {
+    case 'committed':
+    case 'left':
+    case 'failed':
+      return nothing;
+    case 'unreachable':
+      return { waitsFor: 'it to come back: the file says that it is waited for', untilMs };
+    case 'ignored':
+      return { waitsFor: 'nothing: the file says that it is not counted while it is away', untilMs };
+    case 'waiting':
+    case 'working': {
+      if (!device.online) return { waitsFor: 'it to come back: its assignment lies ready for it', untilMs };
+      const next = state === 'pending' ? 'its report about the assignment' : `its ${state} to end`;
+      return { waitsFor: next, untilMs };
+    }
+  }
+}
+
+function explainDevice(facts: RolloutFacts, device: DeviceFact): RolloutExplanation['devices'][number] {
+  const { rollout, nowMs } = facts;
+  const head = { id: device.id, online: device.online, runs: device.model?.active ?? null };
+  const { member } = device;
+  if (member === null) {
+    const unfit = fitnessOf(rollout.release.requires)(device);
+    const because = device.active
+      ? (unfit?.detail ?? 'it matches the selector and has no wave yet')
+      : 'it is revoked or in quarantine';
+    const waitsFor = device.active && unfit === null ? 'the next step, which gives it a wave' : null;
+    return { ...head, wave: null, state: 'pending', because, waitsFor, untilMs: null };
+  }
+  const outcome = outcomeOf(rollout, device, member, nowMs);
+  const said = member.step === 'waiting' ? waitingMember(facts, member) : assignedMember(device, outcome);
+  const reason = isUnfit(member) ? member.reason : (outcome.reason ?? member.reason);
+  return {
+    ...head,
+    wave: member.wave,
+    state: outcome.state,
+    because: reason === null ? null : `${reason.code}: ${reason.detail}`,
+    ...said,
+  };
+}
+
+function explainWave(facts: RolloutFacts, wave: WaveFact): RolloutExplanation['waves'][number] {
+  const { index, state, reason, gates } = wave;
+  const head = { index, state, because: reason };
+  if (state === 'pending') {
+    const { rollout, waves, approvals, nowMs } = facts;
+    if (ended.has(rollout.state)) return { ...head, waitsFor: [] };
+    const before = waves.find((one) => one.index < index && one.state !== 'passed');
+    const missing = approvalsMissing(rollout.spec, index, approvals, nowMs);
+    return {
+      ...head,
+      waitsFor: [
+        ...(before === undefined ? [] : [`wave ${before.index}, which is ${before.state}`]),
+        ...(missing === 0 ? [] : [some(missing, 'approval')]),
+      ],
+    };
+  }
+  if (state !== 'running' && state !== 'soaking') return { ...head, waitsFor: [] };
+  const open = facts.devices.filter(({ member }) => member?.wave === index && member.step === 'assigned');
+  const kinds = new Map<string, number>();
+  for (const device of open) {
+    if (device.member === null) continue;
+    const { kind, state: at } = outcomeOf(facts.rollout, device, device.member, facts.nowMs);
+    if (kind !== 'working' && kind !== 'waiting' && kind !== 'unreachable') continue;
+    const words = device.online ? at : `${at} and offline`;
+    kinds.set(words, (kinds.get(words) ?? 0) + 1);
+  }
+  return {
+    ...head,
+    waitsFor: [
+      ...[...kinds].sort().map(([words, count]) => `${some(count, 'device')} ${words}`),
+      ...(kinds.size > 0
+        ? []
+        : gates.filter(({ verdict }) => verdict === 'waiting').map(({ gate }) => `gate ${gate}`)),
+    ],
+  };
+}
+
+/** Of the whole rollout, or with one device alone where it is named. Pure. */
+export function explain(facts: RolloutFacts, deviceId: string | null): RolloutExplanation {
+  const { rollout } = facts;
+  const devices = facts.devices.filter(({ id }) => deviceId === null || id === deviceId);
+  return {
+    id: rollout.id,
+    name: rollout.name,
+    release: rollout.release.releaseId,
+    state: rollout.state,
+    because: rollout.reason,
+    waves: facts.waves.map((wave) => explainWave(facts, wave)),
+    devices: devices.map((device) => explainDevice(facts, device)),
+  };
+}

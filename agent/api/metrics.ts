@@ -58,6 +58,13 @@ export function agentMetrics({ models, status, rssBytes, loopDelay }: AgentFacts
       [{ outcome: 'acknowledged' }, acknowledgedRecords],
       [{ outcome: 'dropped' }, droppedRecords],
     ]);
+    text.counter(
+      'lepton_outbox_dropped_records_total',
+      'Telemetry records that were let go unacknowledged, by class and reason.',
+      (status.outbox.dropped ?? []).map(
+        ({ class: name, reason, records }) => [{ class: name, reason }, records] as const,
+      ),
+    );
     text.gauge('lepton_outbox_pending_batches', 'Batches that wait for an acknowledgement.', [
       [{}, pendingBatches],
     ]);

@@ -75,6 +75,14 @@ async function main(): Promise<void> {
       '--transport <way>',
       'how files come: mqtt, https on the broker’s port, or auto: mqtt, and the other where one fails (LEPTON_TRANSPORT)',
     )
+    .option(
+      '--outbox-max <size>',
+      'most that telemetry which waits may take, for instance 64MiB, the default (LEPTON_OUTBOX_MAX)',
+    )
+    .option(
+      '--outbox-retention <days>',
+      'telemetry that waited longer is dropped and counted; 365d where absent (LEPTON_OUTBOX_RETENTION)',
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')
     .action(async (flags: RunFlags) => {

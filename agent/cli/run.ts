@@ -11,8 +11,9 @@ import {
   parseHostPort,
   parseLabels,
   parseLogLevel,
-  parseQuota,
+  parseOutbox,
   parseServer,
+  parseSize,
   parseTransport,
   readClaim,
   required,
@@ -32,6 +33,8 @@ export interface RunFlags {
   serverExtension: string[];
   storageQuota?: string;
   transport?: string;
+  outboxMax?: string;
+  outboxRetention?: string;
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -48,7 +51,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   const token = setting('token', flags.token);
   const streamBroker = setting('streamBroker', flags.streamBroker);
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
-  const storageQuotaBytes = parseQuota(setting('storageQuota', flags.storageQuota));
+  const storageQuotaBytes = parseSize('--storage-quota', setting('storageQuota', flags.storageQuota));
   const transport = parseTransport(setting('transport', flags.transport));
   const server = parseServer(flags.serverName, flags.serverExtension);
 
@@ -76,6 +79,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
       transport,
+      outbox: parseOutbox(flags.outboxMax, flags.outboxRetention),
       ...(storageQuotaBytes === null ? {} : { storageQuotaBytes }),
       clock: systemClock,
       entropy: systemEntropy,

@@ -19,6 +19,8 @@ const variables = {
   serverExtension: 'LEPTON_SERVER_EXTENSIONS',
   storageQuota: 'LEPTON_STORAGE_QUOTA',
   transport: 'LEPTON_TRANSPORT',
+  outboxMax: 'LEPTON_OUTBOX_MAX',
+  outboxRetention: 'LEPTON_OUTBOX_RETENTION',
 } as const;
 
 /** The flag's value, else the variable's; an empty one counts as absent. */
@@ -47,16 +49,35 @@ export function parseHostPort(text: string): { host: string; port: number } {
 const units: Record<string, number> = { '': 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
 /** `500MiB`, `2GiB`, or bytes; null where nothing is given. */
-export function parseQuota(text: string | undefined): number | null {
+export function parseSize(flag: string, text: string | undefined): number | null {
   if (text === undefined) return null;
   const match = /^(\d{1,15})(|KiB|MiB|GiB)$/.exec(text);
   const bytes = Number(match?.[1]) * (units[match?.[2] ?? ''] ?? Number.NaN);
   if (!Number.isSafeInteger(bytes) || bytes === 0)
-    throw new FleetError(
-      'config-invalid',
-      `--storage-quota ${JSON.stringify(text)} is not a size like 500MiB`,
-    );
+    throw new FleetError('config-invalid', `${flag} ${JSON.stringify(text)} is not a size like 500MiB`);
   return bytes;
+}
+
+const outboxBytesMin = 1024 ** 2;
+const dayMs = 86_400_000;
+
+/** What the outbox may take, and for how long; what is absent keeps its default. */
+export function parseOutbox(
+  maxFlag: string | undefined,
+  retentionFlag: string | undefined,
+): { outboxBytesMax?: number; retentionMs?: number } {
+  const outboxBytesMax = parseSize('--outbox-max', setting('outboxMax', maxFlag));
+  // A batch as it is after a crash must fit into a class's share.
+  if (outboxBytesMax !== null && outboxBytesMax < outboxBytesMin)
+    throw new FleetError('config-invalid', '--outbox-max is at least 1MiB');
+  const text = setting('outboxRetention', retentionFlag);
+  const days = Number(/^(\d{1,5})d$/.exec(text ?? '')?.[1]);
+  if (text !== undefined && !(days >= 1))
+    throw new FleetError('config-invalid', `--outbox-retention ${JSON.stringify(text)} is not days like 90d`);
+  return {
+    ...(outboxBytesMax === null ? {} : { outboxBytesMax }),
+    ...(text === undefined ? {} : { retentionMs: days * dayMs }),
+  };
 }
 
 /** `k=v`, repeated. */

@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import type { DroppedRecords } from '../../shared/wire/telemetry.ts';
 import { type AgentStatus, agentStatusSchema, statusFromStore, whereSchema } from '../status.ts';
 import { required, setting } from './settings.ts';
 
@@ -114,6 +115,14 @@ function trustLines({ clock, certificate, held, attacks }: Shown): string[] {
   return lines;
 }
 
+const dropText: Readonly<Record<DroppedRecords['reason'], string>> = {
+  space: 'the outbox was full',
+  share: 'their class had its share',
+  age: 'too old',
+  refused: 'the region can never take them',
+  reset: 'sealed for an enrolment that ended',
+};
+
 function text(shown: Shown): string {
   const lines = [
     `device    ${shown.device ?? '(not enrolled)'}`,
@@ -131,6 +140,9 @@ function text(shown: Shown): string {
       `telemetry ${producedRecords} records: ${acknowledgedRecords} acknowledged, ${droppedRecords} dropped; ` +
         `${pendingBatches} batches wait, ${bytes} bytes`,
     );
+    for (const { class: className, reason, records } of shown.outbox.dropped ?? []) {
+      lines.push(`          ${records} of ${className} dropped: ${dropText[reason]}`);
+    }
   }
   if (shown.delivery !== null && shown.delivery.fileBytes > 0) {
     const { arrivedBytes, fileBytes, rebuiltFiles } = shown.delivery;

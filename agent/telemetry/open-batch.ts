@@ -15,15 +15,7 @@ import {
 } from '../../shared/trust/telemetry.ts';
 import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
 import type { OpenedBatch, OutboxState } from './outbox-tables.ts';
-
-/** What is dropped first where the disk is full: the lowest. */
-export const classRanks: Readonly<Record<TelemetryClass, number>> = {
-  log: 0,
-  sample: 1,
-  stats: 2,
-  app: 3,
-  event: 4,
-};
+import { classRanks } from './policy.ts';
 
 export interface OpenBatch extends OpenedBatch {
   key: Uint8Array;

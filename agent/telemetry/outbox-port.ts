@@ -2,13 +2,22 @@
 // Trusts: nothing. Must never: show a key or a record.
 
 import type { Result } from '../../shared/kernel/result.ts';
-import type { BatchStatement, TelemetryClass, TelemetryRecord } from '../../shared/wire/telemetry.ts';
+import type {
+  BatchStatement,
+  DroppedRecords,
+  TelemetryClass,
+  TelemetryRecord,
+} from '../../shared/wire/telemetry.ts';
 import type { OutboxOwner } from './outbox-tables.ts';
 
 export interface OutboxLimits {
   batchRecordsMax: number;
   batchRowBytesMax: number;
   outboxBytesMax: number;
+  /** Of `outboxBytesMax`, what the records of one class may take. */
+  classShares: Readonly<Record<TelemetryClass, number>>;
+  /** Batches opened longer ago are dropped, by the device's clock. */
+  retentionMs: number;
 }
 
 export interface OutboxCounters {
@@ -17,6 +26,8 @@ export interface OutboxCounters {
   droppedRecords: number;
   pendingBatches: number;
   bytes: number;
+  /** What of `droppedRecords` went why. Less than that where an older version dropped some. */
+  dropped: DroppedRecords[];
 }
 
 export interface ClosedBatch {

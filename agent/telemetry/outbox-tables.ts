@@ -4,6 +4,7 @@
 import type { Migration } from '../../shared/host/sqlite.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
 import type { BatchStatement, TelemetryClass, TelemetryKey } from '../../shared/wire/telemetry.ts';
+import { bodyDiskBytes, type DropReason } from './policy.ts';
 
 /** A row's id is its batch's sequence and its index in one number, so that rows are appended at one end. */
 const rowsPerBatch = 1_000_000;
@@ -62,6 +63,20 @@ export const outboxMigrations: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    name: 'agent-outbox-003',
+    sql: `
+      -- Why a tombstone's records went. Behind the body, which SQLite would have to walk through: for tombstones only.
+      ALTER TABLE batches ADD COLUMN drop_reason TEXT;
+      -- Of this enrolment, and only what was dropped since this table exists: outbox_counters has all.
+      CREATE TABLE outbox_dropped (
+        class TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        records INTEGER NOT NULL,
+        PRIMARY KEY (class, reason)
+      ) STRICT, WITHOUT ROWID;
+    `,
+  },
 ];
 
 export interface OutboxOwner {
@@ -74,19 +89,6 @@ export interface OutboxState extends OutboxOwner {
   nextSequence: number;
   previousHeadSha256: string | null;
 }
-
-export interface Sums {
-  acknowledged: number;
-  dropped: number;
-  /** Records in batches that were neither dropped nor acknowledged. */
-  pending: number;
-  /** Batches, dropped ones included: they too wait to be acknowledged. */
-  batches: number;
-  bytes: number;
-}
-
-/** What a batch costs on the disk beside its records, about. */
-export const batchOverheadBytes = 1_024;
 
 export function readState(db: SqlTx): OutboxState | null {
   const row = db.get<{
@@ -140,38 +142,6 @@ export function closeOrphans(db: SqlTx): void {
   }
 }
 
-/** Only right while no batch is open: an open one's records are counted in memory. */
-export function readSums(db: SqlTx): Sums {
-  const counters = db.get<{ acknowledged: number; dropped: number }>(
-    'SELECT acknowledged, dropped FROM outbox_counters WHERE id = 1',
-  );
-  const held = db.get<{ pending: number; batches: number; bytes: number }>(
-    `SELECT coalesce(sum(CASE WHEN format = 'tombstone' THEN 0 ELSE record_count END), 0) AS pending,
-       count(*) AS batches, coalesce(sum(held_bytes), 0) AS bytes FROM batches`,
-  );
-  const batches = held?.batches ?? 0;
-  return {
-    acknowledged: counters?.acknowledged ?? 0,
-    dropped: counters?.dropped ?? 0,
-    pending: held?.pending ?? 0,
-    batches,
-    bytes: (held?.bytes ?? 0) + batches * batchOverheadBytes,
-  };
-}
-
-export function addToCounters(db: SqlTx, acknowledged: number, dropped: number): void {
-  db.run(
-    'UPDATE outbox_counters SET acknowledged = acknowledged + ?, dropped = dropped + ? WHERE id = 1',
-    acknowledged,
-    dropped,
-  );
-}
-
-/** A new enrolment counts from what the one before could no longer send. */
-export function restartCounters(db: SqlTx, dropped: number): void {
-  db.run('UPDATE outbox_counters SET acknowledged = 0, dropped = ? WHERE id = 1', dropped);
-}
-
 export interface OpenedBatch {
   sequence: number;
   class: TelemetryClass;
@@ -217,7 +187,7 @@ export function packBatch(
      WHERE sequence = ?`,
     packed.recordCount,
     packed.plainBytes,
-    packed.body.length,
+    bodyDiskBytes(packed.body.length),
     packed.body,
     sequence,
   );
@@ -336,36 +306,78 @@ export function countBatch(db: SqlTx, sequence: number, recordCount: number): vo
 }
 
 /** Empties a batch; its head stays, so that the chain holds. */
-export function dropBatch(db: SqlTx, sequence: number): void {
+export function dropBatch(db: SqlTx, sequence: number, reason: DropReason): void {
   db.run(
-    `UPDATE batches SET format = 'tombstone', plain_bytes = 0, held_bytes = 0, body = NULL WHERE sequence = ?`,
+    `UPDATE batches SET format = 'tombstone', plain_bytes = 0, held_bytes = 0, body = NULL, drop_reason = ?
+     WHERE sequence = ?`,
+    reason,
     sequence,
   );
   deleteRows(db, sequence);
 }
 
-/** The batch to drop first: of the lowest rank up to `rankMax`, the oldest that is not on its way. */
-export function firstToDrop(db: SqlTx, rankMax: number, underWay: readonly number[]): HeldBatch | null {
+/** Why a batch is a tombstone; null where an older version made it one. */
+export function dropReasonOf(db: SqlTx, sequence: number): DropReason | null {
+  const row = db.get<{ drop_reason: DropReason | null }>(
+    'SELECT drop_reason FROM batches WHERE sequence = ?',
+    sequence,
+  );
+  return row?.drop_reason ?? null;
+}
+
+export interface Ranks {
+  min: number;
+  max: number;
+}
+
+/** The batch to drop first: of the lowest of these ranks, the oldest that is not on its way. */
+export function firstToDrop(db: SqlTx, ranks: Ranks, underWay: readonly number[]): HeldBatch | null {
   const row = db.get<HeldRow>(
     `SELECT ${heldColumns} FROM batches
-     WHERE format IN ('rows', 'packed') AND held_bytes > 0 AND rank <= ?
+     WHERE format IN ('rows', 'packed') AND held_bytes > 0 AND rank BETWEEN ? AND ?
        AND sequence NOT IN (SELECT value FROM json_each(?))
      ORDER BY rank, sequence LIMIT 1`,
-    rankMax,
+    ranks.min,
+    ranks.max,
     JSON.stringify(underWay),
   );
   return row === undefined ? null : heldBatch(row);
 }
 
-/** What dropping everything up to this rank would give back. */
-export function droppableBytes(db: SqlTx, rankMax: number, underWay: readonly number[]): number {
+/** What dropping everything of these ranks would give back. */
+export function droppableBytes(db: SqlTx, ranks: Ranks, underWay: readonly number[]): number {
   const row = db.get<{ bytes: number }>(
     `SELECT coalesce(sum(held_bytes), 0) AS bytes FROM batches
-     WHERE format IN ('rows', 'packed') AND rank <= ? AND sequence NOT IN (SELECT value FROM json_each(?))`,
-    rankMax,
+     WHERE format IN ('rows', 'packed') AND rank BETWEEN ? AND ?
+       AND sequence NOT IN (SELECT value FROM json_each(?))`,
+    ranks.min,
+    ranks.max,
     JSON.stringify(underWay),
   );
   return row?.bytes ?? 0;
+}
+
+/** Batches that were opened within these bounds and are not on their way, at most so many. */
+export function openedWithin(
+  db: SqlTx,
+  bounds: { fromMs: number; beforeMs: number },
+  underWay: readonly number[],
+  batchesMax: number,
+): HeldBatch[] {
+  return db
+    .all<HeldRow>(
+      `SELECT ${heldColumns} FROM batches
+       WHERE format IN ('rows', 'packed')
+         AND json_extract(CAST(head AS TEXT), '$.openedAtMs') >= ?
+         AND json_extract(CAST(head AS TEXT), '$.openedAtMs') < ?
+         AND sequence NOT IN (SELECT value FROM json_each(?))
+       ORDER BY sequence LIMIT ?`,
+      bounds.fromMs,
+      bounds.beforeMs,
+      JSON.stringify(underWay),
+      batchesMax,
+    )
+    .map(heldBatch);
 }
 
 /** Gives free pages back to the disk, at most so many. SQLite frees one page a step of the statement. */

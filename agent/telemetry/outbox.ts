@@ -11,14 +11,23 @@ import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
 import { cutBack, type OpenBatch } from './open-batch.ts';
 import type { KeyTaken, NextBatch, Outbox, OutboxLimits } from './outbox-port.ts';
 import {
+  addHeld,
   addToCounters,
+  batchOverheadBytes,
+  copySums,
+  countDropped,
+  readSums,
+  restartCounters,
+  type Sums,
+} from './outbox-sums.ts';
+import {
   batchAfter,
   batchOf,
-  batchOverheadBytes,
   closedAfter,
   closeOrphans,
   deleteBatch,
   deleteEverything,
+  dropReasonOf,
   keepAcknowledgement,
   type OutboxOwner,
   type OutboxState,
@@ -26,14 +35,12 @@ import {
   readAcknowledgement,
   readBytes,
   readState,
-  readSums,
   reclaim,
-  restartCounters,
-  type Sums,
   writeState,
 } from './outbox-tables.ts';
 import { createPacking } from './packing.ts';
 import {
+  type Dropped,
   dropHeld,
   lineRowBytes,
   type Placing,
@@ -43,6 +50,8 @@ import {
   planWhole,
   startPlan,
 } from './placing.ts';
+import { bodyDiskBytes, classShares } from './policy.ts';
+import { createRetention, reclaimPagesMax } from './retention.ts';
 
 export interface OutboxParts {
   /** A database of its own, opened with `outboxMigrations`, `synchronous: 'FULL'` and `reclaim`. */
@@ -61,14 +70,17 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-const reclaimPagesMax = 64;
-
 /** Faults: those of the store. */
 export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
   const { store, clock, entropy, deflate, log } = parts;
-  const { batchRecordsMax, batchRowBytesMax, outboxBytesMax } = { ...limits, ...parts.limits };
+  const terms: OutboxLimits = {
+    ...{ batchRecordsMax: limits.batchRecordsMax, batchRowBytesMax: limits.batchRowBytesMax },
+    ...{ outboxBytesMax: limits.outboxBytesMax, retentionMs: limits.outboxRetentionMs, classShares },
+    ...parts.limits,
+  };
+  const { batchRecordsMax, batchRowBytesMax, outboxBytesMax, retentionMs } = terms;
   const placing: Placing = {
-    limits: { batchRecordsMax, batchRowBytesMax, outboxBytesMax },
+    limits: terms,
     clock,
     entropy,
     underWay: () => onTheWay,
@@ -105,6 +117,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
         await packing.room();
         // What is being packed can be neither dropped nor counted on: near the limit it goes first.
         while (sums.bytes > nearlyFull && (await packing.first())) await last;
+        await dropOld();
         const group = nextGroup();
         await exclusive(() => storeGroup(group));
       }
@@ -150,9 +163,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
     open = plan.open;
     sums = plan.sums;
     for (const batch of plan.full) packing.add(batch);
-    for (const { sequence, class: className, recordCount } of plan.dropped) {
-      log.emit('warn', 'outbox.dropped', { code: 'telemetry-full', sequence, class: className, recordCount });
-    }
+    tellDropped(plan.dropped);
     for (const [index, one] of group.entries()) one.resolve(results[index] ?? ok());
     changed();
   }
@@ -195,6 +206,23 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
     }
   }
 
+  function tellDropped(dropped: readonly Dropped[]): void {
+    for (const { sequence, class: className, recordCount, reason } of dropped) {
+      const code = reason === 'age' ? {} : { code: 'telemetry-full' };
+      log.emit('warn', 'outbox.dropped', { ...code, reason, sequence, class: className, recordCount });
+    }
+  }
+
+  const dropOld = createRetention({
+    ...{ store, clock, log, retentionMs, exclusive },
+    underWay: () => onTheWay,
+    sums: () => sums,
+    onDropped: (after, dropped) => {
+      sums = after;
+      tellDropped(dropped);
+    },
+  });
+
   // --- closing ---
 
   const packing = createPacking({
@@ -207,7 +235,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
         if (packing.find(batch.sequence) !== batch) return;
         const packed = { recordCount: batch.lines.length, plainBytes: batch.plainBytes, body };
         await store.tx((db) => packBatch(db, batch.sequence, packed));
-        sums.bytes += body.length - batch.rowBytes;
+        addHeld(sums, batch.class, 0, bodyDiskBytes(body.length) - batch.rowBytes);
       }),
     onPacked: () => changed(),
   });
@@ -226,6 +254,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
   // --- the sender's ---
 
   async function next(afterSequence: number): Promise<NextBatch> {
+    await dropOld();
     const found = await exclusive(() =>
       store.tx((db): NextBatch | 'packing' => {
         const batch = batchAfter(db, afterSequence);
@@ -262,7 +291,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
     envelope?: string,
   ): Promise<'deleted' | 'unknown' | 'other'> {
     return exclusive(async () => {
-      const after = { ...sums };
+      const after = copySums(sums);
       const outcome = await store.tx((db) => {
         const batch = batchOf(db, sequence);
         if (batch === null) return 'unknown';
@@ -270,15 +299,21 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
         if (batch.format !== 'tombstone') {
           addToCounters(db, batch.recordCount, 0);
           after.acknowledged += batch.recordCount;
-          after.pending -= batch.recordCount;
+          addHeld(after, batch.class, -batch.recordCount, -batch.heldBytes);
         } else if (records > 0) {
           // The region had stored it before it was dropped here; only the answer was lost.
-          addToCounters(db, batch.recordCount, -batch.recordCount);
+          addToCounters(db, batch.recordCount, 0);
           after.acknowledged += batch.recordCount;
-          after.dropped -= batch.recordCount;
+          const reason = dropReasonOf(db, sequence);
+          const back = { class: batch.class, records: -batch.recordCount };
+          if (reason !== null) countDropped(db, after, { ...back, reason });
+          else {
+            addToCounters(db, 0, -batch.recordCount);
+            after.dropped -= batch.recordCount;
+          }
         }
         after.batches -= 1;
-        after.bytes -= batch.heldBytes + batchOverheadBytes;
+        after.bytes -= batchOverheadBytes;
         deleteBatch(db, sequence);
         if (envelope !== undefined) keepAcknowledgement(db, sequence, envelope);
         reclaim(db, reclaimPagesMax);
@@ -291,17 +326,23 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
 
   async function drop(sequence: number, code: string): Promise<boolean> {
     return exclusive(async () => {
-      const after = { ...sums };
+      const after = copySums(sums);
       const batch = await store.tx((db) => {
         const held = batchOf(db, sequence);
         if (held === null || held.format === 'open' || held.format === 'tombstone') return null;
-        dropHeld(db, held, after);
+        dropHeld(db, { ...held, reason: 'refused' }, after);
         return held;
       });
       if (batch === null) return false;
       sums = after;
       const { class: className, recordCount } = batch;
-      log.emit('error', 'outbox.dropped', { code, sequence, class: className, recordCount });
+      log.emit('error', 'outbox.dropped', {
+        code,
+        reason: 'refused',
+        sequence,
+        class: className,
+        recordCount,
+      });
       return true;
     });
   }
@@ -329,13 +370,13 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
       }
       const droppedRecords = sums.pending;
       const begun = { ...owner, nextSequence: 1, previousHeadSha256: null };
-      await store.tx((db) => {
+      sums = await store.tx((db) => {
         deleteEverything(db);
-        restartCounters(db, droppedRecords);
+        const restarted = restartCounters(db, sums);
         writeState(db, begun);
         reclaim(db, reclaimPagesMax);
+        return restarted;
       });
-      sums = { acknowledged: 0, dropped: droppedRecords, pending: 0, batches: 0, bytes: 0 };
       open.clear();
       packing.clear();
       onTheWay = [];
@@ -375,6 +416,7 @@ export async function openOutbox(parts: OutboxParts): Promise<Outbox> {
       droppedRecords: sums.dropped,
       pendingBatches: sums.batches,
       bytes: sums.bytes,
+      dropped: sums.droppedBy.filter(({ records }) => records > 0).map((one) => ({ ...one })),
     }),
     epoch: () => state?.key.epoch ?? 0,
     onChange: (listener) => {

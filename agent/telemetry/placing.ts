@@ -8,11 +8,10 @@ import type { Clock, Entropy, SqlTx } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { rowBytes } from '../../shared/trust/telemetry.ts';
 import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
-import { addLine, classRanks, type OpenBatch, openBatch } from './open-batch.ts';
+import { addLine, type OpenBatch, openBatch } from './open-batch.ts';
 import type { OutboxLimits } from './outbox-port.ts';
+import { addHeld, batchOverheadBytes, copySums, countDropped, type Sums } from './outbox-sums.ts';
 import {
-  addToCounters,
-  batchOverheadBytes,
   countBatch,
   dropBatch,
   droppableBytes,
@@ -22,8 +21,9 @@ import {
   insertRow,
   type OutboxState,
   packBatch,
-  type Sums,
+  type Ranks,
 } from './outbox-tables.ts';
+import { bodyDiskBytes, classRanks, type DropReason } from './policy.ts';
 
 export interface Placing {
   limits: OutboxLimits;
@@ -33,7 +33,9 @@ export interface Placing {
   underWay(): readonly number[];
 }
 
-export type Dropped = Pick<HeldBatch, 'sequence' | 'class' | 'recordCount' | 'heldBytes'>;
+export type Dropped = Pick<HeldBatch, 'sequence' | 'class' | 'recordCount' | 'heldBytes'> & {
+  reason: DropReason;
+};
 
 /** What becomes of the outbox when the transaction is durable. */
 export interface Plan {
@@ -55,7 +57,7 @@ export function startPlan(
   return {
     state,
     open: new Map(open),
-    sums: { ...sums },
+    sums: copySums(sums),
     opened: [],
     full: [],
     dropped: [],
@@ -85,9 +87,8 @@ export function placeRows(
     const batch = batchFor(db, plan, className, lineRowBytes(line), placing);
     const { index, box } = addLine(batch, line);
     insertRow(db, batch.sequence, index, box);
-    plan.sums.bytes += rowBytes(box.length);
+    addHeld(plan.sums, className, 1, rowBytes(box.length));
   }
-  plan.sums.pending += lines.length;
   return ok();
 }
 
@@ -130,20 +131,27 @@ export function placeWhole(
   packed: readonly { batch: OpenBatch; body: Uint8Array }[],
   placing: Placing,
 ): Result<void> {
-  const needed = packed.reduce((bytes, { body }) => bytes + body.length + batchOverheadBytes, 0);
+  const needed = packed.reduce(
+    (bytes, { body }) => bytes + bodyDiskBytes(body.length) + batchOverheadBytes,
+    0,
+  );
   const room = makeRoom(db, plan, className, needed, placing);
   if (!room.ok) return room;
   for (const { batch, body } of packed) {
     const recordCount = batch.lines.length;
     insertBatch(db, batch);
     packBatch(db, batch.sequence, { recordCount, plainBytes: batch.plainBytes, body });
-    plan.sums.pending += recordCount;
+    addHeld(plan.sums, className, recordCount, bodyDiskBytes(body.length));
   }
   plan.sums.batches += packed.length;
-  plan.sums.bytes += needed;
+  plan.sums.bytes += packed.length * batchOverheadBytes;
   return ok();
 }
 
+/** The rest of the file is SQLite's: half-filled pages, its tables' own, and what is freed and not given back yet. */
+const recordsShare = 15 / 16;
+
+/** Drops by the policy until so many bytes of the class fit, into its share and into the whole. */
 function makeRoom(
   db: SqlTx,
   plan: Plan,
@@ -151,54 +159,68 @@ function makeRoom(
   neededBytes: number,
   placing: Placing,
 ): Result<void> {
-  const { outboxBytesMax } = placing.limits;
-  const rankMax = classRanks[className];
-  const excess = plan.sums.bytes + neededBytes - outboxBytesMax;
-  if (excess <= 0) return ok();
+  const { outboxBytesMax, classShares } = placing.limits;
+  const rank = classRanks[className];
+  const shareBytesMax = Math.floor(outboxBytesMax * classShares[className]);
+  const overShare = (): number => plan.sums.held[className].bytes + neededBytes - shareBytesMax;
+  const wholeBytesMax = Math.floor(outboxBytesMax * recordsShare);
+  const overWhole = (): number => plan.sums.bytes + neededBytes - wholeBytesMax;
+  const own = { min: rank, max: rank };
+  const upToOwn = { min: 0, max: rank };
   // Asked first, so that nothing is dropped for records that find no room after all.
-  const filling = [...plan.open.values()].filter(({ rank }) => rank <= rankMax);
-  const droppable = filling.reduce(
-    (bytes, batch) => bytes + batch.rowBytes,
-    droppableBytes(db, rankMax, placing.underWay()),
-  );
-  if (droppable < excess) {
-    return refuse('telemetry-full', `${plan.sums.bytes} bytes wait, limit ${outboxBytesMax}`);
+  if (overShare() > 0 && droppable(db, plan, own, placing) < overShare()) {
+    return refuse(
+      'telemetry-full',
+      `${plan.sums.held[className].bytes} bytes of ${className} wait, limit ${shareBytesMax}`,
+    );
   }
-  while (plan.sums.bytes + neededBytes > outboxBytesMax) {
-    const victim = firstToDrop(db, rankMax, placing.underWay());
-    // An open batch goes first where it is worth less than every closed one.
-    const filling = lowestOpen(plan, victim === null ? rankMax : victim.rank - 1);
-    if (filling !== null) dropOpen(db, plan, filling);
-    else if (victim !== null) {
-      dropHeld(db, victim, plan.sums);
-      plan.dropped.push(victim);
-    } else invariant(false, 'there was something to drop');
+  if (overWhole() > 0 && droppable(db, plan, upToOwn, placing) < overWhole()) {
+    return refuse('telemetry-full', `${plan.sums.bytes} bytes wait, limit ${wholeBytesMax}`);
   }
+  while (overShare() > 0) dropOne(db, plan, own, 'share', placing);
+  while (overWhole() > 0) dropOne(db, plan, upToOwn, 'space', placing);
   return ok();
 }
 
-function lowestOpen(plan: Plan, rankMax: number): OpenBatch | null {
-  const worthLess = [...plan.open.values()].filter(({ rank }) => rank <= rankMax);
+function droppable(db: SqlTx, plan: Plan, ranks: Ranks, placing: Placing): number {
+  return [...plan.open.values()]
+    .filter(({ rank }) => rank >= ranks.min && rank <= ranks.max)
+    .reduce((bytes, batch) => bytes + batch.rowBytes, droppableBytes(db, ranks, placing.underWay()));
+}
+
+function dropOne(db: SqlTx, plan: Plan, ranks: Ranks, reason: DropReason, placing: Placing): void {
+  const victim = firstToDrop(db, ranks, placing.underWay());
+  // An open batch goes first where it is worth less than every closed one.
+  const filling = lowestOpen(plan, { ...ranks, max: victim === null ? ranks.max : victim.rank - 1 });
+  if (filling !== null) dropOpen(db, plan, filling, reason);
+  else if (victim !== null) {
+    const dropped = { ...victim, reason };
+    dropHeld(db, dropped, plan.sums);
+    plan.dropped.push(dropped);
+  } else invariant(false, 'there was something to drop');
+}
+
+function lowestOpen(plan: Plan, ranks: Ranks): OpenBatch | null {
+  const worthLess = [...plan.open.values()].filter(({ rank }) => rank >= ranks.min && rank <= ranks.max);
   return worthLess.sort((a, b) => a.rank - b.rank || a.sequence - b.sequence)[0] ?? null;
 }
 
-function dropOpen(db: SqlTx, plan: Plan, batch: OpenBatch): void {
+function dropOpen(db: SqlTx, plan: Plan, batch: OpenBatch, reason: DropReason): void {
   const { sequence, class: className } = batch;
   const recordCount = batch.lines.length;
   countBatch(db, sequence, recordCount);
   plan.open.delete(className);
-  const held = { sequence, class: className, recordCount, heldBytes: batch.rowBytes };
+  const held = { sequence, class: className, recordCount, heldBytes: batch.rowBytes, reason };
   dropHeld(db, held, plan.sums);
   plan.dropped.push(held);
 }
 
 /** Makes a batch a tombstone and counts what was in it. */
 export function dropHeld(db: SqlTx, batch: Dropped, into: Sums): void {
-  dropBatch(db, batch.sequence);
-  addToCounters(db, 0, batch.recordCount);
-  into.dropped += batch.recordCount;
-  into.pending -= batch.recordCount;
-  into.bytes -= batch.heldBytes;
+  const { sequence, class: className, recordCount, heldBytes, reason } = batch;
+  dropBatch(db, sequence, reason);
+  addHeld(into, className, -recordCount, -heldBytes);
+  countDropped(db, into, { class: className, reason, records: recordCount });
 }
 
 function batchFor(

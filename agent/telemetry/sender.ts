@@ -17,6 +17,16 @@ import { deviceTopic } from '../../shared/wire/topics.ts';
 import { createBackoff } from '../bus/backoff.ts';
 import { createDoorbell } from '../bus/doorbell.ts';
 import type { ClosedBatch, Outbox } from './outbox-port.ts';
+import {
+  answered,
+  askedToPause,
+  type Pace,
+  paced,
+  reconnected,
+  startPace,
+  unanswered,
+  windowOf,
+} from './pace.ts';
 
 export interface SenderParts {
   outbox: Outbox;
@@ -32,6 +42,8 @@ export interface SenderParts {
   onAcknowledged?(): void;
   /** The region lost what it had signed for (it was restored): its own signed answer, as bytes. Must not block. */
   giveBack?(acknowledgement: Uint8Array): void;
+  /** Whether somebody waits for an answer of this device's models; a backlog goes slower then. */
+  busy?(): boolean;
   clock: Clock;
   entropy: Entropy;
   log: Log;
@@ -72,7 +84,7 @@ interface UnderWay {
 
 export function startSender(parts: SenderParts): Sender {
   const { outbox, bus, signer, deviceId, region, clock, entropy, log } = parts;
-  const window = parts.window ?? limits.outboxWindow;
+  const windowMax = parts.window ?? limits.outboxWindow;
   const batchAgeMs = parts.batchAgeMs ?? limits.batchAgeMs;
   const answerMs = parts.answerMs ?? limits.telemetryAnswerMs;
   const topic = deviceTopic(region, deviceId, 'telemetry');
@@ -82,6 +94,9 @@ export function startSender(parts: SenderParts): Sender {
   const answers: Uint8Array[] = [];
   /** Highest sequence sent since the last time it went back. */
   let sentUpTo = 0;
+  let pace: Pace = startPace(windowMax);
+  /** Where requests are answered beside it, the next batch goes not before this. */
+  let gapUntilMs = Number.NEGATIVE_INFINITY;
   let retryAtMs = Number.NEGATIVE_INFINITY;
   /** Refused for good: nothing is sent before the next connection or key. */
   let halted = false;
@@ -109,21 +124,38 @@ export function startSender(parts: SenderParts): Sender {
     const oldest = [...underWay.values()][0];
     if (oldest !== undefined && nowMs - oldest.sentAtMs >= answerMs) {
       log.emit('debug', 'telemetry.refused', { code: 'fetch-timeout', detail: 'no answer', resend: true });
+      pace = unanswered(pace);
       pause();
       return Math.max(0, retryAtMs - nowMs);
     }
-    while (underWay.size < window && !stopped) {
+    while (underWay.size < windowOf(pace) && !stopped) {
+      const heldBackMs = Math.max(pace.notBeforeMs, gapUntilMs) - clock.mono();
+      if (heldBackMs > 0) return Math.min(heldBackMs, untilAnswerMs());
       const batch = await outbox.next(sentUpTo);
       if (batch.kind === 'none') break;
       if (batch.kind === 'closed') {
         publish(batch);
+        holdBack();
         continue;
       }
       if (!batch.behind && batch.ageMs < batchAgeMs) return batchAgeMs - batch.ageMs;
       await outbox.closeBatch(batch.sequence);
     }
+    return untilAnswerMs();
+  }
+
+  /** Until the oldest that is under way counts as unanswered. */
+  function untilAnswerMs(): number {
     const first = [...underWay.values()][0];
     return first === undefined ? idleMs : Math.max(0, first.sentAtMs + answerMs - clock.mono());
+  }
+
+  function holdBack(): void {
+    const nowMs = clock.mono();
+    const { bytes } = outbox.counters();
+    const next = paced(pace, { busy: parts.busy?.() ?? false, bytes, nowMs });
+    pace = next.pace;
+    gapUntilMs = nowMs + next.gapMs;
   }
 
   function publish(batch: ClosedBatch): void {
@@ -157,6 +189,11 @@ export function startSender(parts: SenderParts): Sender {
     const answer = checked.value;
     // From before a new enrolment: of no use to anybody.
     if (answer.epoch !== outbox.epoch()) return;
+    const { pauseMs } = answer;
+    if (pauseMs !== undefined) {
+      pace = askedToPause(pace, { pauseMs, nowMs: clock.mono(), chance: entropy.u32() / 2 ** 32 });
+      log.emit('debug', 'telemetry.paused', { pauseMs, window: windowOf(pace) });
+    } else if (answer.result.status === 'stored') pace = answered(pace, windowMax);
     if (answer.result.status === 'stored') {
       const envelope = message.ok ? JSON.stringify(message.value.envelope) : undefined;
       await stored(answer, answer.result.records, payload, envelope);
@@ -264,6 +301,7 @@ export function startSender(parts: SenderParts): Sender {
     connected: () => {
       halted = false;
       retryAtMs = Number.NEGATIVE_INFINITY;
+      pace = reconnected(pace);
       goBack();
       bell.ring();
     },

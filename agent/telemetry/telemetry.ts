@@ -75,6 +75,9 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request' | 'everyW
 /** How soon a report says what was acknowledged. */
 const acknowledgedGapMs = 10_000;
 
+/** So long after a request the device counts as one that answers requests. */
+const busyMs = 2_000;
+
 /** Faults: those of the store. */
 export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> {
   const { clock, log, onRefused } = parts;
@@ -84,6 +87,7 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
   let telling: Timer | null = null;
   let off: ErrorCode | null = null;
   let masking: Masking | null = null;
+  let requestAtMs = Number.NEGATIVE_INFINITY;
 
   /** Whether the chain of this enrolment was begun in an outbox that is gone. */
   async function isLost(deviceId: string, epoch: number): Promise<boolean> {
@@ -95,7 +99,10 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
 
   return {
     event: producers.event,
-    request: producers.request,
+    request: (fact) => {
+      requestAtMs = clock.mono();
+      producers.request(fact);
+    },
     everyWindow: producers.everyWindow,
     record: async (body) => {
       const records = parseRecords(body, Math.max(0, Math.floor(clock.wall())));
@@ -148,6 +155,7 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
         ...parts,
         ...line,
         outbox,
+        busy: () => clock.mono() - requestAtMs < busyMs,
         onAcknowledged: () => {
           if (telling !== null) return;
           telling = clock.timer(acknowledgedGapMs);

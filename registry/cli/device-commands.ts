@@ -23,7 +23,10 @@ function outboxText(outbox: DeviceView['outbox']): string {
   const { producedRecords, acknowledgedRecords, droppedRecords, pendingBatches, bytes } = outbox;
   return (
     `telemetry ${producedRecords} records made, ${acknowledgedRecords} acknowledged, ${droppedRecords} dropped; ` +
-    `${pendingBatches} batches (${size(bytes)}) wait`
+    `${pendingBatches} batches (${size(bytes)}) wait` +
+    (outbox.dropped ?? [])
+      .map(({ class: name, reason, records }) => `\n          ${records} of ${name} dropped: ${reason}`)
+      .join('')
   );
 }
 

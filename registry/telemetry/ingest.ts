@@ -15,6 +15,7 @@ import type { Evidence } from './evidence.ts';
 import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
 import { type OpenedBatch, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
+import { pauseFor, type Rate, rateAfter } from './pressure.ts';
 import { type Arrival, createWaiting } from './waiting.ts';
 
 export interface IngestParts {
@@ -33,6 +34,8 @@ export interface IngestParts {
   refused(deviceId: string, refusal: Refusal): Promise<void>;
   /** What records add up to; told of a batch in its transaction, and after the commit. */
   evidence: Pick<Evidence, 'addIn' | 'stored'>;
+  /** What may wait to be stored; `telemetryLimits` has the default. */
+  waitingBytesMax?: number;
   /** Two devices use this key. */
   cloned(deviceId: string, refusal: Refusal): Promise<void>;
 }
@@ -44,6 +47,8 @@ export interface IngestCounters {
   refused: number;
   /** Messages for which there was no room; their devices send them again. */
   overflowed: number;
+  /** Answers that asked their device to slow down. */
+  paused: number;
 }
 
 export interface Ingest {
@@ -65,8 +70,17 @@ interface Judged {
 export function createIngest(parts: IngestParts): Ingest {
   const { region, store, clock, log } = parts;
   const batches = createBatchStore(store, parts.evidence);
-  const waiting = createWaiting();
-  const counters: IngestCounters = { batches: 0, records: 0, repeated: 0, refused: 0, overflowed: 0 };
+  const waitingBytesMax = parts.waitingBytesMax ?? telemetryLimits.waitingBytesMax;
+  const waiting = createWaiting(waitingBytesMax);
+  let rate: Rate = null;
+  const counters: IngestCounters = {
+    batches: 0,
+    records: 0,
+    repeated: 0,
+    refused: 0,
+    overflowed: 0,
+    paused: 0,
+  };
   let working: Promise<void> | null = null;
   let stopped = false;
   let wake: () => void = () => undefined;
@@ -108,28 +122,34 @@ export function createIngest(parts: IngestParts): Ingest {
   }
 
   /** Everything that waits now, up to what one commit and the memory bear. */
-  async function gather(): Promise<Judged[]> {
+  async function gather(): Promise<{ group: Judged[]; bytes: number }> {
     const group: { batch: SignedBatch; opening: Promise<Judged['opened']> }[] = [];
     let plainBytes = 0;
+    let bytes = 0;
     while (
       group.length < telemetryLimits.groupBatchesMax &&
       plainBytes < telemetryLimits.groupPlainBytesMax
     ) {
       const arrival = waiting.next();
       if (arrival === null) break;
+      bytes += arrival.payload.length;
       const judged = await judge(arrival);
       if (judged === null) continue;
       group.push(judged);
       plainBytes += judged.batch.statement.plainBytes;
     }
-    return Promise.all(group.map(async ({ batch, opening }) => ({ batch, opened: await opening })));
+    const judged = group.map(async ({ batch, opening }) => ({ batch, opened: await opening }));
+    return { group: await Promise.all(judged), bytes };
   }
 
   async function answer(batch: SignedBatch, result: BatchAnswer['result']): Promise<void> {
     const { deviceId, head, headSha256 } = batch;
     const { epoch, sequence } = head;
+    const pauseMs = pauseFor(waiting.bytes(), waitingBytesMax, rate);
+    if (pauseMs !== null) counters.paused += 1;
+    const pause = pauseMs === null ? {} : { pauseMs };
     const envelope = signAnswer(
-      { schemaVersion, deviceId, region, epoch, sequence, headSha256, result },
+      { schemaVersion, deviceId, region, epoch, sequence, headSha256, ...pause, result },
       parts.signer,
     );
     const messageId = Buffer.from(parts.entropy.bytes(12)).toString('hex');
@@ -212,8 +232,10 @@ export function createIngest(parts: IngestParts): Ingest {
   async function work(): Promise<void> {
     while (!stopped && !waiting.isEmpty()) {
       try {
-        const group = await gather();
+        const startMs = clock.mono();
+        const { group, bytes } = await gather();
         if (group.length > 0) await storeGroup(group);
+        if (bytes > 0) rate = rateAfter(rate, { bytes, ms: clock.mono() - startMs });
       } catch (thrown) {
         const error = asFleetError(thrown);
         log.emit('error', 'telemetry.ingest.failed', { code: error.code, detail: error.message });

@@ -10,6 +10,11 @@ export const telemetryLimits = {
   waitingPerDeviceMax: 16,
   /** Bytes that wait, of all devices: at 100 KiB a batch several seconds of work. */
   waitingBytesMax: 64 * MiB,
+  /** From this share of `waitingBytesMax` on devices are asked to slow down: the rest is for those who did not hear yet. */
+  waitingCalmShare: 0.125,
+  /** What they are asked to wait: the time that the queue needs, within these bounds. */
+  pauseMsMin: 250,
+  pauseMsMax: 30_000,
   /** Batches stored by one commit: one sync of the disk for all that waited for it. */
   groupBatchesMax: 64,
   /** Opened records of one group in memory, in clear; one batch may be larger than that. */

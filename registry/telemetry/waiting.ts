@@ -14,17 +14,18 @@ export interface Waiting {
   /** The next one, of the device whose turn it is. */
   next(): Arrival | null;
   isEmpty(): boolean;
+  bytes(): number;
   clear(): void;
 }
 
-export function createWaiting(): Waiting {
+export function createWaiting(bytesMax: number = telemetryLimits.waitingBytesMax): Waiting {
   /** In order of turns. No entry is empty. */
   const queues = new Map<string, Uint8Array[]>();
   let bytes = 0;
 
   return {
     push({ deviceId, payload }) {
-      if (bytes + payload.length > telemetryLimits.waitingBytesMax) return false;
+      if (bytes + payload.length > bytesMax) return false;
       const queue = queues.get(deviceId);
       if (queue === undefined) queues.set(deviceId, [payload]);
       else if (queue.length >= telemetryLimits.waitingPerDeviceMax) return false;
@@ -46,6 +47,7 @@ export function createWaiting(): Waiting {
     },
 
     isEmpty: () => queues.size === 0,
+    bytes: () => bytes,
 
     clear() {
       queues.clear();

@@ -60,6 +60,7 @@ export type LogEvent =
   | 'telemetry.acknowledged'
   | 'telemetry.refused'
   | 'telemetry.halted'
+  | 'telemetry.paused'
   // registry
   | 'registry.starting'
   | 'registry.ready'

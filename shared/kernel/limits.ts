@@ -133,10 +133,14 @@ export const limits = {
   recordsBodyBytesMax: 4 * MiB,
   /** What the outbox may take on the device's disk before it drops batches by class (DESIGN 8). */
   outboxBytesMax: 64 * MiB,
+  /** How long records wait for their region on a device. A backlog of months is worth its space; older ones are history. */
+  outboxRetentionMs: 365 * 86_400_000,
   /** A batch that is not full is closed at this age, where there is a line to send it on. */
   batchAgeMs: 5_000,
   /** Batches sent and not answered yet. */
   outboxWindow: 4,
+  /** A region may ask a device to wait this long; longer would be a way to silence it. */
+  telemetryPauseMsMax: 60_000,
   /** A batch without an answer for this long is sent again. */
   telemetryAnswerMs: 15_000,
   /** One record of the class `stats` for each served release this often. */

@@ -223,12 +223,31 @@ export const heldVersionsSchema = z.object({
 });
 export type HeldVersions = z.infer<typeof heldVersionsSchema>;
 
+export const telemetryClasses = ['event', 'stats', 'sample', 'log', 'app'] as const;
+export type TelemetryClass = (typeof telemetryClasses)[number];
+
+export const dropReasons = ['space', 'share', 'age', 'refused', 'reset'] as const;
+
+/**
+ * Records that a device's outbox let go unacknowledged. `space`: the outbox was full; `share`: their class was over its
+ * own; `age`: kept longer than the device's retention; `refused`: the region can never take them; `reset`: they were
+ * sealed for an enrolment that ended.
+ */
+export const droppedRecordsSchema = z.object({
+  class: z.enum(telemetryClasses),
+  reason: z.enum(dropReasons),
+  records: z.number().int().positive(),
+});
+export type DroppedRecords = z.infer<typeof droppedRecordsSchema>;
+
 export const outboxStateSchema = z.object({
   producedRecords: z.number().int().nonnegative(),
   acknowledgedRecords: z.number().int().nonnegative(),
   droppedRecords: z.number().int().nonnegative(),
   pendingBatches: z.number().int().nonnegative(),
   bytes: z.number().int().nonnegative(),
+  /** Absent from agents that did not count it yet. */
+  dropped: z.array(droppedRecordsSchema).max(64).optional(),
 });
 
 /** What a device signs about itself. */

@@ -13,13 +13,10 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../kernel/releases.ts';
-import { deviceIdSchema, nameSchema, releaseIdSchema } from './messages.ts';
+import { deviceIdSchema, nameSchema, releaseIdSchema, telemetryClasses } from './messages.ts';
 
 const timeMs = z.number().int().nonnegative();
 const sha256 = z.string().regex(sha256Pattern);
-
-export const telemetryClasses = ['event', 'stats', 'sample', 'log', 'app'] as const;
-export type TelemetryClass = (typeof telemetryClasses)[number];
 
 /** One record in clear: only inside a sealed body, and in the region's store. `data` is any JSON object. */
 export const telemetryRecordSchema = z.object({
@@ -73,6 +70,8 @@ export const batchAnswerSchema = z.object({
   epoch: z.number().int().nonnegative(),
   sequence: z.number().int().positive(),
   headSha256: sha256,
+  /** More waits at the region than it stores at once: nothing new before this long, and less at a time then. */
+  pauseMs: z.number().int().positive().optional(),
   result: z.discriminatedUnion('status', [
     /** Stored now or before; the device deletes it. */
     z.object({ status: z.literal('stored'), records: z.number().int().nonnegative() }),
@@ -87,7 +86,14 @@ export const batchAnswerSchema = z.object({
 });
 export type BatchAnswer = z.infer<typeof batchAnswerSchema>;
 
-export { type TelemetryKey, telemetryKeySchema } from './messages.ts';
+export {
+  type DroppedRecords,
+  droppedRecordsSchema,
+  type TelemetryClass,
+  type TelemetryKey,
+  telemetryClasses,
+  telemetryKeySchema,
+} from './messages.ts';
 
 /** `lepton telemetry query --json`, one line a record (contract). */
 export const storedRecordSchema = z.object({

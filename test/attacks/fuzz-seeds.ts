@@ -230,6 +230,7 @@ const seeds: Record<string, readonly unknown[]> = {
   reportedRefusalSchema: [refusal],
   heldVersionsSchema: [held],
   outboxStateSchema: [outbox],
+  droppedRecordsSchema: [{ class: 'log', reason: 'space', records: 3 }],
   reportSchema: [report],
   presenceSchema: [{ ...head, online: true }],
   refreshTargetSchema: [{ kind: 'refresh', held, namespaces: { acme: 2 } }],

@@ -64,6 +64,7 @@ test('packed, rows and tombstones are stored, in order, and answered', async (t)
     repeated: 0,
     refused: 0,
     overflowed: 0,
+    paused: 0,
   });
 });
 

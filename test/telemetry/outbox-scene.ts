@@ -58,13 +58,17 @@ export class Region {
   refuseWith: (sequence: number) => { code: string; detail: string } | null = () => null;
   receive: (payload: Uint8Array) => void = () => undefined;
   publishes = 0;
+  /** One message after the other, as a real region takes those of one device. */
+  private last: Promise<void> = Promise.resolve();
 
   readonly bus = {
     connected: () => this.online,
     publish: async (_topic: string, payload: Uint8Array) => {
       if (!this.online) throw new FleetError('bus-offline', 'cut');
       this.publishes += 1;
-      await this.take(payload);
+      const turn = this.last.then(() => this.take(payload));
+      this.last = turn.catch(() => undefined);
+      await turn;
     },
     subscribe: async () => ({ cancel: async () => undefined }),
   };

@@ -13,6 +13,8 @@ import { ack, hex, record, region, scene, until } from './outbox-scene.ts';
 
 const many = (from: number, count: number) =>
   Array.from({ length: count }, (_, index) => record(from + index));
+/** No class has a share of its own. */
+const whole = { log: 1, sample: 1, stats: 1, app: 1, event: 1 };
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 test('records arrive once and in order, in batches that are packed, and the outbox is empty', async (t) => {
@@ -28,6 +30,7 @@ test('records arrive once and in order, in batches that are packed, and the outb
     droppedRecords: 0,
     pendingBatches: 0,
     bytes: 0,
+    dropped: [],
   });
 });
 
@@ -174,7 +177,7 @@ test('a batch that the region can never read becomes a tombstone, counted', asyn
 test('a full outbox drops the lowest class first, oldest first, and its heads keep the chain', async (t) => {
   const note = 'n'.repeat(1_000);
   const one = await scene(t, {
-    limits: { batchRecordsMax: 10, outboxBytesMax: 75_000, batchRowBytesMax: 20_000 },
+    limits: { batchRecordsMax: 10, outboxBytesMax: 75_000, batchRowBytesMax: 20_000, classShares: whole },
   });
   one.region.online = false;
   const fill = async (className: 'log' | 'app' | 'event', from: number, count: number) => {
@@ -219,7 +222,7 @@ test('a full outbox drops the lowest class first, oldest first, and its heads ke
 
 test('where only more important records are held, less important ones are refused', async (t) => {
   const one = await scene(t, {
-    limits: { batchRecordsMax: 5, outboxBytesMax: 60_000, batchRowBytesMax: 20_000 },
+    limits: { batchRecordsMax: 5, outboxBytesMax: 60_000, batchRowBytesMax: 20_000, classShares: whole },
   });
   one.region.online = false;
   let refused = null;

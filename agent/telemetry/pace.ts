@@ -14,8 +14,11 @@ export interface Pace {
   judged: { atMs: number; bytes: number } | null;
 }
 
-/** Longest and shortest gap. At the longest a full outbox is empty within ten minutes. */
-export const gapMaxMs = 250;
+/**
+ * Longest and shortest gap. A batch costs the requests beside it some milliseconds: at one a second those are fewer than
+ * one of a hundred, and a month's records are at the region within the hour.
+ */
+export const gapMaxMs = 1_000;
 const gapMinMs = 4;
 /** Between two judgements of the gap: less would see the noise of single batches. */
 const judgeEveryMs = 5_000;

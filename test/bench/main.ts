@@ -17,6 +17,7 @@ import { benchBatching, benchThroughput } from './inference-load.ts';
 import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
+import { benchDrain, benchMonth } from './offline.ts';
 import { benchSimulation } from './simulation.ts';
 import { benchStats } from './stats.ts';
 import { benchTelemetry } from './telemetry.ts';
@@ -155,6 +156,8 @@ const sections: Record<string, () => Promise<object>> = {
   'inference.batching': benchBatching,
   telemetry: benchTelemetry,
   wire: benchWireBytes,
+  'offline.month': benchMonth,
+  'offline.drain': benchDrain,
   stats: benchStats,
   evidence: benchEvidence,
   metadata: benchMetadata,

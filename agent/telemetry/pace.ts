@@ -15,10 +15,10 @@ export interface Pace {
 }
 
 /**
- * Longest and shortest gap. A batch costs the requests beside it some milliseconds: at one a second those are fewer than
- * one of a hundred, and a month's records are at the region within the hour.
+ * Longest and shortest gap. A batch costs the requests beside it some milliseconds: at one in two seconds those are fewer than
+ * one of a hundred, and a month’s records are at the region within an hour and a half of requests without end.
  */
-export const gapMaxMs = 1_000;
+export const gapMaxMs = 2_000;
 const gapMinMs = 4;
 /** Between two judgements of the gap: less would see the noise of single batches. */
 const judgeEveryMs = 5_000;

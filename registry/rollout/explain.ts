@@ -6,7 +6,7 @@ import type { RolloutExplanation } from '../../shared/wire/http.ts';
 import { approvalsMissing } from './approvals.ts';
 import type { DeviceFact, Member, RolloutFacts, WaveFact } from './facts.ts';
 import { fitnessOf, isUnfit } from './fitness.ts';
-import { type Outcome, outcomeOf } from './members.ts';
+import { isRestored, type Outcome, outcomeOf } from './members.ts';
 
 type Said = Pick<RolloutExplanation['devices'][number], 'waitsFor' | 'untilMs'>;
 
@@ -16,8 +16,7 @@ const some = (count: number, one: string): string => `${count} ${one}${count ===
 
 /** Of a device that has not got the release yet. */
 function waitingMember({ rollout, waves }: RolloutFacts, member: Member): Said {
-  if (ended.has(rollout.state) && rollout.state !== 'succeeded')
-    return { waitsFor: `nothing: the rollout is ${rollout.state}`, untilMs: null };
+  if (ended.has(rollout.state) && rollout.state !== 'succeeded') return nothing;
   if (rollout.state === 'paused') return { waitsFor: 'lepton rollout resume', untilMs: null };
   const before = waves.find(({ index, state }) => index < member.wave && state !== 'passed');
   if (before !== undefined)
@@ -28,17 +27,23 @@ function waitingMember({ rollout, waves }: RolloutFacts, member: Member): Said {
     : { waitsFor: 'the next step, in which it gets the release', untilMs: null };
 }
 
+/** Of a device from which the release is taken back. */
+function revertedMember({ rollout, nowMs }: RolloutFacts, device: DeviceFact, member: Member): Said {
+  const { restored, untilMs } = isRestored(rollout, device, member, nowMs);
+  return restored ? nothing : { waitsFor: 'it to run again what it ran before', untilMs };
+}
+
 /** Of a device that has the release assigned. */
 function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): Said {
   switch (kind) {
     case 'committed':
     case 'left':
     case 'failed':
+    // The file says that it is not counted while it is away.
+    case 'ignored':
       return nothing;
     case 'unreachable':
       return { waitsFor: 'it to come back: the file says that it is waited for', untilMs };
-    case 'ignored':
-      return { waitsFor: 'nothing: the file says that it is not counted while it is away', untilMs };
     case 'waiting':
     case 'working': {
       if (!device.online) return { waitsFor: 'it to come back: its assignment lies ready for it', untilMs };
@@ -46,6 +51,11 @@ function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): 
       return { waitsFor: next, untilMs };
     }
   }
+}
+
+function saidOf(facts: RolloutFacts, device: DeviceFact, member: Member, outcome: Outcome): Said {
+  if (member.step === 'waiting') return waitingMember(facts, member);
+  return member.step === 'reverted' ? revertedMember(facts, device, member) : assignedMember(device, outcome);
 }
 
 function explainDevice(facts: RolloutFacts, device: DeviceFact): RolloutExplanation['devices'][number] {
@@ -61,13 +71,14 @@ function explainDevice(facts: RolloutFacts, device: DeviceFact): RolloutExplanat
     return { ...head, wave: null, state: 'pending', because, waitsFor, untilMs: null };
   }
   const outcome = outcomeOf(rollout, device, member, nowMs);
-  const said = member.step === 'waiting' ? waitingMember(facts, member) : assignedMember(device, outcome);
+  const said = saidOf(facts, device, member, outcome);
   const reason = isUnfit(member) ? member.reason : (outcome.reason ?? member.reason);
+  const over = member.step === 'waiting' && said.waitsFor === null ? `the rollout is ${rollout.state}` : null;
   return {
     ...head,
     wave: member.wave,
     state: outcome.state,
-    because: reason === null ? null : `${reason.code}: ${reason.detail}`,
+    because: reason === null ? over : `${reason.code}: ${reason.detail}`,
     ...said,
   };
 }

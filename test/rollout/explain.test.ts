@@ -67,11 +67,17 @@ test('explain: what failed says why, and the others wait for nothing any more', 
   const canary = devices[(await all(devices, assigned)).indexOf(v2)];
   await canary?.obey(golden);
   await world.settle();
+  const back = unwrap(await world.rollouts.explain(id, canary?.id ?? null));
+  assert.deepEqual(
+    [back.state, back.devices[0]?.waitsFor],
+    ['rolling-back', 'it to run again what it ran before'],
+  );
   await canary?.obey();
   await world.settle();
   const { state, because, devices: told } = unwrap(await world.rollouts.explain(id, null));
   assert.equal(state, 'failed');
   assert.match(because ?? '', /^gate probe of wave 0/);
   assert.equal(told.find((one) => one.id === canary?.id)?.because, 'probe-golden-failed: case 0');
-  assert.equal(told.find((one) => one.id !== canary?.id)?.waitsFor, 'nothing: the rollout is failed');
+  const other = told.find((one) => one.id !== canary?.id);
+  assert.deepEqual([other?.because, other?.waitsFor], ['the rollout is failed', null]);
 });

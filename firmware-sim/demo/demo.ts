@@ -3,7 +3,7 @@
 // Must never: do by other means what a user has a command for, or go on where a step failed.
 
 import type { Clock } from '../../shared/kernel/ports.ts';
-import { rolloutStartedSchema } from '../../shared/wire/http.ts';
+import { rolloutStartedSchema } from '../../shared/wire/rollouts.ts';
 import { startApplication } from '../sensors/application.ts';
 import { createMachine } from '../sensors/machine.ts';
 import { readAgent, readFleet } from './fleet.ts';

@@ -4,13 +4,8 @@
 import { type AgentStatus, agentStatusSchema } from '../../agent/status.ts';
 import { connect } from '../../registry/cli/client.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
-import {
-  type DeviceView,
-  deviceSchema,
-  type RolloutStatus,
-  rolloutStatusSchema,
-  telemetryCountsSchema,
-} from '../../shared/wire/http.ts';
+import { type DeviceView, deviceSchema, telemetryCountsSchema } from '../../shared/wire/http.ts';
+import { type RolloutStatus, rolloutStatusSchema } from '../../shared/wire/rollouts.ts';
 
 export interface FleetReader {
   devices(): Promise<DeviceView[]>;

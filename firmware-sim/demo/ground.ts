@@ -3,7 +3,7 @@
 
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
-import type { RolloutStatus } from '../../shared/wire/http.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import type { Application } from '../sensors/application.ts';
 import type { FleetReader } from './fleet.ts';
 import type { Daemon, Place } from './place.ts';

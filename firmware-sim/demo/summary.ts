@@ -1,7 +1,7 @@
 // Why: the verdict of the demo: what the issue promises, counted and compared, with every shortfall named.
 // Trusts: facts from the API and the agents. Must never: be good where a number is missing.
 
-import type { RolloutStatus } from '../../shared/wire/http.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import type { Testimony } from './witness.ts';
 
 /** What one rollout came to. `committedBy` are devices whose own agent says that it serves the release. */

@@ -2,7 +2,8 @@
 // Trusts: the scene it is given. Must never: write a control code into a pipe, or wider than the terminal.
 
 import { table } from '../../registry/cli/output.ts';
-import type { DeviceView, RolloutStatus } from '../../shared/wire/http.ts';
+import type { DeviceView } from '../../shared/wire/http.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import type { ApplicationCounts } from '../sensors/application.ts';
 import { percent } from './releases.ts';
 import type { DemoSummary } from './summary.ts';

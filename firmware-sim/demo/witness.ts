@@ -2,7 +2,7 @@
 // rollout that was seen on its way. Trusts: the registry's statuses, in order. Must never: conclude from the
 // end alone what only the way there can show.
 
-import type { RolloutStatus } from '../../shared/wire/http.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 
 export interface Testimony {
   /** The device of the first wave, where there are more waves than one and it holds one device. */

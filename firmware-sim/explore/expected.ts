@@ -3,8 +3,8 @@
 
 import { table } from '../../agent/update/machine.ts';
 import { codes } from '../../shared/kernel/codes.ts';
-import { rolloutStates, waveStates } from '../../shared/wire/http.ts';
 import type { MachineStateName } from '../../shared/wire/messages.ts';
+import { rolloutStates, waveStates } from '../../shared/wire/rollouts.ts';
 import { faultKinds } from '../faults.ts';
 
 export const deviceStates = Object.keys(table) as MachineStateName[];

@@ -2,7 +2,7 @@
 // Trusts: nothing. Must never: keep an explanation of something that is reached: `lepton-sim coverage` says so.
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
-import type { RolloutState } from '../../shared/wire/http.ts';
+import type { RolloutState } from '../../shared/wire/rollouts.ts';
 
 interface Group {
   why: string;

@@ -1,4 +1,5 @@
-// Why: the routes of evidence: drift of a model against its reference profile, and its quality once labels came.
+// Why: the routes of evidence: drift of a model against its reference profile, its quality once labels
+// came, and what its answers cost.
 // Trusts: requireAccess for who may; telemetry/ for what is said. Must never: give a raw record away.
 
 import { createRoute, z } from '@hono/zod-openapi';

@@ -5,6 +5,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import { deviceIdSchema } from '../../shared/wire/messages.ts';
 import {
   rolloutAbortSchema,
   rolloutApproveSchema,
@@ -15,8 +16,7 @@ import {
   rolloutStartSchema,
   rolloutStatusSchema,
   rolloutSummarySchema,
-} from '../../shared/wire/http.ts';
-import { deviceIdSchema } from '../../shared/wire/messages.ts';
+} from '../../shared/wire/rollouts.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
 import { json } from './documents.ts';

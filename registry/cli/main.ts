@@ -8,6 +8,7 @@ import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
 import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
+import { addEnergyCommand } from './energy-commands.ts';
 import { addEvidenceCommands } from './evidence-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addMaskingCommands } from './masking-commands.ts';
@@ -60,6 +61,7 @@ async function main(): Promise<number> {
   addWebhookCommands(program);
   addEvidenceCommands(program);
   addQualityCommands(program);
+  addEnergyCommand(program);
   addSampleCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);

@@ -1,11 +1,9 @@
-// Why: `lepton labels import`, `lepton quality` and `lepton energy`: what was right, how good the releases were by it,
-// and what their answers cost.
+// Why: `lepton labels import` and `lepton quality`: what was right, and how good the releases were by it.
 // Trusts: the registry's answers, validated. Must never: send half of a file that has a wrong line.
 
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import { type EnergyView, energySchema } from '../../shared/wire/energy.ts';
 import { parseLabelFile } from '../../shared/wire/label-file.ts';
 import {
   type LabelsImported,
@@ -110,37 +108,12 @@ async function quality(model: { namespace: string; name: string }, flags: Qualit
   print({ json: flags.json === true }, view, () => qualityText(view));
 }
 
-function energyText({ releases, hint }: EnergyView): string {
-  const number = (value: number | null): string => (value === null ? '-' : value.toPrecision(4));
-  const rows = releases.flatMap(({ release, methods }) =>
-    methods.map((one) => [
-      release,
-      one.method === 'none' ? one.source : `${one.source} (${one.method})`,
-      String(one.devices),
-      String(one.requests),
-      number(one.joules),
-      number(one.joulesPer1000),
-      number(one.cpuMsPer1000),
-    ]),
-  );
-  return [
-    table(['RELEASE', 'SOURCE', 'DEVICES', 'ANSWERS', 'JOULES', 'J/1000', 'CPU MS/1000'], rows),
-    ...(hint === null ? [] : [hint]),
-  ].join('\n');
-}
-
-async function energy(model: { namespace: string; name: string }, flags: QualityFlags): Promise<void> {
-  const name = `${model.namespace}/${model.name}`;
-  const query = new URLSearchParams({ since: String(Math.max(0, Date.now() - flags.since)) });
-  if (flags.release !== undefined) query.set('release', modelRelease(name, flags.release));
-  const view = await connect(flags).get(`/api/v1/models/${name}/energy?${query}`, energySchema);
-  print({ json: flags.json === true }, view, () => energyText(view));
-}
-
 export function addQualityCommands(program: Command): void {
   const labels = program.command('labels').description('what was right, found out later');
   connected(labels.command('import'))
-    .description('labels by request id, from NDJSON or CSV with id (or requestId), label and perhaps time')
+    .description(
+      'labels by request id (one of a kind in the region), from NDJSON or CSV with id or requestId, label and perhaps time',
+    )
     .argument('<file>')
     .action(importLabels);
 
@@ -151,11 +124,4 @@ export function addQualityCommands(program: Command): void {
     .option('--since <duration>', 'how far back', duration, 7 * 24 * 3_600_000)
     .option('--window <duration>', 'in parts of this length, e.g. 1d', duration)
     .action(quality);
-
-  connected(program.command('energy'))
-    .description('joules for 1,000 answers of the releases of a model: measured, modelled or unknown')
-    .argument('<ns/name>', 'the model', modelId)
-    .option('--release <version>', 'of this release; of all that answered where absent')
-    .option('--since <duration>', 'how far back', duration, 7 * 24 * 3_600_000)
-    .action(energy);
 }

@@ -13,7 +13,7 @@ import {
   rolloutStartedSchema,
   rolloutStatusSchema,
   rolloutSummarySchema,
-} from '../../shared/wire/http.ts';
+} from '../../shared/wire/rollouts.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';

@@ -3,7 +3,7 @@
 
 import type { Clock } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/http.ts';
+import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/rollouts.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { needsApproval, waveToApprove } from './approvals.ts';

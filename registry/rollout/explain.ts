@@ -2,7 +2,7 @@
 // Trusts: the same facts and judgements as the controller, so that no other reason is told than the one it acts on.
 // Must never: decide anything.
 
-import type { RolloutExplanation } from '../../shared/wire/http.ts';
+import type { RolloutExplanation } from '../../shared/wire/rollouts.ts';
 import { approvalsMissing } from './approvals.ts';
 import type { DeviceFact, Member, RolloutFacts, WaveFact } from './facts.ts';
 import { fitnessOf, isUnfit } from './fitness.ts';

@@ -1,9 +1,14 @@
 // Why: all that a rollout's next step depends on, as plain values: what was decided and what devices reported.
 // Trusts: records.ts, which reads them in one transaction. Must never: hold anything that is not stored.
 
-import type { RolloutDeviceState, RolloutState, RolloutStatus, WaveState } from '../../shared/wire/http.ts';
 import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import type {
+  RolloutDeviceState,
+  RolloutState,
+  RolloutStatus,
+  WaveState,
+} from '../../shared/wire/rollouts.ts';
 import type { WaveEvidence } from './evidence-gates.ts';
 
 /** A release as the director assigns it. */

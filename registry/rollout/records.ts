@@ -1,9 +1,9 @@
 // Why: the facts of a rollout read from, and a decision written to, the registry's tables; one transaction each.
 // Trusts: the tables of 002-fleet.sql. Must never: decide anything.
 
-import type { RolloutState, WaveState } from '../../shared/wire/http.ts';
 import type { MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
+import type { RolloutState, WaveState } from '../../shared/wire/rollouts.ts';
 import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
 import type {

@@ -5,12 +5,11 @@ import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Timer } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { RolloutStatus, RolloutSummary } from '../../shared/wire/http.ts';
-import type { Reason } from '../../shared/wire/messages.ts';
 import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
+import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
 import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
-import { fromNullableColumn, toColumn } from '../fleet/columns.ts';
+import { toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
@@ -18,15 +17,8 @@ import { createRolloutCommands, type RolloutCommands } from './commands.ts';
 import { step } from './controller.ts';
 import type { RolloutFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
-import {
-  readApprovals,
-  readFacts,
-  readRollout,
-  readWaves,
-  writeDecision,
-  writeHistory,
-  writeWave,
-} from './records.ts';
+import { readFacts, readRollout, writeDecision, writeHistory, writeWave } from './records.ts';
+import { statusIn } from './status.ts';
 import { wavesOf } from './waves.ts';
 
 export interface Rollouts extends RolloutCommands {
@@ -287,49 +279,6 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     }
   }
 
-  function statusIn(db: RegistryDb, rolloutId: string): Result<RolloutStatus> {
-    const rollout = readRollout(db, qb, rolloutId);
-    if (rollout === undefined) return refuse('rollout-unknown', `there is no rollout ${rolloutId}`);
-    const members = db.all(
-      qb
-        .selectFrom('rollout_devices as m')
-        .leftJoin('device_models as r', (join) =>
-          join.onRef('r.device_id', '=', 'm.device_id').on('r.name', '=', rollout.as),
-        )
-        .select(['m.device_id as id', 'm.wave_index as wave', 'm.state as state', 'm.reason as reason'])
-        .select('r.active as release')
-        .where('m.rollout_id', '=', rolloutId)
-        .orderBy('m.wave_index')
-        .orderBy('m.device_id'),
-    );
-    const waves = readWaves(db, qb, rolloutId);
-    return ok({
-      id: rollout.id,
-      name: rollout.name,
-      release: rollout.release.releaseId,
-      state: rollout.state,
-      reason: rollout.reason,
-      waves: waves.map(({ index, state, reason }) => {
-        const devices: Record<string, number> = { total: 0 };
-        for (const member of members) {
-          if (member.wave !== index) continue;
-          devices['total'] = (devices['total'] ?? 0) + 1;
-          devices[member.state] = (devices[member.state] ?? 0) + 1;
-        }
-        return { index, state, reason, devices };
-      }),
-      gates: waves.flatMap((wave) => wave.gates),
-      approvals: readApprovals(db, qb, rolloutId),
-      devices: members.map(({ id, wave, state, reason, release }) => ({
-        id,
-        wave,
-        state: state as RolloutStatus['devices'][number]['state'],
-        reason: inWords(fromNullableColumn<Reason>(reason)),
-        release,
-      })),
-    });
-  }
-
   async function unknownRelease(namespace: string, releaseId: string) {
     const waiting = await releases.pending(namespace);
     if (waiting?.releaseId !== releaseId)
@@ -337,9 +286,6 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     const { signatures, threshold } = waiting;
     return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
   }
-
-  const inWords = (reason: Reason | null): string | null =>
-    reason === null ? null : `${reason.code}: ${reason.detail}`;
 
   return {
     async begin(file, createdBy) {
@@ -379,7 +325,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       }));
     },
 
-    status: (rolloutId) => store.tx((db) => statusIn(db, rolloutId)),
+    status: (rolloutId) => store.tx((db) => statusIn(db, qb, rolloutId)),
 
     ...createRolloutCommands({ store, clock, transition, referenceOf, changed: () => wake(true) }),
 

@@ -25,7 +25,7 @@ import { reading } from './telemetry-device.ts';
 const monthRecords = 30 * 86_400;
 const mib = 1024 * 1024;
 
-/** The whole month into one file. Small appends are what the cap and the disk feel: ten records each. */
+/** The whole month into one file, a minute's records in each append. */
 export async function benchMonth(): Promise<object> {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-bench-month-'));
   const file = join(folder, 'outbox.sqlite');

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import type { RolloutHistory, RolloutStatus } from '../../shared/wire/http.ts';
+import type { RolloutHistory, RolloutStatus } from '../../shared/wire/rollouts.ts';
 import { identityModel } from '../registry-core/support.ts';
 import { makeClaim, pushModel } from '../support/fleet.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';

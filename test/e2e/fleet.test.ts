@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { RolloutStatus } from '../../shared/wire/http.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
 import { makeClaim, pushModel, startRollout } from '../support/fleet.ts';

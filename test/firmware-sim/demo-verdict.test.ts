@@ -13,7 +13,7 @@ import {
 } from '../../firmware-sim/demo/summary.ts';
 import { createView, type Scene, summaryText } from '../../firmware-sim/demo/view.ts';
 import { createWitness } from '../../firmware-sim/demo/witness.ts';
-import type { RolloutDeviceState, RolloutStatus, WaveState } from '../../shared/wire/http.ts';
+import type { RolloutDeviceState, RolloutStatus, WaveState } from '../../shared/wire/rollouts.ts';
 
 const devices = ['a', 'b', 'c'].map((letter) => letter.repeat(32));
 const [canary = '', second = '', third = ''] = devices;

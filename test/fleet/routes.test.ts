@@ -5,15 +5,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createApi } from '../../registry/api/app.ts';
 import { claimFileSchema } from '../../shared/wire/claim.ts';
+import { deviceSchema, fleetEventSchema, type Problem, type Role } from '../../shared/wire/http.ts';
 import {
-  deviceSchema,
-  fleetEventSchema,
-  type Problem,
-  type Role,
   rolloutStartedSchema,
   rolloutStatusSchema,
   rolloutSummarySchema,
-} from '../../shared/wire/http.ts';
+} from '../../shared/wire/rollouts.ts';
 import { apiParts } from './api-parts.ts';
 import { openWorld, rolloutFile, type World } from './world.ts';
 

@@ -34,7 +34,7 @@ import { parseRegionRoot } from '../../shared/trust/region.ts';
 import { signReport } from '../../shared/trust/report.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import { type BulkFrame, decodeFrame } from '../../shared/wire/frames.ts';
-import type { DeviceView, FleetEvent, RolloutStatus } from '../../shared/wire/http.ts';
+import type { DeviceView, FleetEvent } from '../../shared/wire/http.ts';
 import {
   type AssignedRelease,
   type Assignment,
@@ -48,6 +48,7 @@ import {
   schemaVersion,
   signedMessageSchema,
 } from '../../shared/wire/messages.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import {
   type DevicePublishChannel,
   type DeviceSubscribeChannel,

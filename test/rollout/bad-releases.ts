@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { writeModel } from '../../shared/onnx/writer.ts';
-import type { RolloutStatus } from '../../shared/wire/http.ts';
 import { encodeInferRequest } from '../../shared/wire/oip-json.ts';
+import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { dies, grows, loops, noTrap, times, whole } from '../inference/made.ts';
 import { modelCase } from '../support/cases.ts';

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import { rolloutStatusSchema } from '../../shared/wire/http.ts';
+import { rolloutStatusSchema } from '../../shared/wire/rollouts.ts';
 import { refusalOf, rolloutFile } from '../fleet/world.ts';
 import { all, assigned, golden, onRelease1, v1, v2, world2 } from './ground.ts';
 

@@ -1,4 +1,5 @@
-// Why: the bodies of the registry's HTTP API (`/api/v1`), shared by the server and its clients (rollouts: rollouts.ts). One schema serves validation, types and the OpenAPI document.
+// Why: the bodies of the registry's HTTP API (`/api/v1`; rollouts: rollouts.ts), one schema each for validation, types and
+// the OpenAPI document. Shared by the server and its clients.
 // Trusts: nothing before the schema. Must never: differ from the contract (DESIGN 11).
 
 import { z } from 'zod';

@@ -4,9 +4,13 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { erasureSchema } from '../../shared/wire/erasure.ts';
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { signErasure } from '../../shared/trust/erasure.ts';
+import { type ErasureStatement, erasureSchema } from '../../shared/wire/erasure.ts';
 import { makeClaim } from '../support/fleet.ts';
-import { startTestAgent, startTestRegistry, workplace } from '../support/processes.ts';
+import { leptonRunner, startTestAgent, startTestRegistry, workplace } from '../support/processes.ts';
+import { role, signerNamed } from '../trust/catalogue-fixture.ts';
+import { deviceId, regionRoot } from '../trust/region-fixture.ts';
 
 test('the certificate of an erasure is checked against the region’s pinned root, with and without a registry', async () => {
   const place = workplace('erasure-certificate');
@@ -60,6 +64,45 @@ test('the certificate of an erasure is checked against the region’s pinned roo
     );
     writeFileSync(place.path('none.json'), '{}');
     await fails([place.path('none.json'), ...pin], 2, /no certificate of an erasure/);
+  } finally {
+    await place.close();
+  }
+});
+
+test('a certificate outlives the key that signed it: the root of that day stands behind it', async () => {
+  const place = workplace('erasure-rotated');
+  try {
+    // Nobody listens there, and nobody is asked.
+    const lepton = leptonRunner(place, { http: 'http://127.0.0.1:9', token: 'none' });
+    const roots = place.path('roots');
+    mkdirSync(roots);
+    const first = regionRoot();
+    writeFileSync(`${roots}/1.root.json`, first);
+    writeFileSync(`${roots}/2.root.json`, regionRoot({ version: 2, ack: role(1, signerNamed('later ack')) }));
+    const statement: ErasureStatement = {
+      ...{ schemaVersion: 1, erasureId: 'e1', deviceId, region: 'eu', untilMs: 5, keys: [] },
+      ...{ batches: 1, records: 2, requestedBy: 'alice', reason: null, doneAtMs: 6 },
+    };
+    const write = (name: string, signer: string): string => {
+      const certificate = signErasure(statement, signerNamed(signer));
+      writeFileSync(place.path(name), JSON.stringify({ statement, certificate }));
+      return place.path(name);
+    };
+    const verify = [
+      'telemetry',
+      'verify-erasure',
+      '--roots',
+      roots,
+      '--region-root-sha256',
+      sha256Hex(first),
+    ];
+    const { stdout } = await lepton([...verify, write('old.json', 'ack')]);
+    assert.match(stdout, /signed under region root 1; 2 is in force now/);
+    assert.match((await lepton([...verify, write('new.json', 'later ack')])).stdout, /region root 2$/m);
+    assert.match((await lepton([...verify, write('none.json', 'a stranger')], 1)).stderr, /erasure-invalid/);
+    // A root that the one before did not sign for is no root, and so is nothing behind it.
+    writeFileSync(`${roots}/2.root.json`, regionRoot({ version: 2, region: 'other' }));
+    await lepton([...verify, place.path('old.json')], 1);
   } finally {
     await place.close();
   }

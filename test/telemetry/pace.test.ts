@@ -18,6 +18,7 @@ import { telemetryLimits } from '../../registry/telemetry/limits.ts';
 import { pauseFor, rateAfter } from '../../registry/telemetry/pressure.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
+import { handClock, settle } from '../agent/hand-clock.ts';
 import { record, scene, until } from './outbox-scene.ts';
 
 const ask = (pace: Pace, nowMs: number, pauseMs = 1_000): Pace =>
@@ -105,4 +106,30 @@ test('a device that is asked to pause drops nothing and sends what waits afterwa
     one.region.numbers(),
     Array.from({ length: 400 }, (_, index) => index),
   );
+});
+
+test('what a region asks for is kept to: nothing new before its time', async (t) => {
+  const clock = handClock();
+  const one = await scene(t, { limits: { batchRecordsMax: 10 }, sender: { window: 1, clock } });
+  one.region.deliver = (answer) => one.region.send({ ...answer, pauseMs: 5_000 });
+  for (let at = 0; at < 3; at += 1)
+    unwrap(
+      await one.outbox.append(
+        'app',
+        Array.from({ length: 10 }, (_, index) => record(at * 10 + index)),
+      ),
+    );
+  const acknowledged = (batches: number) => (): boolean =>
+    one.outbox.counters().acknowledgedRecords === 10 * batches;
+  await until('the first batch is stored', acknowledged(1));
+  for (let turn = 0; turn < 200; turn += 1) await settle();
+  assert.deepEqual(one.region.heard, [1]);
+  await clock.advance(4_999);
+  for (let turn = 0; turn < 200; turn += 1) await settle();
+  assert.deepEqual(one.region.heard, [1], 'not before it');
+  // Up to twice as long, drawn by the device.
+  await clock.advance(5_001);
+  await until('the second batch is stored', acknowledged(2));
+  await clock.advance(10_000);
+  await until('the third batch is stored', acknowledged(3));
 });

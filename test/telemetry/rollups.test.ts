@@ -112,6 +112,7 @@ test('rollups: batches add up by release, device and hour, a repeated batch adds
   const [stored] = await one.exchange(batch.message);
   assert.deepEqual(stored, { status: 'stored', records: 11 });
   await one.exchange(batch.message);
+  await one.exchange((await one.maker.make([energyRecord('rapl', 60, 11)], { class: 'stats' })).message);
   await two.exchange(
     (await two.maker.make([featuresRecord(startMs, [1000, 0, 0])], { class: 'stats' })).message,
     // Of class `app`, whatever it holds, is what an application says and no statistics of the agent.
@@ -143,7 +144,7 @@ test('rollups: batches add up by release, device and hour, a repeated batch adds
   assert.deepEqual(rows?.sort(), [
     ['cpu-time', 'modelled', 50, 100, 2000, 400],
     ['none', 'unknown', 7, null, null, null],
-    ['rapl', 'measured', 40, 9, 225, 1000],
+    ['rapl', 'measured', 100, 20, 200, 600],
   ]);
   // A name that begins like the other one's.
   assert.deepEqual(await rollups.energy.releases({ model: 'acme/pum', fromHour: hour, untilHour: hour }), []);

@@ -18,6 +18,7 @@ interface RootParts {
   region?: string;
   root?: ReturnType<typeof role>;
   director?: ReturnType<typeof role>;
+  ack?: ReturnType<typeof role>;
   signers?: typeof regionKeys;
   expiresAtMs?: number;
 }
@@ -31,7 +32,7 @@ export function regionRoot(parts: RootParts = {}): Uint8Array {
       root: parts.root ?? role(2, ...regionKeys),
       director: parts.director ?? role(1, director),
       time: role(1, signerNamed('time')),
-      ack: role(1, signerNamed('ack')),
+      ack: parts.ack ?? role(1, signerNamed('ack')),
       command: role(1, signerNamed('command')),
     },
     signers: parts.signers ?? regionKeys.slice(0, 2),

@@ -95,7 +95,11 @@ export async function openState(place: Place, log: Log): Promise<OpenedState> {
     // A start is written to the copy and then to the store, so a store of an older start has lost some.
     const behind = lost || held.boot + 1 < merged.boot;
     await store.tx((db) => writeHeld(db, merged, behind));
-    return { keeper: createKeeper(store, second), journalLost: lost, close: () => store.close() };
+    const close = async (): Promise<void> => {
+      await second.close();
+      await store.close();
+    };
+    return { keeper: createKeeper(store, second), journalLost: lost, close };
   } catch (error) {
     await store.close();
     throw error;

@@ -3,6 +3,7 @@
 // memory. Trusts: its own digest before its content. Must never: be behind the main store; it is written first.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Disk } from '../../shared/kernel/ports.ts';
 import { decodeHeld, encodeHeld, type Held } from './held.ts';
 import { writeWhole } from './whole-file.ts';
@@ -12,8 +13,10 @@ export const copyFile = 'state-copy.json';
 
 export interface SecondCopy {
   held(): Held;
-  /** Durable when it resolves. One change after the other. */
+  /** Durable when it resolves. One change after the other. A fault `interrupted` after `close`. */
   save(change: Partial<Held>): Promise<void>;
+  /** Resolves when nothing is being written any more, and nothing will be: the folder may be another process's then. */
+  close(): Promise<void>;
 }
 
 /** What the file holds; `broken` where it is torn, edited or unreadable. */
@@ -30,10 +33,12 @@ export async function readCopy(disk: Disk): Promise<Held | 'missing' | 'broken'>
 export function createSecondCopy(disk: Disk, held: Held): SecondCopy {
   let present = held;
   let last: Promise<unknown> = Promise.resolve();
+  let closed = false;
   return {
     held: () => present,
     save: (change) => {
       const turn = last.then(async () => {
+        if (closed) throw new FleetError('interrupted', 'the state of this device is closed');
         const next = { ...present, ...change };
         const body = encodeHeld(next);
         const text = `${sha256Hex(new TextEncoder().encode(body))}\n${body}`;
@@ -42,6 +47,10 @@ export function createSecondCopy(disk: Disk, held: Held): SecondCopy {
       });
       last = turn.catch(() => undefined);
       return turn;
+    },
+    close: async () => {
+      closed = true;
+      await last;
     },
   };
 }

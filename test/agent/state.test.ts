@@ -2,7 +2,7 @@
 // that skips ahead at each start hides a copy of itself. Trusts: real files and SQLite. Must never: share a folder.
 
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -31,7 +31,7 @@ async function startOf(folder: string, reports: number): Promise<number[]> {
 
 function folderOf(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-state-'));
-  t.after(() => rmSync(folder, { recursive: true }));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
@@ -59,4 +59,16 @@ test('a store that was lost, or is of an older start, is not asked which counter
     [...new Set(used)].sort((a, b) => a - b),
     'each once, and always higher',
   );
+});
+
+test('what was being written when the state was closed is written by then, and nothing after it', async (t) => {
+  const folder = folderOf(t);
+  const { keeper, close } = await openState(folderPlace(folder), silent);
+  const saving = [1, 2, 3].map((epoch) => keeper.outboxBegun(`device-${epoch}`, epoch));
+  const ended = Promise.allSettled(saving);
+  await close();
+  // As a test does, or a device that was taken out of use; a write that goes on would make the folder again.
+  rmSync(folder, { recursive: true });
+  await ended;
+  assert.equal(existsSync(folder), false);
 });

@@ -96,6 +96,7 @@ export async function openDirectLab(): Promise<DirectLab> {
     save: async (change) => {
       held = { ...held, ...change };
     },
+    close: async () => undefined,
   });
   const open = (): Promise<Authority> =>
     openAuthority({

@@ -13,6 +13,7 @@ import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
 import { registerEvidenceRoutes } from './evidence-routes.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
+import { registerGroupRoutes } from './group-routes.ts';
 import { registerKeyRoutes } from './key-routes.ts';
 import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
@@ -137,6 +138,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerFleetRoutes(app, parts);
   registerKeyRoutes(app, parts);
   registerRolloutRoutes(app, parts);
+  registerGroupRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
   registerMaskingRoutes(app, parts);
   registerSampleRoutes(app, parts);

@@ -12,6 +12,7 @@ import {
   rolloutCommandSchema,
   rolloutExplanationSchema,
   rolloutHistorySchema,
+  rolloutRetrySchema,
   rolloutStartedSchema,
   rolloutStartSchema,
   rolloutStatusSchema,
@@ -77,6 +78,13 @@ const explainRollout = createRoute({
   request: { ...rollout, query: z.object({ device: deviceIdSchema.optional() }) },
   responses: { 200: json(rolloutExplanationSchema, 'By the facts of now.'), default: problemResponse },
 });
+const retryRollout = createRoute({
+  method: 'post',
+  path: '/api/v1/rollouts/{id}/retry',
+  summary: 'Another try for the devices on which it failed, as a rollout of its own',
+  request: { ...rollout, body: { content: { 'application/json': { schema: rolloutRetrySchema } } } },
+  responses: { 201: json(rolloutStartedSchema, 'The other rollout runs.'), default: problemResponse },
+});
 const showHistory = createRoute({
   method: 'get',
   path: '/api/v1/rollouts/{id}/history',
@@ -136,6 +144,14 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     const { wave = null, comment = null } = c.req.valid('json') ?? {};
     unwrap(await rollouts.approve(id, user, { wave, comment }));
     return c.json(unwrap(await rollouts.status(id)), 200);
+  });
+
+  api.openapi(retryRollout, async (c) => {
+    requireAccess(c, 'rollouts.read');
+    const { id } = c.req.valid('param');
+    const { release } = unwrap(await rollouts.status(id));
+    const { user } = requireAccess(c, 'rollouts.write', namespaceOf(release));
+    return c.json(unwrap(await rollouts.retry(id, user, c.req.valid('json')?.devices ?? null)), 201);
   });
 
   api.openapi(explainRollout, async (c) => {

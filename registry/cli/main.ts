@@ -10,6 +10,7 @@ import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addEnergyCommand } from './energy-commands.ts';
 import { addEvidenceCommands } from './evidence-commands.ts';
+import { addGroupCommands } from './group-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addMaskingCommands } from './masking-commands.ts';
 import { addModelCommands } from './model-commands.ts';
@@ -54,6 +55,7 @@ async function main(): Promise<number> {
   addServeCommand(program);
   addModelCommands(program);
   addRolloutCommands(program);
+  addGroupCommands(program);
   addDeviceCommands(program);
   addAuthorityCommands(program);
   addTelemetryCommands(program);

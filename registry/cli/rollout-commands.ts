@@ -260,6 +260,19 @@ export function addRolloutCommands(program: Command): void {
       await tell(id, 'approve', body, flags);
     });
 
+  connected(rollout.command('retry'))
+    .description('try again where a rollout that has ended failed: a rollout of its own, with the same file')
+    .argument('<id>')
+    .argument('[devices...]', 'these alone')
+    .action(async (id: string, devices: string[], flags: GlobalFlags) => {
+      const path = `/api/v1/rollouts/${encodeURIComponent(id)}/retry`;
+      const body = devices.length === 0 ? {} : { devices };
+      const started = await connect(flags).send('POST', path, body, rolloutStartedSchema);
+      print({ json: flags.json === true }, started, () =>
+        [`rollout ${started.id} started`, `next: lepton rollout watch ${started.id}`].join('\n'),
+      );
+    });
+
   connected(rollout.command('explain'))
     .description('why a rollout, its waves and devices are where they are, and what each waits for')
     .argument('<id>')

@@ -3,6 +3,7 @@
 
 import type { Clock } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
 import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/rollouts.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
@@ -19,6 +20,7 @@ import {
   writeHistory,
   writeRollout,
 } from './records.ts';
+import { failedDevices, retryFile } from './retry.ts';
 
 export interface RolloutCommands {
   /**
@@ -40,6 +42,11 @@ export interface RolloutCommands {
     approval: { wave: number | null; comment: string | null },
   ): Promise<Result<{ id: string; wave: number }>>;
   /**
+   * A rollout of its own for the devices on which this one failed, or for those named. Refusals: `rollout-unknown`,
+   * `rollout-state` (it has not ended), `nothing-to-retry`, and those of starting one.
+   */
+  retry(rolloutId: string, by: string, devices: readonly string[] | null): Promise<Result<{ id: string }>>;
+  /**
    * Why everything is where it is, by the facts of now; with one device alone where it is named.
    * Refusals: `rollout-unknown`, `device-unknown` (or the selector does not match it).
    */
@@ -52,6 +59,7 @@ const unknown = (rolloutId: string) => refuse('rollout-unknown', `there is no ro
 const inForce: ReadonlySet<RolloutFact['state']> = new Set(['awaiting-approval', 'running', 'paused']);
 
 export function createRolloutCommands(parts: {
+  begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
   store: RegistryStore;
   clock: Clock;
   /** Tells of another state in the log, the events and the history. */
@@ -141,6 +149,26 @@ export function createRolloutCommands(parts: {
       });
       if (done.ok) changed();
       return done;
+    },
+
+    async retry(rolloutId, by, devices) {
+      const file = await store.tx((db): Result<RolloutFile> => {
+        const options = { newcomers: false, nowMs: clock.wall(), changesMax: 0, reference: null };
+        const facts = readFacts(db, qb, rolloutId, options);
+        if (facts === undefined) return unknown(rolloutId);
+        if (facts.rollout.endedAtMs === null)
+          return refuse(
+            'rollout-state',
+            `it is ${facts.rollout.state}: abort it, or wait until it has ended`,
+          );
+        const failed = failedDevices(facts);
+        const other = devices?.find((device) => !failed.includes(device));
+        if (other !== undefined) return refuse('nothing-to-retry', `${rolloutId} did not fail on ${other}`);
+        const again = devices ?? failed;
+        if (again.length === 0) return refuse('nothing-to-retry', `${rolloutId} failed on no device`);
+        return ok(retryFile(facts, again));
+      });
+      return file.ok ? parts.begin(file.value, by) : file;
     },
 
     async explain(rolloutId, deviceId) {

@@ -9,6 +9,7 @@
 
 import type { Reason } from '../../shared/wire/messages.ts';
 import { approvalsMissing } from './approvals.ts';
+import { roomFor } from './disruption.ts';
 import type {
   DesiredRelease,
   DeviceFact,
@@ -32,6 +33,8 @@ interface Draft {
   devices: Map<string, DeviceFact>;
   desired: Map<string, DesiredRelease | null>;
   fitness: Fitness;
+  /** What became of each member, by this step's facts. */
+  outcomes: Map<string, Outcome>;
   wakeAtMs: number | null;
 }
 
@@ -47,6 +50,7 @@ export function step(facts: RolloutFacts): RolloutDecision {
     devices: new Map(facts.devices.map((device) => [device.id, device])),
     desired: new Map(),
     fitness: fitnessOf(facts.rollout.release.requires),
+    outcomes: new Map(),
     wakeAtMs: null,
   };
   observe(draft);
@@ -96,6 +100,7 @@ function observe(draft: Draft): void {
       continue;
     }
     const outcome = outcomeOf(draft.rollout, device, present, draft.facts.nowMs);
+    draft.outcomes.set(id, outcome);
     wakeAt(draft, outcome.untilMs);
     const left = outcome.kind === 'left';
     const next: Member = {
@@ -160,7 +165,7 @@ function run(draft: Draft): void {
     const evidence = facts.evidence[wave.index] ?? null;
     const judgement = judgeWave(rollout.spec, wave.index, outcomes, evidence);
     wave.gates = judgement.gates;
-    wave.reason = judgement.reason ?? waitingFor(outcomes);
+    wave.reason = judgement.reason ?? behindOf(draft, wave.index) ?? waitingFor(outcomes);
     if (judgement.verdict === 'fail') {
       failWave(draft, wave, judgement.reason ?? 'a gate failed');
       return;
@@ -284,13 +289,30 @@ function supersededWhole(draft: Draft): boolean {
   return true;
 }
 
-/** Assigns the release to the waiting devices of one wave, within the step's bound. */
-function assignWave(draft: Draft, wave: number): void {
-  const { facts, rollout } = draft;
+/** The later of two rollouts has a device, unless the earlier has the higher priority and the later has not ended. */
+function isTakenOver({ number, priority }: RolloutFact, device: DeviceFact): boolean {
+  if (device.desiredNumber <= number) return false;
+  return !(device.desiredOpen && priority > device.desiredPriority);
+}
+
+/** Those that are there first: one that is away takes up room and cannot use it. */
+function inTurn(draft: Draft, wave: number): [string, Member, DeviceFact][] {
+  const waiting: [string, Member, DeviceFact][] = [];
   for (const [id, member] of draft.members) {
     const device = draft.devices.get(id);
     if (member.step !== 'waiting' || member.wave !== wave || device === undefined || !device.active) continue;
-    if (device.desiredNumber > rollout.number) {
+    waiting.push([id, member, device]);
+  }
+  if (draft.rollout.spec.disruption === undefined) return waiting;
+  return [...waiting.filter(([, , { online }]) => online), ...waiting.filter(([, , { online }]) => !online)];
+}
+
+/** Assigns the release to the waiting devices of one wave, within the step's bound and the file's. */
+function assignWave(draft: Draft, wave: number): void {
+  const { facts, rollout } = draft;
+  const room = roomFor(rollout.spec.disruption, wave, partsOf(draft));
+  for (const [id, member, device] of inTurn(draft, wave)) {
+    if (isTakenOver(rollout, device)) {
       const reason = { code: 'update-superseded', detail: 'a later rollout took this device over' };
       draft.members.set(id, { ...member, step: 'left', reason });
       continue;
@@ -300,9 +322,11 @@ function assignWave(draft: Draft, wave: number): void {
       draft.members.set(id, { ...member, step: 'left', state: 'incompatible', reason: unfit });
       continue;
     }
+    if (device.behind !== null) continue;
     if (draft.desired.size >= facts.changesMax) {
       return;
     }
+    if (!room.take(device)) continue;
     draft.desired.set(id, {
       ...rollout.release,
       rolloutId: rollout.id,
@@ -310,6 +334,18 @@ function assignWave(draft: Draft, wave: number): void {
     });
     draft.members.set(id, { ...member, step: 'assigned', stepAtMs: facts.nowMs, previous: device.proven });
   }
+}
+
+function* partsOf(draft: Draft) {
+  for (const device of draft.facts.devices)
+    yield { device, member: draft.members.get(device.id), outcome: outcomeIn(draft, device) };
+}
+
+/** Assigned in this very step: nothing that was reported before can be about it. */
+function outcomeIn(draft: Draft, { id }: DeviceFact): Outcome | undefined {
+  return draft.desired.has(id)
+    ? { kind: 'working', state: 'pending', reason: null, untilMs: null }
+    : draft.outcomes.get(id);
 }
 
 function outcomesOf(draft: Draft, wave: number): Outcome[] {
@@ -331,6 +367,18 @@ function isSoaking(outcomes: readonly Outcome[]): boolean {
     ({ kind }) => kind === 'working' || kind === 'waiting' || kind === 'unreachable',
   );
   return open.every(({ state }) => state === 'soaking');
+}
+
+/** Which rollouts have to end before the wave's devices are free, in words; null where none. */
+function behindOf(draft: Draft, wave: number): string | null {
+  const devices = draft.facts.devices.filter(({ id, behind }) => {
+    const member = draft.members.get(id);
+    return behind !== null && member?.wave === wave && member.step === 'waiting';
+  });
+  const ahead = [...new Set(devices.map(({ behind }) => `${behind?.id} (${behind?.state})`))].sort();
+  if (ahead.length === 0) return null;
+  const count = devices.length;
+  return `${count} ${count === 1 ? 'device waits' : 'devices wait'} for ${ahead.join(', ')} to end`;
 }
 
 function waitingFor(outcomes: readonly Outcome[]): string | null {
@@ -404,6 +452,6 @@ function revertedMember(draft: Draft, device: DeviceFact, member: Member): Membe
 /** A succeeded rollout goes on applying, until another one has given the device something later. */
 function applyToLateDevices(draft: Draft): void {
   // Asked before they are placed: one that stays away must not make the share of those that come greater.
-  admitNewcomers(draft, 0, ({ desiredNumber }) => desiredNumber <= draft.rollout.number);
+  admitNewcomers(draft, 0, (device) => !isTakenOver(draft.rollout, device));
   for (const wave of draft.waves) assignWave(draft, wave.index);
 }

@@ -4,6 +4,7 @@
 
 import type { RolloutExplanation } from '../../shared/wire/rollouts.ts';
 import { approvalsMissing } from './approvals.ts';
+import { type Room, roomFor } from './disruption.ts';
 import type { DeviceFact, Member, RolloutFacts, WaveFact } from './facts.ts';
 import { fitnessOf, isUnfit } from './fitness.ts';
 import { isRestored, type Outcome, outcomeOf } from './members.ts';
@@ -14,17 +15,37 @@ const nothing: Said = { waitsFor: null, untilMs: null };
 const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
 const some = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`;
 
+function roomWanted(
+  { label, maxUnavailable, maxSites }: NonNullable<RolloutFacts['rollout']['spec']['disruption']>,
+  { site, busyElsewhere }: DeviceFact,
+): string {
+  if (busyElsewhere) return 'another rollout, which is at work on it';
+  const where = site === '' ? `devices without the label ${label}` : `${label} ${site}`;
+  const sites = maxSites === undefined ? '' : `, in ${some(maxSites, 'site')} at a time`;
+  return `room among ${where}: ${some(maxUnavailable, 'device')} at a time${sites}`;
+}
+
 /** Of a device that has not got the release yet. */
-function waitingMember({ rollout, waves }: RolloutFacts, member: Member): Said {
+function waitingMember(
+  { rollout, waves }: RolloutFacts,
+  device: DeviceFact,
+  member: Member,
+  rooms: readonly Room[],
+): Said {
   if (ended.has(rollout.state) && rollout.state !== 'succeeded') return nothing;
   if (rollout.state === 'paused') return { waitsFor: 'lepton rollout resume', untilMs: null };
   const before = waves.find(({ index, state }) => index < member.wave && state !== 'passed');
   if (before !== undefined)
     return { waitsFor: `wave ${before.index}, which is ${before.state}`, untilMs: null };
   const own = waves.find(({ index }) => index === member.wave);
-  return own?.state === 'pending'
-    ? { waitsFor: rollout.reason ?? 'its wave to begin', untilMs: null }
-    : { waitsFor: 'the next step, in which it gets the release', untilMs: null };
+  if (own?.state === 'pending') return { waitsFor: rollout.reason ?? 'its wave to begin', untilMs: null };
+  const { behind } = device;
+  if (behind !== null)
+    return { waitsFor: `rollout ${behind.id} to end, which is ${behind.state}`, untilMs: null };
+  const { disruption } = rollout.spec;
+  if (disruption !== undefined && rooms[member.wave]?.has(device) === false)
+    return { waitsFor: roomWanted(disruption, device), untilMs: null };
+  return { waitsFor: 'the next step, in which it gets the release', untilMs: null };
 }
 
 /** Of a device from which the release is taken back. */
@@ -53,12 +74,37 @@ function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): 
   }
 }
 
-function saidOf(facts: RolloutFacts, device: DeviceFact, member: Member, outcome: Outcome): Said {
-  if (member.step === 'waiting') return waitingMember(facts, member);
+function saidOf(
+  facts: RolloutFacts,
+  device: DeviceFact,
+  member: Member,
+  outcome: Outcome,
+  rooms: readonly Room[],
+): Said {
+  if (member.step === 'waiting') return waitingMember(facts, device, member, rooms);
   return member.step === 'reverted' ? revertedMember(facts, device, member) : assignedMember(device, outcome);
 }
 
-function explainDevice(facts: RolloutFacts, device: DeviceFact): RolloutExplanation['devices'][number] {
+/** Room for each wave, as the next step finds it. */
+function roomsOf({ rollout, waves, devices, nowMs }: RolloutFacts): Room[] {
+  const { disruption } = rollout.spec;
+  if (disruption === undefined) return [];
+  const parts = devices.map((device) => {
+    const member = device.member ?? undefined;
+    return {
+      device,
+      member,
+      outcome: member === undefined ? undefined : outcomeOf(rollout, device, member, nowMs),
+    };
+  });
+  return waves.map(({ index }) => roomFor(disruption, index, parts));
+}
+
+function explainDevice(
+  facts: RolloutFacts,
+  device: DeviceFact,
+  rooms: readonly Room[],
+): RolloutExplanation['devices'][number] {
   const { rollout, nowMs } = facts;
   const head = { id: device.id, online: device.online, runs: device.model?.active ?? null };
   const { member } = device;
@@ -71,7 +117,7 @@ function explainDevice(facts: RolloutFacts, device: DeviceFact): RolloutExplanat
     return { ...head, wave: null, state: 'pending', because, waitsFor, untilMs: null };
   }
   const outcome = outcomeOf(rollout, device, member, nowMs);
-  const said = saidOf(facts, device, member, outcome);
+  const said = saidOf(facts, device, member, outcome, rooms);
   const reason = isUnfit(member) ? member.reason : (outcome.reason ?? member.reason);
   const over = member.step === 'waiting' && said.waitsFor === null ? `the rollout is ${rollout.state}` : null;
   return {
@@ -123,6 +169,7 @@ function explainWave(facts: RolloutFacts, wave: WaveFact): RolloutExplanation['w
 /** Of the whole rollout, or with one device alone where it is named. Pure. */
 export function explain(facts: RolloutFacts, deviceId: string | null): RolloutExplanation {
   const { rollout } = facts;
+  const rooms = roomsOf(facts);
   const devices = facts.devices.filter(({ id }) => deviceId === null || id === deviceId);
   return {
     id: rollout.id,
@@ -131,6 +178,6 @@ export function explain(facts: RolloutFacts, deviceId: string | null): RolloutEx
     state: rollout.state,
     because: rollout.reason,
     waves: facts.waves.map((wave) => explainWave(facts, wave)),
-    devices: devices.map((device) => explainDevice(facts, device)),
+    devices: devices.map((device) => explainDevice(facts, device, rooms)),
   };
 }

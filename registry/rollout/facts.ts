@@ -34,6 +34,8 @@ export interface RolloutFact {
   spec: RolloutSpec;
   /** Who started it. */
   createdBy: string;
+  /** Higher goes first. */
+  priority: number;
   /** `spec.waves`, or the one wave of everything where the file has none. */
   waves: readonly Wave[];
   state: RolloutState;
@@ -93,10 +95,25 @@ export interface DeviceFact {
   /** What it should run under this name now, and the number of the rollout that said so (0: none). */
   desired: DesiredRelease | null;
   desiredNumber: number;
+  /** What that rollout's priority is, and whether it has not ended. */
+  desiredPriority: number;
+  desiredOpen: boolean;
+  /** A rollout that goes first under this name and has not ended, null where none does. */
+  behind: RolloutAhead | null;
+  /** Where it stands, by the file's `disruption`; empty where it has no such label or the file has none. */
+  site: string;
+  /** A rollout of another name is at work on it. Only told where the file has a `disruption`. */
+  busyElsewhere: boolean;
   /** What it should go back to if this rollout took over now: the last release proven on it. */
   proven: DesiredRelease | null;
   /** Null for a device that matches the selector and has no wave yet. */
   member: Member | null;
+}
+
+/** A rollout that others wait for. */
+export interface RolloutAhead {
+  id: string;
+  state: RolloutState;
 }
 
 /** One person’s word that a wave may begin. */

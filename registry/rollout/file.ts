@@ -17,7 +17,6 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     why: 'switching several releases together',
   },
   { path: ['remove'], given: (spec) => spec.remove !== undefined, why: 'removing a model' },
-  { path: ['disruption'], given: (spec) => spec.disruption !== undefined, why: 'a bound on disruption' },
   { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
   {
     path: ['gates', 'agreement'],

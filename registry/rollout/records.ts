@@ -1,8 +1,8 @@
 // Why: the facts of a rollout read from, and a decision written to, the registry's tables; one transaction each.
 // Trusts: the tables of 002-fleet.sql. Must never: decide anything.
 
-import type { MachineStateName, Reason } from '../../shared/wire/messages.ts';
-import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
+import type { Labels, MachineStateName, Reason } from '../../shared/wire/messages.ts';
+import type { RolloutSpec, Selector } from '../../shared/wire/rollout-file.ts';
 import type { RolloutState, WaveState } from '../../shared/wire/rollouts.ts';
 import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
@@ -21,12 +21,15 @@ import type {
   GateView,
   Member,
   ModelFact,
+  RolloutAhead,
   RolloutDecision,
   RolloutFact,
   RolloutFacts,
   WaveFact,
 } from './facts.ts';
-import { matches } from './selector.ts';
+import { readGroups } from './groups.ts';
+import { readAhead, readBusy } from './others.ts';
+import { matches, type Selectable } from './selector.ts';
 import { readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
@@ -46,6 +49,7 @@ function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact
     },
     spec,
     createdBy: row.created_by,
+    priority: row.priority,
     waves: wavesOf(spec),
     state: row.state as RolloutState,
     reason: row.reason,
@@ -175,6 +179,8 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'w.policy as desiredPolicy',
       'w.requires as desiredRequires',
       'o.number as ownerNumber',
+      'o.priority as ownerPriority',
+      'o.ended_at_ms as ownerEndedAtMs',
       'om.state as ownerState',
       'om.previous as ownerPrevious',
     ])
@@ -234,7 +240,13 @@ function provenOf(row: DeviceRow, desired: DesiredRelease | null): DesiredReleas
   return byRollout && !proven ? fromNullableColumn(row.ownerPrevious) : desired;
 }
 
-function deviceFact(row: DeviceRow): DeviceFact {
+/** What other rollouts mean for devices of this one. */
+interface Others {
+  ahead: ReadonlyMap<string, RolloutAhead>;
+  busy: ReadonlySet<string>;
+}
+
+function deviceFact(row: DeviceRow, { spec }: RolloutFact, { ahead, busy }: Others): DeviceFact {
   const desired = desiredOf(row);
   return {
     id: row.id,
@@ -246,9 +258,32 @@ function deviceFact(row: DeviceRow): DeviceFact {
     model: modelOf(row),
     desired,
     desiredNumber: row.ownerNumber ?? 0,
+    desiredPriority: row.ownerPriority ?? 0,
+    desiredOpen: row.ownerNumber !== null && row.ownerEndedAtMs === null,
+    behind: ahead.get(row.id) ?? null,
+    site: spec.disruption === undefined ? '' : siteOf(row, spec.disruption.label),
+    busyElsewhere: busy.has(row.id),
     proven: provenOf(row, desired),
     member: memberOf(row),
   };
+}
+
+function selectable({ id, labels, agent }: Pick<DeviceRow, 'id' | 'labels' | 'agent'>): Selectable {
+  return { id, labels: fromColumn(labels), agent: fromColumn(agent) };
+}
+
+/** How many active devices the selector matches now. */
+export function countMatching(db: RegistryDb, qb: RegistryQueries, selector: Selector): number {
+  const groups = readGroups(db, qb, selector.groups);
+  const rows = db.all(
+    qb.selectFrom('devices').select(['device_id as id', 'labels', 'agent']).where('status', '=', 'active'),
+  );
+  return rows.filter((row) => matches(selector, selectable(row), groups)).length;
+}
+
+function siteOf(row: DeviceRow, label: string): string {
+  const labels = fromColumn<Labels>(row.labels);
+  return Object.hasOwn(labels, label) ? (labels[label] ?? '') : '';
 }
 
 /** Everything the next step depends on. `newcomers`: also the devices that match and have no wave yet. */
@@ -268,10 +303,12 @@ export function readFacts(
   if (rollout === undefined) return undefined;
   const all = devicesQuery(qb, rollout);
   const rows = db.all(options.newcomers ? all : all.where('m.rollout_id', 'is not', null));
+  const groups = readGroups(db, qb, rollout.spec.selector.groups);
   const selected = rows.filter(
-    (row) => row.wave !== null || matches(rollout.spec.selector, fromColumn(row.labels)),
+    (row) => row.wave !== null || matches(rollout.spec.selector, selectable(row), groups),
   );
-  const devices = selected.map(deviceFact);
+  const others = { ahead: readAhead(db, qb, rollout), busy: readBusy(db, qb, rollout) };
+  const devices = selected.map((row) => deviceFact(row, rollout, others));
   const waves = readWaves(db, qb, rolloutId);
   const measured = asksForEvidence(rollout.spec)
     ? waves.filter(({ state }) => state === 'running' || state === 'soaking')

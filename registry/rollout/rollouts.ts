@@ -5,11 +5,11 @@ import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Timer } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
+import type { RolloutFile, RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
 import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
-import { toColumn } from '../fleet/columns.ts';
+import { fromColumn, toColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
@@ -17,14 +17,16 @@ import { createRolloutCommands, type RolloutCommands } from './commands.ts';
 import { step } from './controller.ts';
 import type { RolloutFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
-import { readFacts, readRollout, writeDecision, writeHistory, writeWave } from './records.ts';
+import { createDeviceGroups, type DeviceGroups, readGroups } from './groups.ts';
+import { countMatching, readFacts, readRollout, writeDecision, writeHistory, writeWave } from './records.ts';
 import { statusIn } from './status.ts';
-import { wavesOf } from './waves.ts';
+import { grown, wavesOf } from './waves.ts';
 
 export interface Rollouts extends RolloutCommands {
+  groups: DeviceGroups;
   /**
    * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
-   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`.
+   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`.
    */
   begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
   /** Newest first. */
@@ -129,7 +131,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return wakeAtMs;
   }
 
-  /** The latest first: a device that matches several gets what the latest says. */
+  /**
+   * By priority, then the latest first: a device that matches several gets what the latest says. Of one priority those
+   * that queue come last, the earliest of them first, so that none takes what another is before it in line for.
+   */
   function due(db: RegistryDb, members: boolean, some: readonly string[]): string[] {
     // One that could not run a release may have a newer agent now.
     const unfit = qb
@@ -158,7 +163,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       .where('state', 'not in', ['committed', 'idle', 'incompatible']);
     const query = qb
       .selectFrom('rollouts')
-      .select('rollout_id')
+      .select(['rollout_id', 'priority', 'number', 'spec'])
       .where((where) =>
         where.or([
           where('state', 'in', [
@@ -174,7 +179,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         ]),
       )
       .orderBy('number', 'desc');
-    return db.all(query).map((row) => row.rollout_id);
+    const found = db.all(query);
+    const queues = (row: { spec: string }): boolean => fromColumn<RolloutSpec>(row.spec).whenBusy === 'queue';
+    const inLine = [...found.filter((row) => !queues(row)), ...found.filter(queues).reverse()];
+    return inLine.sort((a, b) => b.priority - a.priority).map((row) => row.rollout_id);
   }
 
   /** Steps one rollout until nothing more follows from what is known. */
@@ -257,6 +265,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         created_by: createdBy,
         created_at_ms: clock.wall(),
         ended_at_ms: null,
+        priority: file.spec.priority,
       }),
     );
     writeHistory(db, qb, id, {
@@ -279,6 +288,13 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     }
   }
 
+  /** `growth` becomes waves for as many devices as match now, so that everybody can see them. */
+  function withWaves(file: RolloutFile, db: RegistryDb): RolloutFile {
+    const { growth, ...spec } = file.spec;
+    if (growth === undefined) return file;
+    return { ...file, spec: { ...spec, waves: grown(growth, countMatching(db, qb, spec.selector)) } };
+  }
+
   async function unknownRelease(namespace: string, releaseId: string) {
     const waiting = await releases.pending(namespace);
     if (waiting?.releaseId !== releaseId)
@@ -287,26 +303,37 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
   }
 
+  async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
+    const name = parseReleaseId(file.spec.release ?? '');
+    if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
+    const found = await releases.find(file.spec.release ?? '');
+    if (found === null) return unknownRelease(name.namespace, file.spec.release ?? '');
+    if (found.barred !== null) return { ok: false, refusal: found.barred };
+    const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
+    const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
+    const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
+    const missing = await store.tx((db) => {
+      const { groups } = file.spec.selector;
+      const known = readGroups(db, qb, groups);
+      const gone = groups?.find((group) => !known.has(group));
+      if (gone === undefined)
+        insert(db, id, withWaves(file, db), file.spec.as ?? name.name, createdBy, release);
+      return gone;
+    });
+    if (missing !== undefined)
+      return refuse('group-unknown', `there is no group ${missing}: lepton groups list`);
+    log.emit('info', 'rollout.transition', {
+      rolloutId: id,
+      name: file.metadata.name,
+      from: null,
+      to: 'running',
+    });
+    wake(true);
+    return ok({ id });
+  }
+
   return {
-    async begin(file, createdBy) {
-      const name = parseReleaseId(file.spec.release ?? '');
-      if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
-      const found = await releases.find(file.spec.release ?? '');
-      if (found === null) return unknownRelease(name.namespace, file.spec.release ?? '');
-      if (found.barred !== null) return { ok: false, refusal: found.barred };
-      const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
-      const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
-      const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
-      await store.tx((db) => insert(db, id, file, file.spec.as ?? name.name, createdBy, release));
-      log.emit('info', 'rollout.transition', {
-        rolloutId: id,
-        name: file.metadata.name,
-        from: null,
-        to: 'running',
-      });
-      wake(true);
-      return ok({ id });
-    },
+    begin,
 
     async list() {
       const rows = await store.tx((db) =>
@@ -327,7 +354,8 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
     status: (rolloutId) => store.tx((db) => statusIn(db, qb, rolloutId)),
 
-    ...createRolloutCommands({ store, clock, transition, referenceOf, changed: () => wake(true) }),
+    groups: createDeviceGroups(store, clock, () => wake(true)),
+    ...createRolloutCommands({ begin, store, clock, transition, referenceOf, changed: () => wake(true) }),
 
     async start() {
       started = true;

@@ -1,11 +1,44 @@
-// Why: which devices a rollout is for, by their labels, as Kubernetes label selectors mean it.
-// Trusts: both sides were validated. Must never: match a device by anything but its labels.
+// Why: which devices a rollout is for: by their labels as Kubernetes label selectors mean it, by id, by group, by what
+// they can do. Trusts: both sides were validated. Must never: match a device that one line does not.
 
-import type { Labels } from '../../shared/wire/messages.ts';
+import type { Labels, Report } from '../../shared/wire/messages.ts';
+import { isOlder } from '../../shared/wire/requires.ts';
 import type { Selector } from '../../shared/wire/rollout-file.ts';
 
-/** Whether labels fulfil every line of the selector; one without lines matches everything. */
-export function matches(selector: Selector, labels: Labels): boolean {
+/** A device as a selector sees it. */
+export interface Selectable {
+  id: string;
+  labels: Labels;
+  /** As it last reported. */
+  agent: Pick<Report['agent'], 'version' | 'runtime' | 'arch'>;
+}
+
+/** Named selectors; one that is gone matches nothing. */
+export type Groups = ReadonlyMap<string, Selector>;
+
+/** Whether the device fulfils every line of the selector; one without lines matches everything. */
+export function matches(selector: Selector, device: Selectable, groups: Groups): boolean {
+  if (selector.devices !== undefined && !selector.devices.includes(device.id)) return false;
+  if (selector.groups !== undefined && !selector.groups.some((name) => isIn(groups, name, device)))
+    return false;
+  return can(selector, device) && hasLabels(selector, device.labels);
+}
+
+/** A group names no groups: that is refused where it is made. */
+function isIn(groups: Groups, name: string, device: Selectable): boolean {
+  const group = groups.get(name);
+  return group !== undefined && group.groups === undefined && matches(group, device, groups);
+}
+
+function can({ capabilities }: Selector, { agent }: Selectable): boolean {
+  if (capabilities === undefined) return true;
+  const { arch, agent: version, runtime } = capabilities;
+  if (arch !== undefined && !arch.includes(agent.arch)) return false;
+  if (version !== undefined && isOlder(agent.version, version)) return false;
+  return runtime === undefined || !isOlder(agent.runtime, runtime);
+}
+
+function hasLabels(selector: Selector, labels: Labels): boolean {
   const has = (key: string): boolean => Object.hasOwn(labels, key);
   const allLabels = Object.entries(selector.matchLabels).every(
     ([key, value]) => has(key) && labels[key] === value,

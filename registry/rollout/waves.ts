@@ -16,6 +16,16 @@ export function wavesOf(spec: RolloutSpec): readonly Wave[] {
   return spec.waves ?? wavesDefault;
 }
 
+/** `growth` as waves for so many devices; those that come later are in the last one. */
+export function grown(growth: NonNullable<RolloutSpec['growth']>, devices: number): Wave[] {
+  const { start, factor, soak } = growth;
+  const waves: Wave[] = [];
+  for (let count = start; count < devices; count = Math.ceil(count * factor)) waves.push({ count, soak });
+  // A canary even where nobody is there yet: the first that comes is not all of them.
+  if (waves.length === 0) waves.push({ count: start, soak });
+  return [...waves, { percent: 100, soak }];
+}
+
 /** Place in the order of a rollout: the SHA-256 of its name and the device. */
 export function placeOf(rolloutName: string, deviceId: string): string {
   return sha256Hex(encoder.encode(`${rolloutName}/${deviceId}`));

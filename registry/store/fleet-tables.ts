@@ -1,4 +1,4 @@
-// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql, 007-reports.sql and 015-rollout-history.sql add to them as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql, 007-reports.sql, 015-rollout-history.sql and 016-rollout-order.sql add to them as types, so that a query with a wrong name does not compile.
 // Trusts: the migration; both are changed together. Must never: hold logic.
 // Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
 
@@ -154,6 +154,8 @@ export interface RolloutsTable {
   created_by: string;
   created_at_ms: number;
   ended_at_ms: number | null;
+  /** Higher goes first. */
+  priority: Generated<number>;
 }
 
 /** A stored rollout as it is read. */
@@ -206,6 +208,14 @@ export interface RolloutDevicesTable {
   previous: string | null;
 }
 
+export interface DeviceGroupsTable {
+  name: string;
+  /** Selector (shared/wire/rollout-file.ts). */
+  selector: string;
+  changed_by: string;
+  changed_at_ms: number;
+}
+
 export interface FleetTables {
   claims: ClaimsTable;
   claim_uses: ClaimUsesTable;
@@ -219,4 +229,5 @@ export interface FleetTables {
   rollout_devices: RolloutDevicesTable;
   rollout_approvals: RolloutApprovalsTable;
   rollout_history: RolloutHistoryTable;
+  device_groups: DeviceGroupsTable;
 }

@@ -282,6 +282,8 @@ export const codes = {
   'approval-not-needed': row(409, 'never', 'lepton rollout status ID shows which waves wait for approval'),
   'approval-repeated': row(409, 'never', 'another person has to approve it'),
   'approval-own': row(403, 'never', 'whoever started the rollout cannot approve it; ask somebody else'),
+  'nothing-to-retry': row(409, 'never', 'lepton rollout status ID shows on which devices it failed'),
+  'group-unknown': row(404, 'never', 'lepton groups list shows the groups'),
   'rollout-failed': row(409, 'never', 'lepton rollout status ID says why'),
   'port-in-use': row(500, 'never', 'choose another port or stop the other program'),
   'listen-insecure': row(400, 'never', 'plain HTTP only on loopback; give --http-cert and --http-key', 2),

@@ -17,7 +17,7 @@ function numbersOf(version: string): number[] | null {
 }
 
 /** What cannot be compared is taken for too old: a release that needs something is not given on a guess. */
-function isOlder(version: string, wanted: string): boolean {
+export function isOlder(version: string, wanted: string): boolean {
   const [have, want] = [numbersOf(version), numbersOf(wanted)];
   if (have === null || want === null) return true;
   for (const [index, part] of want.entries()) {

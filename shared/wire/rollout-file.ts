@@ -2,7 +2,7 @@
 // Trusts: nothing before the schema. Must never: accept a key it does not know.
 
 import { z } from 'zod';
-import { nameSchema, releaseIdSchema } from './messages.ts';
+import { deviceIdSchema, nameSchema, releaseIdSchema, versionSchema } from './messages.ts';
 
 const durationPattern = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
 const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
@@ -32,6 +32,18 @@ export const selectorSchema = z.strictObject({
       }),
     )
     .default([]),
+  /** By id: of these alone, those that fulfil all else. */
+  devices: z.array(deviceIdSchema).min(1).max(10_000).optional(),
+  /** Names of groups that the registry keeps: of one of them at least. */
+  groups: z.array(nameSchema).min(1).max(100).optional(),
+  /** What the agent reports of its device; the versions are the least. */
+  capabilities: z
+    .strictObject({
+      arch: z.array(z.string().min(1).max(32)).min(1).optional(),
+      agent: versionSchema.optional(),
+      runtime: versionSchema.optional(),
+    })
+    .optional(),
 });
 export type Selector = z.infer<typeof selectorSchema>;
 
@@ -68,6 +80,18 @@ export const rolloutFileSchema = z.strictObject({
       as: nameSchema.optional(),
       selector: selectorSchema.default({ matchLabels: {}, matchExpressions: [] }),
       waves: z.array(waveSchema).min(1).optional(),
+      /** In place of `waves`: the first of `start` devices, each next one `factor` times as many, until all are reached. */
+      growth: z
+        .strictObject({
+          start: z.number().int().positive().default(1),
+          factor: z.number().min(1.1).max(100).default(2),
+          soak: durationSchema.default(0),
+        })
+        .optional(),
+      /** Of two rollouts that want one device the higher goes first. */
+      priority: z.number().int().min(-100).max(100).default(0),
+      /** Where an earlier one of the same priority is under way: take its devices over, or wait until it has ended. */
+      whenBusy: z.enum(['supersede', 'queue']).default('supersede'),
       shadow: z
         .strictObject({
           requests: z.number().int().positive(),
@@ -102,7 +126,15 @@ export const rolloutFileSchema = z.strictObject({
             .optional(),
         })
         .prefault({}),
-      disruption: z.strictObject({ label: labelKey, maxUnavailable: z.number().int().positive() }).optional(),
+      /** Devices with the same value of `label` are a site, those without it one more. */
+      disruption: z
+        .strictObject({
+          label: labelKey,
+          maxUnavailable: z.number().int().positive(),
+          /** Sites in which devices are being updated at the same time; absent: all. */
+          maxSites: z.number().int().positive().optional(),
+        })
+        .optional(),
       windows: z
         .strictObject({
           download: z.array(windowSchema).optional(),
@@ -125,7 +157,8 @@ export const rolloutFileSchema = z.strictObject({
       (spec) =>
         [spec.release, spec.releases, spec.remove].filter((given) => given !== undefined).length === 1,
       'give exactly one of release, releases, remove',
-    ),
+    )
+    .refine((spec) => spec.waves === undefined || spec.growth === undefined, 'give either waves or growth'),
 });
 export type RolloutFile = z.infer<typeof rolloutFileSchema>;
 export type RolloutSpec = RolloutFile['spec'];

@@ -2,7 +2,7 @@
 // Trusts: nothing before the schemas. Must never: differ from the contract (DESIGN 11 and 12).
 
 import { z } from 'zod';
-import { machineStates } from './messages.ts';
+import { deviceIdSchema, machineStates } from './messages.ts';
 
 const timeMs = z.number().int().nonnegative();
 
@@ -140,6 +140,11 @@ export const rolloutCommandSchema = z.object({ comment: z.string().min(1).max(1_
 /** `POST /api/v1/rollouts/{id}/approve`. `wave`: absent, the next one that waits for it. */
 export const rolloutApproveSchema = rolloutCommandSchema.extend({
   wave: z.number().int().nonnegative().optional(),
+});
+
+/** `POST /api/v1/rollouts/{id}/retry`; the answer is that of starting one. Absent: every device on which it failed. */
+export const rolloutRetrySchema = z.object({
+  devices: z.array(deviceIdSchema).min(1).max(10_000).optional(),
 });
 
 /** `GET /api/v1/rollouts/{id}/history`, oldest first. */

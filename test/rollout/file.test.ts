@@ -72,7 +72,6 @@ for (const [name, text, place] of malformed) {
 
 const unsupported: [section: string, line: string][] = [
   ['spec.windows', '  windows: {download: [{from: "22:00", to: "05:00"}]}'],
-  ['spec.disruption', '  disruption: {label: site, maxUnavailable: 1}'],
 ];
 for (const [section, line] of unsupported) {
   test(`not applied by this version: ${section}`, () => {

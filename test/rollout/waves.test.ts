@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { matches } from '../../registry/rollout/selector.ts';
 import { cumulativeDevices, placeDevices } from '../../registry/rollout/waves.ts';
+import type { Selector } from '../../shared/wire/rollout-file.ts';
 
 const ids = (count: number): string[] => Array.from({ length: count }, (_, index) => `device-${index}`);
 const place = (
@@ -50,14 +51,17 @@ test('the same devices, whatever their order; a late one never joins a wave that
   );
 });
 
+const device = { id: 'd1', agent: { version: '0.2.0', runtime: '1.27.0', arch: 'arm64' } };
+const none = new Map<string, Selector>();
+
 test('selectors mean what Kubernetes means', () => {
   const labels = { site: 'a', line: 'x' };
   const on = (key: string, operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist', values: string[] = []) =>
-    matches({ matchLabels: {}, matchExpressions: [{ key, operator, values }] }, labels);
-  assert.ok(matches({ matchLabels: {}, matchExpressions: [] }, {}));
-  assert.ok(matches({ matchLabels: { site: 'a' }, matchExpressions: [] }, labels));
-  assert.ok(!matches({ matchLabels: { site: 'b' }, matchExpressions: [] }, labels));
-  assert.ok(!matches({ matchLabels: { toString: 'a' }, matchExpressions: [] }, labels));
+    matches({ matchLabels: {}, matchExpressions: [{ key, operator, values }] }, { ...device, labels }, none);
+  assert.ok(matches({ matchLabels: {}, matchExpressions: [] }, { ...device, labels: {} }, none));
+  assert.ok(matches({ matchLabels: { site: 'a' }, matchExpressions: [] }, { ...device, labels }, none));
+  assert.ok(!matches({ matchLabels: { site: 'b' }, matchExpressions: [] }, { ...device, labels }, none));
+  assert.ok(!matches({ matchLabels: { toString: 'a' }, matchExpressions: [] }, { ...device, labels }, none));
   assert.deepEqual(
     [on('line', 'In', ['x', 'y']), on('line', 'In', ['y']), on('none', 'In', ['x'])],
     [true, false, false],

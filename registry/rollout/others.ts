@@ -1,0 +1,68 @@
+// Why: what other rollouts mean for the devices of one: which go first, and which devices they are at work on.
+// Trusts: the tables. Must never: decide anything.
+
+import type { RolloutState } from '../../shared/wire/rollouts.ts';
+import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import type { RolloutAhead, RolloutFact } from './facts.ts';
+
+/**
+ * By device: the rollout that goes first under the same name. Rollouts go by priority, those of one priority by age; one
+ * waits for all of a higher priority, and for the earlier ones of its own where its file says `whenBusy: queue`. As this
+ * is one order, no two ever wait for each other.
+ */
+export function readAhead(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  { id, number, as, priority, spec }: RolloutFact,
+): Map<string, RolloutAhead> {
+  const queues = spec.whenBusy === 'queue';
+  const ahead = db.all(
+    qb
+      .selectFrom('rollouts')
+      .select(['rollout_id as id', 'state'])
+      .where('as_name', '=', as)
+      .where('ended_at_ms', 'is', null)
+      .where('rollout_id', '!=', id)
+      .where((where) =>
+        where.or([
+          where('priority', '>', priority),
+          ...(queues ? [where.and([where('priority', '=', priority), where('number', '<', number)])] : []),
+        ]),
+      )
+      // The first of all is written last and stays.
+      .orderBy('priority', 'asc')
+      .orderBy('number', 'desc'),
+  );
+  const found = new Map<string, RolloutAhead>();
+  for (const one of ahead) {
+    const devices = db.all(
+      qb
+        .selectFrom('rollout_devices')
+        .select('device_id as deviceId')
+        .where('rollout_id', '=', one.id)
+        .where('step', '!=', 'left'),
+    );
+    const first = { id: one.id, state: one.state as RolloutState };
+    for (const { deviceId } of devices) found.set(deviceId, first);
+  }
+  return found;
+}
+
+/** Devices that rollouts of other names are at work on; none where the file bounds no disruption. */
+export function readBusy(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  { id, as, spec }: RolloutFact,
+): ReadonlySet<string> {
+  if (spec.disruption === undefined) return new Set();
+  const query = qb
+    .selectFrom('rollout_devices as m')
+    .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
+    .select('m.device_id as deviceId')
+    .distinct()
+    .where('m.rollout_id', '!=', id)
+    .where('o.as_name', '!=', as)
+    .where('m.step', 'in', ['assigned', 'reverted'])
+    .where('m.state', 'not in', ['committed', 'idle', 'incompatible', 'unreachable']);
+  return new Set(db.all(query).map(({ deviceId }) => deviceId));
+}

@@ -92,7 +92,7 @@ test('rollouts over HTTP need the right to the release’s namespace', async (t)
   );
   const unknown = rolloutFile('digits', { release: 'acme/digits@9.0.0' });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: unknown }), 'release-unknown');
-  const many = rolloutFile('digits', { release, disruption: { label: 'site', maxUnavailable: 1 } });
+  const many = rolloutFile('digits', { releases: [release, release] });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: many }), 'rollout-unsupported');
 
   const started = await call(operator, 'POST', '/rollouts', { file });

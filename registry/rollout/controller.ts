@@ -295,24 +295,27 @@ function isTakenOver({ number, priority }: RolloutFact, device: DeviceFact): boo
   return !(device.desiredOpen && priority > device.desiredPriority);
 }
 
-/** Those that are there first: one that is away takes up room and cannot use it. */
-function inTurn(draft: Draft, wave: number): [string, Member, DeviceFact][] {
+function waitingOf(draft: Draft, wave: number): [string, Member, DeviceFact][] {
   const waiting: [string, Member, DeviceFact][] = [];
   for (const [id, member] of draft.members) {
     const device = draft.devices.get(id);
     if (member.step !== 'waiting' || member.wave !== wave || device === undefined || !device.active) continue;
     waiting.push([id, member, device]);
   }
+  return waiting;
+}
+
+/** Those that are there first: one that is away takes up room and cannot use it. */
+function inTurn(draft: Draft, wave: number): [string, Member, DeviceFact][] {
+  const waiting = waitingOf(draft, wave);
   if (draft.rollout.spec.disruption === undefined) return waiting;
   return [...waiting.filter(([, , { online }]) => online), ...waiting.filter(([, , { online }]) => !online)];
 }
 
-/** Assigns the release to the waiting devices of one wave, within the step's bound and the file's. */
-function assignWave(draft: Draft, wave: number): void {
-  const { facts, rollout } = draft;
-  const room = roomFor(rollout.spec.disruption, wave, partsOf(draft));
-  for (const [id, member, device] of inTurn(draft, wave)) {
-    if (isTakenOver(rollout, device)) {
+/** Waiting devices that the release is not for any more: they hold no place in their site. */
+function dropWaiting(draft: Draft, wave: number): void {
+  for (const [id, member, device] of waitingOf(draft, wave)) {
+    if (isTakenOver(draft.rollout, device)) {
       const reason = { code: 'update-superseded', detail: 'a later rollout took this device over' };
       draft.members.set(id, { ...member, step: 'left', reason });
       continue;
@@ -320,8 +323,16 @@ function assignWave(draft: Draft, wave: number): void {
     const unfit = draft.fitness(device);
     if (unfit !== null) {
       draft.members.set(id, { ...member, step: 'left', state: 'incompatible', reason: unfit });
-      continue;
     }
+  }
+}
+
+/** Assigns the release to the waiting devices of one wave, within the step's bound and the file's. */
+function assignWave(draft: Draft, wave: number): void {
+  const { facts, rollout } = draft;
+  dropWaiting(draft, wave);
+  const room = roomFor(rollout.spec.disruption, wave, partsOf(draft));
+  for (const [id, member, device] of inTurn(draft, wave)) {
     if (device.behind !== null) continue;
     if (draft.desired.size >= facts.changesMax) {
       return;

@@ -43,7 +43,7 @@ export function roomFor(
     const { site } = device;
     if (isUnavailable(member, outcome, device)) unavailable.set(site, counted(unavailable, site) + 1);
     if (member?.wave !== wave) continue;
-    if (member.step === 'waiting' && device.active) waiting.add(site);
+    if (member.step === 'waiting' && device.active && device.behind === null) waiting.add(site);
     else if (member.step === 'assigned' && outcome?.kind !== 'ignored') begun.add(site);
   }
   const open = new Set(unavailable.keys());

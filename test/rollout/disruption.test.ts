@@ -103,7 +103,7 @@ test('whatever is under way: the bound holds, and there is room where nobody is'
       fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
       (all, maxUnavailable, maxSites) => {
         const parts = all.map(({ site, kind, busyElsewhere, wave }, at) => ({
-          device: { id: `d${at}`, site, busyElsewhere, active: true } as DeviceFact,
+          device: { id: `d${at}`, site, busyElsewhere, active: true, behind: null } as DeviceFact,
           member: { wave, step: kind === 'waiting' ? ('waiting' as const) : ('assigned' as const) },
           outcome: { kind, state: 'pending', reason: null, untilMs: null } as Outcome,
         }));

@@ -17,6 +17,7 @@ const againMs = 15_000;
 const triesMax = 60;
 /** Whoever asked and got no answer for this long asks again. */
 const patienceMs = 30_000;
+const approveEveryMs = 45_000;
 
 export interface Operator {
   take(step: Step): void;
@@ -65,10 +66,9 @@ export function createOperator(fleet: FleetWorld): Operator {
     world.later(patienceMs, look);
   }
 
-  function fileOf(
-    release: SimRelease,
-    { waves, shadow, success, onGateFailure, site, unreachable, deadlineMs }: RolloutChoice,
-  ): string {
+  function fileOf(release: SimRelease, choice: RolloutChoice): string {
+    const { waves, shadow, success, onGateFailure, site, unreachable, deadlineMs } = choice;
+    const { growth, disruption, approvals, priority, queue } = choice;
     named += 1;
     return JSON.stringify({
       apiVersion: 'lepton/v1',
@@ -76,7 +76,23 @@ export function createOperator(fleet: FleetWorld): Operator {
       metadata: { name: `${release.model}-${named}` },
       spec: {
         release: release.releaseId,
-        waves: waves.map(({ soakMs, ...wave }) => ({ ...wave, soak: `${soakMs}ms` })),
+        ...(growth === null
+          ? { waves: waves.map(({ soakMs, ...wave }) => ({ ...wave, soak: `${soakMs}ms` })) }
+          : { growth: { start: growth.start, factor: growth.factor, soak: `${growth.soakMs}ms` } }),
+        ...(disruption === null
+          ? {}
+          : {
+              disruption: {
+                label: 'site',
+                maxUnavailable: disruption.maxUnavailable,
+                ...(disruption.maxSites === null ? {} : { maxSites: disruption.maxSites }),
+              },
+            }),
+        ...(approvals === null
+          ? {}
+          : { approvals: { required: approvals.required, expires: `${approvals.expiresMs}ms` } }),
+        priority,
+        ...(queue ? { whenBusy: 'queue' } : {}),
         ...(site === null ? {} : { selector: { matchLabels: { site } } }),
         ...(shadow ? { shadow: { requests: 20, timeout: '5m' } } : {}),
         gates: { ...(success === null ? {} : { success }), ...(shadow ? { agreement: 0.9 } : {}) },
@@ -99,8 +115,44 @@ export function createOperator(fleet: FleetWorld): Operator {
   ): Promise<Result<unknown>> {
     const file = unwrap(parseRolloutFile(fileOf(release, choice)));
     const begun = await parts.rollouts.begin(file, 'operator');
-    if (begun.ok) rollouts.push(begun.value.id);
+    if (begun.ok) {
+      rollouts.push(begun.value.id);
+      if (choice.approvals !== null) allowLater(begun.value.id, choice.approvals);
+    }
     return begun;
+  }
+
+  /** One after the other, some time apart: what the first said may have expired by then. */
+  function allowLater(id: string, { required }: { required: number }): void {
+    for (let person = 1; person <= required; person += 1)
+      world.later(approveEveryMs * person, () => approve(id, `approver-${person}`));
+  }
+
+  function approve(id: string, by: string): void {
+    wanted(`${by} approves ${id}`, (parts) => parts.rollouts.approve(id, by, { wave: null, comment: null }));
+  }
+
+  function pauseFor(id: string, ms: number): void {
+    wanted(`pause ${id}`, (parts) => parts.rollouts.pause(id, 'operator', null));
+    world.later(ms, () => resume(id));
+  }
+
+  function resume(id: string): void {
+    wanted(`resume ${id}`, (parts) => parts.rollouts.resume(id, 'operator', null));
+  }
+
+  async function retry(parts: RegistryParts, id: string): Promise<Result<unknown>> {
+    const again = await parts.rollouts.retry(id, 'operator', null);
+    if (again.ok) rollouts.push(again.value.id);
+    return again;
+  }
+
+  /** Everybody allows everything, and nothing stays paused that can go on. */
+  function letRolloutsGoOn(): void {
+    for (const id of rollouts) {
+      resume(id);
+      for (const by of ['approver-1', 'approver-2', 'approver-3']) approve(id, by);
+    }
   }
 
   function pushAndRollOut(act: Act & { kind: 'release' }): void {
@@ -209,6 +261,16 @@ export function createOperator(fleet: FleetWorld): Operator {
         wanted(`abort ${id}`, (parts) => parts.rollouts.abort(id, 'operator', act.revert));
         return;
       }
+      case 'pause': {
+        const id = rollouts.at(-1);
+        if (id !== undefined) pauseFor(id, act.ms);
+        return;
+      }
+      case 'retry': {
+        const id = rollouts.at(-1);
+        if (id !== undefined) wanted(`retry ${id}`, (parts) => retry(parts, id));
+        return;
+      }
       case 'floor': {
         const counters = known(act.model).map(({ counter }) => counter);
         const floor = counters.at(-1);
@@ -225,6 +287,7 @@ export function createOperator(fleet: FleetWorld): Operator {
       case 'label': {
         const id = deviceAt(act.device)?.oracle.deviceId() ?? null;
         if (id === null) return;
+        fleet.truth.relabelled();
         wanted(`label ${act.device}`, (parts) => parts.fleet.devices.label(id, { site: act.site }));
         return;
       }
@@ -297,6 +360,7 @@ export function createOperator(fleet: FleetWorld): Operator {
     },
     tidyUp: () => {
       wronglySuspected();
+      letRolloutsGoOn();
       for (const { device } of fleet.devices) network.route(device.node, 'registry');
       fleet.twin?.fail('exit', null);
       // Two devices showed one key: the copy is gone, so the true one may come back.

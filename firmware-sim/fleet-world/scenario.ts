@@ -15,6 +15,14 @@ export interface RolloutChoice {
   unreachable: 'wait' | 'ignore' | 'fail';
   /** Times production's hour and minutes: short ones are missed. */
   deadlineMs: { fetching: number; probing: number; shadowing: number };
+  /** Devices of one site at a time, and sites at a time. */
+  disruption: { maxUnavailable: number; maxSites: number | null } | null;
+  /** In place of the waves. */
+  growth: { start: number; factor: number; soakMs: number } | null;
+  priority: number;
+  queue: boolean;
+  /** People who have to allow the first wave; the operators are slow, and sometimes too slow. */
+  approvals: { required: number; expiresMs: number } | null;
 }
 
 export type Act =
@@ -22,6 +30,8 @@ export type Act =
   /** Back to a release that was pushed before. */
   | { kind: 'roll-out-older'; model: string; back: number; rollout: RolloutChoice }
   | { kind: 'abort'; revert: boolean | null }
+  | { kind: 'pause'; ms: number }
+  | { kind: 'retry' }
   | { kind: 'floor'; model: string }
   | { kind: 'withdraw'; model: string }
   | { kind: 'label'; device: number; site: string }
@@ -71,6 +81,8 @@ const weights: Record<Act['kind'], number> = {
   release: 30,
   'roll-out-older': 6,
   abort: 5,
+  pause: 3,
+  retry: 3,
   floor: 3,
   withdraw: 3,
   label: 4,
@@ -129,6 +141,8 @@ function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTe
       return { kind, model, back: int(1, 3, 'back'), rollout: drawRollout(seed, number) };
     case 'abort':
       return { kind, revert: chance('revert') < 0.4 ? true : chance('keep') < 0.5 ? false : null };
+    case 'pause':
+      return { kind, ms: int(minuteMs, 30 * minuteMs, 'ms') };
     case 'floor':
     case 'withdraw':
       return { kind, model };
@@ -195,5 +209,22 @@ function drawRollout(seed: number, number: number): RolloutChoice {
       probing: within('probing', 5),
       shadowing: within('shadowing', 6),
     },
+    disruption:
+      chance('disruption') < 0.2
+        ? { maxUnavailable: chance('bound') < 0.7 ? 1 : 2, maxSites: chance('sites') < 0.5 ? 1 : null }
+        : null,
+    growth:
+      chance('growth') < 0.12
+        ? { start: 1, factor: chance('factor') < 0.5 ? 2 : 3, soakMs: soak('growth-soak') }
+        : null,
+    priority: chance('priority') < 0.15 ? drawInt(-1, 2, seed, 'rollout', number, 'height') : 0,
+    queue: chance('queue') < 0.2,
+    approvals:
+      chance('approvals') < 0.12
+        ? {
+            required: chance('two') < 0.5 ? 2 : 1,
+            expiresMs: (chance('expires') < 0.3 ? 1 : 60) * minuteMs,
+          }
+        : null,
   };
 }

@@ -160,13 +160,21 @@ function ofOutbox(device: DeviceNode): string | null {
   return held.batches === 0 ? null : `its outbox holds ${held.records} records in ${held.batches} batches`;
 }
 
+/** It waits for a device that is away, or for a rollout before it that a gate has paused. */
+function saysWhy(db: SqlTx, reason: string): boolean {
+  if (reason.startsWith('waiting for')) return true;
+  const ahead = /(\w+) \(paused\) to end$/.exec(reason)?.[1];
+  const found = db.get<{ state: string }>('SELECT state FROM rollouts WHERE rollout_id = ?', ahead ?? '');
+  return found?.state === 'paused';
+}
+
 /** Every rollout ends or says what it waits for. */
 function openRollouts(db: SqlTx): string | null {
   const rows = db.all<{ id: string; state: string; reason: string | null }>(
     `SELECT rollout_id AS id, state, reason FROM rollouts WHERE state IN ('running', 'rolling-back')`,
   );
   const [open] = rows.filter(
-    ({ state, reason }) => state === 'rolling-back' || reason === null || !reason.startsWith('waiting for'),
+    ({ state, reason }) => state === 'rolling-back' || reason === null || !saysWhy(db, reason),
   );
   return open === undefined ? null : `rollout ${open.id} is ${open.state}: ${open.reason}`;
 }

@@ -9,7 +9,7 @@ import {
   parseMessage,
   signedMessageSchema,
 } from '../../shared/wire/messages.ts';
-import type { Wave } from '../../shared/wire/rollout-file.ts';
+import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import { batchAnswerSchema } from '../../shared/wire/telemetry.ts';
 import { parseTopic } from '../../shared/wire/topics.ts';
 import type { Reached } from '../fleet-world/node-log.ts';
@@ -34,6 +34,7 @@ export function createRegistryOracle(parts: {
   reached: Reached;
 }): RegistryOracle {
   const { world, node, place, truth, reached } = parts;
+  const judged = new Set<string>();
   const look = <T>(work: (db: SqlTx) => T): T | null => place.look(registryFile, work);
 
   function onDesired(deviceId: string, message: Uint8Array): void {
@@ -90,7 +91,11 @@ export function createRegistryOracle(parts: {
         deviceId,
       );
       if (rollout === undefined || member === undefined) return;
-      if (member.step !== 'assigned' || !['running', 'succeeded'].includes(rollout.state)) return;
+      if (member.step !== 'assigned') return;
+      const spec = JSON.parse(rollout.spec) as RolloutSpec;
+      if (['running', 'succeeded', 'paused'].includes(rollout.state))
+        checkTurn(db, deviceId, rolloutId, spec);
+      if (!['running', 'succeeded'].includes(rollout.state)) return;
       const waves = db.all<{ index: number; state: string }>(
         'SELECT wave_index AS "index", state FROM rollout_waves WHERE rollout_id = ? ORDER BY wave_index',
         rolloutId,
@@ -107,7 +112,6 @@ export function createRegistryOracle(parts: {
         `SELECT wave_index AS wave FROM rollout_devices WHERE rollout_id = ? AND state != 'incompatible'`,
         rolloutId,
       );
-      const spec = JSON.parse(rollout.spec) as { waves?: Wave[] };
       for (const [index, wave] of (spec.waves ?? []).entries()) {
         const inside = members.filter((one) => one.wave <= index).length;
         const room = cumulativeDevices(wave, members.length);
@@ -118,6 +122,91 @@ export function createRegistryOracle(parts: {
         }
       }
     });
+  }
+
+  /** Who is given a release is in turn: allowed, not while it is paused, behind nobody, within its site's bound. */
+  function checkTurn(db: SqlTx, deviceId: string, rolloutId: string, spec: RolloutSpec): void {
+    const short = deviceId.slice(0, 8);
+    const own = db.get<{ number: number; as: string; priority: number; sinceMs: number; wave: number }>(
+      `SELECT r.number, r.as_name AS "as", r.priority, m.step_at_ms AS sinceMs, m.wave_index AS wave
+       FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
+       WHERE r.rollout_id = ? AND m.device_id = ?`,
+      rolloutId,
+      deviceId,
+    );
+    // What is published again later was judged when it was new.
+    if (own === undefined || judged.has(`${rolloutId} ${deviceId} ${own.sinceMs}`)) return;
+    judged.add(`${rolloutId} ${deviceId} ${own.sinceMs}`);
+    checkApproved(db, rolloutId, spec, own.wave);
+    const paused = db.get<{ at: number; what: string }>(
+      `SELECT at_ms AS at, what FROM rollout_history
+       WHERE rollout_id = ? AND wave_index IS NULL AND at_ms < ? ORDER BY history_id DESC LIMIT 1`,
+      rolloutId,
+      own.sinceMs,
+    );
+    if (paused?.what === 'paused')
+      world.violate(`${node}: ${short} was assigned while its rollout was paused`);
+    const ahead = db.get<{ id: string }>(
+      `SELECT r.rollout_id AS id FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
+       WHERE m.device_id = ? AND m.step != 'left' AND r.as_name = ? AND r.ended_at_ms IS NULL AND r.created_at_ms < ?
+         AND r.rollout_id != ? AND (r.priority > ? OR (? AND r.priority = ? AND r.number < ?))`,
+      deviceId,
+      own.as,
+      own.sinceMs,
+      rolloutId,
+      own.priority,
+      spec.whenBusy === 'queue' ? 1 : 0,
+      own.priority,
+      own.number,
+    );
+    if (ahead !== undefined)
+      world.violate(`${node}: ${short} was assigned by ${rolloutId} before ${ahead.id}, which goes first`);
+    if (spec.disruption !== undefined) checkSite(db, deviceId, rolloutId, spec.disruption);
+  }
+
+  function checkApproved(db: SqlTx, rolloutId: string, spec: RolloutSpec, wave: number): void {
+    if (spec.approvals === undefined) return;
+    for (const needed of spec.approvals.waves ?? [0]) {
+      if (needed > wave) continue;
+      const row = db.get<{ people: number }>(
+        `SELECT count(DISTINCT a.user) AS people FROM rollout_approvals a
+         JOIN rollout_waves w ON w.rollout_id = a.rollout_id AND w.wave_index = a.wave_index
+         JOIN rollouts r ON r.rollout_id = a.rollout_id
+         WHERE a.rollout_id = ? AND a.wave_index = ? AND a.user != r.created_by AND a.expires_at_ms > w.started_at_ms`,
+        rolloutId,
+        needed,
+      );
+      if ((row?.people ?? 0) < spec.approvals.required)
+        world.violate(
+          `${node}: wave ${needed} of ${rolloutId} began before ${spec.approvals.required} people allowed it`,
+        );
+    }
+  }
+
+  function checkSite(
+    db: SqlTx,
+    deviceId: string,
+    rolloutId: string,
+    { label, maxUnavailable, maxSites }: NonNullable<RolloutSpec['disruption']>,
+  ): void {
+    const members = db.all<{ id: string; labels: string }>(
+      `SELECT m.device_id AS id, d.labels FROM rollout_devices m JOIN devices d ON d.device_id = m.device_id
+       WHERE m.rollout_id = ? AND m.step = 'assigned' AND d.status = 'active'
+         AND m.state NOT IN ('committed', 'idle', 'incompatible', 'unreachable') AND m.reason IS NULL`,
+      rolloutId,
+    );
+    const siteOf = (labels: string): string => (JSON.parse(labels) as Record<string, string>)[label] ?? '';
+    const own = members.find(({ id }) => id === deviceId);
+    if (own === undefined) return;
+    const busy = new Map<string, number>();
+    for (const { labels } of members) busy.set(siteOf(labels), (busy.get(siteOf(labels)) ?? 0) + 1);
+    const here = busy.get(siteOf(own.labels)) ?? 0;
+    // Who was moved to another site meanwhile was not assigned there.
+    if (truth.isRelabelled()) return;
+    if (here > maxUnavailable)
+      world.violate(`${node}: ${here} devices of one site are under way, ${maxUnavailable} are allowed`);
+    if (maxSites !== undefined && busy.size > maxSites)
+      world.violate(`${node}: devices of ${busy.size} sites are under way, ${maxSites} are allowed`);
   }
 
   function onAnswer(deviceId: string, message: Uint8Array): void {

@@ -17,6 +17,9 @@ export interface Truth {
   /** From here on one number may have been given twice: a registry came back from a backup, or runs twice. */
   forked(): void;
   isForked(): boolean;
+  /** A device was moved to another site: where it was when something was decided is not known from then on. */
+  relabelled(): void;
+  isRelabelled(): boolean;
   /** The application of a node was told that this record is durable. */
   answered(node: string, id: string): void;
   answeredBy(node: string): readonly string[];
@@ -28,6 +31,7 @@ export function createTruth(world: World): Truth {
   const assigned = new Set<string>();
   const records = new Map<string, string[]>();
   let forks = false;
+  let labels = false;
   return {
     issued(deviceId, epoch, payload, releases) {
       const sha256 = sha256Hex(payload);
@@ -46,6 +50,10 @@ export function createTruth(world: World): Truth {
       forks = true;
     },
     isForked: () => forks,
+    relabelled: () => {
+      labels = true;
+    },
+    isRelabelled: () => labels,
     answered: (node, id) => {
       const ids = records.get(node) ?? [];
       ids.push(id);

@@ -63,6 +63,10 @@ export function readBusy(
     .where('m.rollout_id', '!=', id)
     .where('o.as_name', '!=', as)
     .where('m.step', 'in', ['assigned', 'reverted'])
-    .where('m.state', 'not in', ['committed', 'idle', 'incompatible', 'unreachable']);
+    .where('m.state', 'not in', ['committed', 'idle', 'incompatible', 'unreachable'])
+    // One that has been given up may never say more.
+    .where((where) =>
+      where.or([where('m.reason', 'is', null), where('m.reason', 'not like', '%"deadline-missed"%')]),
+    );
   return new Set(db.all(query).map(({ deviceId }) => deviceId));
 }

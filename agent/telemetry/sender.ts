@@ -12,7 +12,7 @@ import type { Refusal } from '../../shared/kernel/result.ts';
 import type { RegionRoot } from '../../shared/trust/region.ts';
 import { checkAnswer, encodeBatchMessage, signStatement } from '../../shared/trust/telemetry.ts';
 import { parseMessage, signedMessageSchema } from '../../shared/wire/messages.ts';
-import type { BatchAnswer } from '../../shared/wire/telemetry.ts';
+import { type BatchAnswer, resendBatchesMax } from '../../shared/wire/telemetry.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import { createBackoff } from '../bus/backoff.ts';
 import { createDoorbell } from '../bus/doorbell.ts';
@@ -128,7 +128,7 @@ export function startSender(parts: SenderParts): Sender {
       pause();
       return Math.max(0, retryAtMs - nowMs);
     }
-    while (underWay.size < windowOf(pace) && !stopped) {
+    while (underWay.size < windowOf(pace) && !tooFarAhead() && !stopped) {
       const heldBackMs = Math.max(pace.notBeforeMs, gapUntilMs) - clock.mono();
       if (heldBackMs > 0) return Math.min(heldBackMs, untilAnswerMs());
       const batch = await outbox.next(sentUpTo);
@@ -142,6 +142,12 @@ export function startSender(parts: SenderParts): Sender {
       await outbox.closeBatch(batch.sequence);
     }
     return untilAnswerMs();
+  }
+
+  /** With one answer lost and all later ones there, the batch would be too old to come again. */
+  function tooFarAhead(): boolean {
+    const [oldest] = underWay.keys();
+    return oldest !== undefined && sentUpTo >= oldest + resendBatchesMax - 1;
   }
 
   /** Until the oldest that is under way counts as unanswered. */

@@ -3,8 +3,7 @@
 // Must never: let two batches share a sequence, or one follow a batch that is not stored here.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { BatchHead } from '../../shared/wire/telemetry.ts';
-import { telemetryLimits } from './limits.ts';
+import { type BatchHead, resendBatchesMax } from '../../shared/wire/telemetry.ts';
 
 /** The end of the chain of one device and enrolment. */
 export interface ChainEnd {
@@ -52,7 +51,7 @@ export function placeOf(
     if (stored?.headSha256 !== batch.headSha256 || stored.wrapSha256 !== batch.wrapSha256) {
       return refuse('telemetry-cloned', `another batch ${head.sequence} is stored`);
     }
-    if (head.sequence <= last - telemetryLimits.resendBatchesMax) {
+    if (head.sequence <= last - resendBatchesMax) {
       return refuse('telemetry-replayed', `batch ${head.sequence} again, after ${last}`);
     }
     return ok('repeated');

@@ -21,9 +21,4 @@ export const telemetryLimits = {
   groupPlainBytesMax: 16 * MiB,
   /** One batch in clear. A message has 256 KiB; JSON records that compress better than 64:1 say nothing. */
   batchPlainBytesMax: 16 * MiB,
-  /**
-   * How far behind the chain's end a batch may be that comes again. A device that lost answers repeats at most
-   * its window (`outboxWindow`, with room for larger ones); anything older was kept by somebody else.
-   */
-  resendBatchesMax: 16,
 } as const;

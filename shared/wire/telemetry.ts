@@ -18,6 +18,12 @@ import { deviceIdSchema, nameSchema, releaseIdSchema, telemetryClasses } from '.
 const timeMs = z.number().int().nonnegative();
 const sha256 = z.string().regex(sha256Pattern);
 
+/**
+ * How far behind the chain's end a batch may be that comes again: anything older was kept by somebody else. A device sends
+ * nothing that is further ahead of its oldest batch without an answer, so that this one may always come again.
+ */
+export const resendBatchesMax = 16;
+
 /** One record in clear: only inside a sealed body, and in the region's store. `data` is any JSON object. */
 export const telemetryRecordSchema = z.object({
   timeMs,

@@ -10,7 +10,6 @@ import { connect, type MqttClient } from 'mqtt';
 import { agentMigrations } from '../../agent/daemon.ts';
 import { type Identity, loadIdentity } from '../../agent/trust/identity.ts';
 import type { Registry } from '../../registry/registry.ts';
-import { telemetryLimits } from '../../registry/telemetry/limits.ts';
 import { type Signer, signerFromSeed } from '../../shared/crypto/ed25519.ts';
 import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
@@ -32,7 +31,12 @@ import {
   parseMessage,
   signedMessageSchema,
 } from '../../shared/wire/messages.ts';
-import { type BatchAnswer, type StoredRecord, storedRecordSchema } from '../../shared/wire/telemetry.ts';
+import {
+  type BatchAnswer,
+  resendBatchesMax,
+  type StoredRecord,
+  storedRecordSchema,
+} from '../../shared/wire/telemetry.ts';
 import { deviceTopic, everyDeviceFilter } from '../../shared/wire/topics.ts';
 import { makeClaim, showDevice } from '../support/fleet.ts';
 import {
@@ -282,12 +286,12 @@ describe('telemetry attacked over the real wire', () => {
     for (let n = 0; n < 2; n += 1) {
       assert.deepEqual(await speaker.exchange(kept), { status: 'stored', records: 1 });
     }
-    for (let n = 0; n < telemetryLimits.resendBatchesMax; n += 1) {
+    for (let n = 0; n < resendBatchesMax; n += 1) {
       assert.equal((await speaker.exchange(await maker.make(recordsOf(1, n)))).status, 'stored');
     }
     assert.equal(await speaker.refusal(kept), 'telemetry-replayed');
     await registrySaw('telemetry-replayed', identity.deviceId, 'registry');
-    assert.equal((await storedOf(identity.deviceId)).length, before_ + 1 + telemetryLimits.resendBatchesMax);
+    assert.equal((await storedOf(identity.deviceId)).length, before_ + 1 + resendBatchesMax);
   });
 
   test('a cloned device is shut out, and comes back when somebody released it', async () => {

@@ -8,6 +8,7 @@ import { boxKeyPairFromSeed } from '../../shared/crypto/sealed-box.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import { encodeBatchMessage, sealRow, signStatement } from '../../shared/trust/telemetry.ts';
+import { resendBatchesMax } from '../../shared/wire/telemetry.ts';
 import { bombBody, recordsOf } from './batch-maker.ts';
 import { type IngestWorld, openIngestWorld, type Sender } from './ingest-world.ts';
 
@@ -200,7 +201,7 @@ test('a message kept by somebody and sent again much later is refused', async (t
   const sender = await world.sender();
   const kept = await sender.maker.make(recordsOf(1));
   await sender.exchange(kept.message);
-  for (let n = 1; n < telemetryLimits.resendBatchesMax; n += 1) {
+  for (let n = 1; n < resendBatchesMax; n += 1) {
     await sender.exchange((await sender.maker.make(recordsOf(1, n))).message);
   }
   // So far the device itself may have lost the answer.
@@ -208,7 +209,7 @@ test('a message kept by somebody and sent again much later is refused', async (t
   await sender.exchange((await sender.maker.make(recordsOf(1, 99))).message);
   assert.equal(await sender.refusal(kept.message), 'telemetry-replayed');
   assert.equal((await world.events('telemetry-replayed'))[0]?.subject, sender.id);
-  assert.equal((await world.records()).length, telemetryLimits.resendBatchesMax + 1);
+  assert.equal((await world.records()).length, resendBatchesMax + 1);
 });
 
 test('a cloned device: both are shut out until somebody decides', async (t) => {

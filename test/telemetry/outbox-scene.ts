@@ -153,6 +153,8 @@ export interface SceneOptions {
   clock?: Clock;
   sender?: Partial<SenderParts>;
   epoch?: number;
+  /** Whether the line is up at the start; absent: it is. */
+  online?: boolean;
 }
 
 export async function scene(
@@ -162,6 +164,7 @@ export async function scene(
   const folder = await mkdtemp(join(tmpdir(), 'lepton-outbox-'));
   const clock = options.clock ?? systemClock;
   const host = new Region();
+  host.online = options.online ?? true;
   const events: string[] = [];
   const refusals: Refusal[] = [];
   const log: Log = { emit: (_level, event) => events.push(event) };

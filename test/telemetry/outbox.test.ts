@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { unwrap } from '../../shared/kernel/errors.ts';
+import { type BatchAnswer, resendBatchesMax } from '../../shared/wire/telemetry.ts';
 import { signerNamed } from '../trust/catalogue-fixture.ts';
 import { deviceId, other } from '../trust/region-fixture.ts';
 import { nothingOpens } from './device-secrets.ts';
@@ -42,8 +43,7 @@ test('one append larger than a batch is one transaction over several batches', a
 });
 
 test('a batch holds one class, and sequences are sent in order', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   unwrap(await one.outbox.append('app', [record(0)]));
   unwrap(await one.outbox.append('event', [record(1)]));
   unwrap(await one.outbox.append('app', [record(2)]));
@@ -107,6 +107,21 @@ test('lost answers: the batch is sent again, stored once and deleted once', asyn
   await until('all acknowledged', () => one.outbox.counters().acknowledgedRecords === 45);
   assert.deepEqual(one.region.numbers(), range(45));
   assert.ok(one.region.publishes > 5);
+});
+
+test('one answer that is late while later ones come: the device does not run so far ahead that the batch is too old', async (t) => {
+  const one = await scene(t, { limits: { batchRecordsMax: 1 }, sender: { answerMs: 60_000 } });
+  const held: BatchAnswer[] = [];
+  one.region.deliver = (answer) => {
+    if (answer.sequence === 3 && held.length === 0) held.push(answer);
+    else one.region.send(answer);
+  };
+  unwrap(await one.outbox.append('app', many(0, 60)));
+  const acknowledged = (): number => one.outbox.counters().acknowledgedRecords;
+  await until('all that may go before the third', () => acknowledged() >= resendBatchesMax + 1);
+  assert.equal(Math.max(...one.region.heard), 3 + resendBatchesMax - 1);
+  for (const answer of held) one.region.send(answer);
+  await until('all acknowledged', () => acknowledged() === 60);
 });
 
 test('a gap makes the device go back to what the region waits for', async (t) => {

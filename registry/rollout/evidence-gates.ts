@@ -8,14 +8,20 @@ import { type Sketch, type SketchJson, sketchFromJson, sketchQuantile } from '..
 import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import type { GateView } from './facts.ts';
 
-export interface WaveEvidence {
-  /** Devices of the wave from which something was counted about the release. */
+export interface RequestSums {
+  /** From which something was counted. */
   devices: number;
   requests: number;
   /** For which the release or its process is to blame (`blamed`). */
   errors: number;
   /** Of answered requests, milliseconds; null where none was. */
   latency: SketchJson | null;
+}
+
+/** Of the wave's devices about the release. */
+export interface WaveEvidence extends RequestSums {
+  /** Of the same devices about what each ran before; null where no gate compares with it. */
+  active: RequestSums | null;
   /** Peak of each device's own probe, bytes. */
   memoryBytes: readonly number[];
   /** Null where the release has no reference profile. */
@@ -30,8 +36,18 @@ export interface FeaturePsi {
   psi: number | null;
 }
 
-export const evidenceGates = ['latencyP95Ms', 'memoryMiB', 'errorRate', 'driftPsi'] as const;
+export const evidenceGates = [
+  'latencyP95Ms',
+  'latencyP95Ratio',
+  'memoryMiB',
+  'errorRate',
+  'errorRateIncrease',
+  'driftPsi',
+] as const;
 export type EvidenceGate = (typeof evidenceGates)[number];
+
+export const comparesWithActive = ({ gates }: RolloutSpec): boolean =>
+  gates.latencyP95Ratio !== undefined || gates.errorRateIncrease !== undefined;
 
 export const asksForEvidence = ({ gates }: RolloutSpec): boolean =>
   evidenceGates.some((gate) => gates[gate] !== undefined);
@@ -55,6 +71,20 @@ export function wilson(hits: number, count: number): { low: number; high: number
   const spread = z * Math.sqrt((share * (1 - share)) / count + z ** 2 / (4 * count ** 2));
   const whole = 1 + z ** 2 / count;
   return { low: Math.max(0, (middle - spread) / whole), high: Math.min(1, (middle + spread) / whole) };
+}
+
+/** How much greater the first share is than the second, with Newcombe’s bounds (Newcombe 1998, method 10). */
+export function increase(
+  now: { hits: number; count: number },
+  before: { hits: number; count: number },
+): { value: number; low: number; high: number } {
+  const [p, q] = [now.hits / now.count, before.hits / before.count];
+  const [a, b] = [wilson(now.hits, now.count), wilson(before.hits, before.count)];
+  return {
+    value: p - q,
+    low: p - q - Math.hypot(p - a.low, b.high - q),
+    high: p - q + Math.hypot(a.high - p, q - b.low),
+  };
 }
 
 /**
@@ -90,15 +120,25 @@ type Judge = (
   evidence: WaveEvidence,
 ) => Omit<GateView, 'wave' | 'gate' | 'limit'> & { why: string };
 
-const enough = (terms: Terms, devices: number, count: number, what: string): string | null => {
+const enough = (
+  terms: Terms,
+  devices: number,
+  count: number,
+  what: string,
+  of: '' | ' of the release before' = '',
+): string | null => {
   if (devices < terms.devicesMin)
-    return `${devices} of ${terms.devicesMin} devices needed have told anything`;
-  return count < terms.requestsMin ? `${count} of ${terms.requestsMin} ${what} needed were counted` : null;
+    return `${devices} of ${terms.devicesMin} devices needed have told anything${of}`;
+  if (count >= terms.requestsMin) return null;
+  return `${count} of ${terms.requestsMin} ${what}${of} needed were counted`;
 };
+
+const sketchOf = (json: SketchJson | null): Sketch | null => (json === null ? null : sketchFromJson(json));
+const rounded = (value: number, parts: number): number => Math.round(value * parts) / parts;
 
 const judges: Record<EvidenceGate, Judge> = {
   latencyP95Ms(terms, { devices, latency }) {
-    const sketch = latency === null ? null : sketchFromJson(latency);
+    const sketch = sketchOf(latency);
     const found = sketch === null ? null : quantileBounds(sketch, 0.95);
     const value = found === null ? null : Math.round(found.value * 1_000) / 1_000;
     const few = enough(terms, devices, sketch?.count ?? 0, 'answers');
@@ -118,6 +158,41 @@ const judges: Record<EvidenceGate, Judge> = {
       verdict: 'waiting',
       why: `p95 ${value} ms is too near the limit of ${terms.limit} ms for so few answers`,
     };
+  },
+
+  latencyP95Ratio(terms, { devices, latency, active }) {
+    const [now, before] = [sketchOf(latency), sketchOf(active?.latency ?? null)];
+    const [own, other] = [now, before].map((sketch) =>
+      sketch === null ? null : quantileBounds(sketch, 0.95),
+    );
+    const value = own && other ? rounded(own.value / other.value, 1_000) : null;
+    const few =
+      enough(terms, devices, now?.count ?? 0, 'answers') ??
+      enough(terms, active?.devices ?? 0, before?.count ?? 0, 'answers', ' of the release before');
+    if (few !== null || !own || !other || value === null)
+      return { value, devices, verdict: 'waiting', why: few ?? 'no answer was counted' };
+    const said = `p95 ${rounded(own.value, 1_000)} ms, ${value} times that of the release before, the limit is ${terms.limit}`;
+    if (own.low > terms.limit * other.high) return { value, devices, verdict: 'fail', why: said };
+    if (own.value <= terms.limit * other.value) return { value, devices, verdict: 'pass', why: '' };
+    return { value, devices, verdict: 'waiting', why: `${said}: too near it for so few answers` };
+  },
+
+  errorRateIncrease(terms, { devices, requests, errors, active }) {
+    const before = active ?? { devices: 0, requests: 0, errors: 0 };
+    const known = requests > 0 && before.requests > 0;
+    const found = known
+      ? increase({ hits: errors, count: requests }, { hits: before.errors, count: before.requests })
+      : null;
+    const value = found === null ? null : rounded(found.value, 1e6);
+    const few =
+      enough(terms, devices, requests, 'requests') ??
+      enough(terms, before.devices, before.requests, 'requests', ' of the release before');
+    if (few !== null || found === null || value === null)
+      return { value, devices, verdict: 'waiting', why: few ?? 'no request was counted' };
+    const said = `${errors} of ${requests} requests failed, ${before.errors} of ${before.requests} before: ${value} more, the limit is ${terms.limit}`;
+    if (found.low > terms.limit) return { value, devices, verdict: 'fail', why: said };
+    if (found.value <= terms.limit) return { value, devices, verdict: 'pass', why: '' };
+    return { value, devices, verdict: 'waiting', why: `${said}: too near it for so few requests` };
   },
 
   memoryMiB(terms, { memoryBytes }) {

@@ -3,18 +3,13 @@
 
 import { featureDrift } from '../../shared/stats/feature-drift.ts';
 import { createFeaturesSummer, featureKey, featuresFromText } from '../../shared/stats/rollup.ts';
-import {
-  createSketch,
-  mergeSketch,
-  type SketchJson,
-  sketchFromJson,
-  sketchToJson,
-} from '../../shared/stats/sketch.ts';
-import { fromColumn, fromNullableColumn } from '../fleet/columns.ts';
+import { fromNullableColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
-import { blamed, type WaveEvidence } from './evidence-gates.ts';
+import { readActiveEvidence } from './active-evidence.ts';
+import { comparesWithActive, type WaveEvidence } from './evidence-gates.ts';
 import type { RolloutFact, WaveFact } from './facts.ts';
+import { sumRequests } from './request-sums.ts';
 
 const hourMs = 3_600_000;
 
@@ -42,17 +37,6 @@ export function readWaveEvidence(
       .where('hour', '>=', sinceHour)
       .where('device_id', 'in', members),
   );
-  const latency = createSketch();
-  let [requests, errors] = [0, 0];
-  for (const row of counted) {
-    const ofClients = Object.entries(fromColumn<Record<string, number>>(row.errors));
-    const failed = ofClients.filter(([code]) => blamed(code)).reduce((sum, [, count]) => sum + count, 0);
-    const refused = ofClients.reduce((sum, [, count]) => sum + count, 0) - failed;
-    requests += row.requests - refused;
-    errors += failed;
-    const sketch = fromNullableColumn<SketchJson>(row.latency);
-    if (sketch !== null) mergeSketch(latency, sketchFromJson(sketch));
-  }
   const probes = db.all(
     qb
       .selectFrom('device_models')
@@ -63,9 +47,8 @@ export function readWaveEvidence(
       .where('device_id', 'in', members),
   );
   return {
-    devices: new Set(counted.map(({ device }) => device)).size,
-    ...{ requests, errors },
-    latency: latency.count === 0 ? null : sketchToJson(latency),
+    ...sumRequests(counted),
+    active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave) : null,
     memoryBytes: probes.flatMap(({ probe }) => {
       const evidence = fromNullableColumn<{ memoryBytesPeak: number }>(probe);
       return evidence === null ? [] : [evidence.memoryBytesPeak];

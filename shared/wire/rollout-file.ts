@@ -104,8 +104,12 @@ export const rolloutFileSchema = z.strictObject({
           success: fraction.optional(),
           agreement: fraction.optional(),
           latencyP95Ms: z.number().positive().optional(),
+          /** Times the p95 of what the same devices ran before. */
+          latencyP95Ratio: z.number().positive().optional(),
           memoryMiB: z.number().positive().optional(),
           errorRate: fraction.optional(),
+          /** By how much the share of failed requests may be above that of what the same devices ran before. */
+          errorRateIncrease: fraction.optional(),
           driftPsi: z.number().positive().optional(),
           minDevices: z.number().int().positive().optional(),
           /** Requests, answers or rows without which no gate on evidence passes. */

@@ -30,8 +30,10 @@ export const gateNames = [
   'success',
   'agreement',
   'latencyP95Ms',
+  'latencyP95Ratio',
   'memoryMiB',
   'errorRate',
+  'errorRateIncrease',
   'driftPsi',
 ] as const;
 export const rolloutStatusSchema = z.object({

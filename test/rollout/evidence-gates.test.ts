@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
+  increase,
   judgeEvidence,
   quantileBounds,
   type WaveEvidence,
@@ -33,7 +34,7 @@ function specOf(gates: object): RolloutSpec {
 }
 
 const nothing: WaveEvidence = {
-  ...{ devices: 0, requests: 0, errors: 0, latency: null, memoryBytes: [] },
+  ...{ devices: 0, requests: 0, errors: 0, latency: null, active: null, memoryBytes: [] },
   drift: { devices: 0, rows: 0, features: [] },
 };
 const judged = (gates: object, evidence: Partial<WaveEvidence>, counted = 3): string[] =>
@@ -133,6 +134,55 @@ test('Wilson’s interval holds the true rate about 95 times of a hundred, and n
   assert.equal(quantileBounds(createSketch(), 0.95), null);
 });
 
+test('gates that compare with what the same devices ran before', () => {
+  const counted = (requests: number, errors: number, latency: number[] = []) => ({
+    ...{ devices: 1, requests, errors },
+    latency: latency.length === 0 ? null : json(latency),
+  });
+  const slower = { latencyP95Ratio: 1.5 };
+  const than = (now: number[], before: number[] | null): string =>
+    judged(slower, { ...counted(0, 0, now), active: before === null ? null : counted(0, 0, before) })[0] ??
+    '';
+  assert.match(than(times(150, 20), null), /^waiting - .*0 of 1 devices needed .* of the release before/);
+  assert.match(than(times(150, 20), times(40, 20)), /^waiting 1 .*40 of 100 answers of the release before/);
+  assert.match(than(times(40, 20), times(150, 20)), /^waiting 1 .*40 of 100 answers needed/);
+  assert.match(than(times(150, 21), times(150, 20)), /^pass 1\.0/);
+  assert.match(
+    than(times(150, 60), times(150, 20)),
+    /^fail 3\.?\d* .*times that of the release before, the limit is 1.5/,
+  );
+  // Eight answers of 120 are slow: that may be chance.
+  assert.match(than([...times(112, 20), ...times(8, 90)], times(150, 20)), /^waiting 4.* too near/);
+
+  const worse = { errorRateIncrease: 0.05 };
+  const failing = (now: [number, number], before: [number, number] | null): string =>
+    judged(worse, { ...counted(...now), active: before === null ? null : counted(...before) })[0] ?? '';
+  assert.match(failing([200, 0], null), /^waiting - .* of the release before/);
+  assert.match(failing([200, 2], [50, 0]), /^waiting .*50 of 100 requests of the release before/);
+  // Both fail as often: a fixed limit would stop what is no worse than what there is.
+  assert.equal(failing([2_000, 400], [2_000, 400]), 'pass 0');
+  assert.match(
+    failing([2_000, 600], [2_000, 400]),
+    /^fail 0.1 .*600 of 2000 requests failed, 400 of 2000 before/,
+  );
+  assert.match(failing([120, 8], [120, 0]), /^waiting 0.0666\d* .*too near/);
+});
+
+test('the bounds of a difference are those of the literature', () => {
+  // Newcombe 1998 (differences), table II, method 10.
+  const near = (value: number, wanted: number): void =>
+    assert.ok(Math.abs(value - wanted) < 5e-4, `${value}`);
+  const first = increase({ hits: 56, count: 70 }, { hits: 48, count: 80 });
+  near(first.low, 0.0524);
+  near(first.high, 0.3339);
+  const second = increase({ hits: 9, count: 10 }, { hits: 3, count: 10 });
+  near(second.low, 0.1705);
+  near(second.high, 0.809);
+  const nobody = increase({ hits: 0, count: 10 }, { hits: 0, count: 20 });
+  near(nobody.low, -0.1611);
+  near(nobody.high, 0.2775);
+});
+
 const waves = [{ count: 1 }, { percent: 100 }];
 
 /** As ingest adds a batch of class `stats` of this device. */
@@ -141,13 +191,14 @@ async function tell(
   device: Device,
   requests: number[],
   errors: Record<string, number> = {},
+  release = v2,
 ): Promise<void> {
   const failed = Object.values(errors).reduce((sum, count) => sum + count, 0);
   const data = {
     ...{ kind: 'requests', model: 'digits', windowMs: 60_000, requests: requests.length + failed, errors },
     latencySketch: requests.length === 0 ? null : json(requests),
   };
-  const record = { timeMs: world.clock.wall(), release: v2, data: JSON.stringify(data) };
+  const record = { timeMs: world.clock.wall(), release, data: JSON.stringify(data) };
   await world.store.tx((db) => void world.fleet.evidence.rollups.addIn(db, device.id, [record]));
   await world.pass(30_000);
   await world.settle();
@@ -196,6 +247,32 @@ test('a release that is too slow on live requests stops at the canary; one that 
     ],
   );
   assert.deepEqual(await all(devices, assigned), [v1, v1, v1, v1]);
+});
+
+test('a release that is slower than what the devices ran before stops at the canary, whatever its own limit', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(3);
+  await onRelease1(world, devices);
+  for (const device of devices) await tell(world, device, times(150, 10), {}, v1);
+  const gates = { latencyP95Ms: 500, latencyP95Ratio: 2 };
+  const id = await world.start(rolloutFile('slower', { release: v2, waves, gates }));
+  const canary = await canaryOf(world, devices);
+  await tell(world, canary, times(150, 40));
+  await all(devices, (device) => device.obey());
+  await world.settle();
+  const stopped = await world.status(id);
+  assert.equal(stopped.state, 'failed');
+  assert.match(stopped.reason ?? '', /^gate latencyP95Ratio of wave 0: p95 \d+/);
+  // The hour in which a wave begins counts whole.
+  await world.pass(2 * 3_600_000);
+  const again = await world.start(rolloutFile('as-fast', { release: v2, waves, gates }));
+  const other = await canaryOf(world, devices);
+  await tell(world, other, times(150, 11));
+  await all(devices, (device) => device.obey());
+  await world.settle();
+  for (const device of devices) if (device !== other) await tell(world, device, times(150, 11));
+  await world.settle();
+  assert.equal((await world.status(again)).state, 'succeeded');
 });
 
 test('errors for which clients are to blame do not stop a release; its own do', async (t) => {

@@ -99,7 +99,14 @@ function apply(sim: Sim, event: Event): void {
       return;
     }
     case 'evidence': {
-      const counted = { devices: 3, requests: 1_000, errors: event.errors, latency: null, memoryBytes: [] };
+      const counted = {
+        devices: 3,
+        requests: 1_000,
+        errors: event.errors,
+        latency: null,
+        active: null,
+        memoryBytes: [],
+      };
       const drift = { devices: 0, rows: 0, features: [] };
       sim.facts = { ...facts, evidence: { ...facts.evidence, [event.wave]: { ...counted, drift } } };
       return;

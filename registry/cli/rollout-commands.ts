@@ -24,6 +24,28 @@ const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
 const watchEveryMs = 500;
 const unreachableFor = 120;
 
+const shownMax = 20;
+/** What says least stands last, where not all of them are shown. */
+const dull: ReadonlySet<string> = new Set(['committed', 'pending']);
+
+function deviceLines({ devices, id }: RolloutStatus): string[] {
+  if (devices.length === 0) return [];
+  const sorted = [
+    ...devices.filter((one) => one.reason !== null || !dull.has(one.state)),
+    ...devices.filter((one) => one.reason === null && dull.has(one.state)),
+  ];
+  const shown = devices.length <= shownMax ? devices : sorted.slice(0, shownMax);
+  const rest = devices.length - shown.length;
+  return [
+    '',
+    table(
+      ['DEVICE', 'WAVE', 'STATE', 'RUNS', 'REASON'],
+      shown.map((one) => [one.id, `${one.wave}`, one.state, one.release ?? '-', one.reason ?? '-']),
+    ),
+    ...(rest === 0 ? [] : [`… and ${rest} more: lepton rollout status ${id} --json`]),
+  ];
+}
+
 function text(status: RolloutStatus): string {
   const waves = status.waves.map((wave) => {
     const states = Object.entries(wave.devices)
@@ -67,21 +89,7 @@ function text(status: RolloutStatus): string {
       ),
     );
   }
-  if (status.devices.length > 0) {
-    lines.push(
-      '',
-      table(
-        ['DEVICE', 'WAVE', 'STATE', 'RUNS', 'REASON'],
-        status.devices.map((one) => [
-          one.id,
-          `${one.wave}`,
-          one.state,
-          one.release ?? '-',
-          one.reason ?? '-',
-        ]),
-      ),
-    );
-  }
+  lines.push(...deviceLines(status));
   return lines.join('\n');
 }
 

@@ -4,7 +4,6 @@
 
 import { createRoute, z } from '@hono/zod-openapi';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { deviceIdSchema } from '../../shared/wire/messages.ts';
 import {
   rolloutAbortSchema,
@@ -93,8 +92,9 @@ const showHistory = createRoute({
   responses: { 200: json(rolloutHistorySchema, 'Oldest first.'), default: problemResponse },
 });
 
-const namespaceOf = (releaseId: string | undefined): string | null =>
-  parseReleaseId(releaseId ?? '')?.namespace ?? null;
+/** Of `NS/NAME@VERSION`, or of the `NS/NAME` that is taken away. */
+const namespaceOf = (id: string | undefined): string | null =>
+  id?.includes('/') === true ? (id.split('/')[0] ?? null) : null;
 
 export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   const { rollouts } = parts;
@@ -103,7 +103,7 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     // Whoever has no token learns nothing about the file either.
     requirePrincipal(c);
     const file = unwrap(parseRolloutFile(c.req.valid('json').file));
-    const principal = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release));
+    const principal = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release ?? file.spec.remove));
     return c.json(unwrap(await rollouts.begin(file, principal.user)), 201);
   });
 

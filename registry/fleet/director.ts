@@ -96,7 +96,15 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
       db,
       qb,
       deviceId,
-      db.all(qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name')),
+      db.all(
+        qb
+          .selectFrom('desired')
+          .selectAll()
+          .where('device_id', '=', deviceId)
+          // What a rollout took away is written down with no bytes (rollout/removal.ts), and left out here.
+          .where('manifest_bytes', '>', 0)
+          .orderBy('as_name'),
+      ),
     );
     const telemetry = telemetryKeys.keyFor(deviceId, device.telemetry_epoch);
     // Nothing to run and no key to seal to: nothing to say. `equip` follows.

@@ -5,6 +5,7 @@ import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result } from '../../shared/kernel/result.ts';
 import { type RolloutFile, type RolloutSpec, rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
 import { readYamlFile } from '../policy/yaml-file.ts';
+import { evidenceGates } from './evidence-gates.ts';
 import { wavesOf } from './waves.ts';
 
 type Path = readonly PropertyKey[];
@@ -16,7 +17,6 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     given: (spec) => spec.releases !== undefined,
     why: 'switching several releases together',
   },
-  { path: ['remove'], given: (spec) => spec.remove !== undefined, why: 'removing a model' },
   { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
   {
     path: ['gates', 'agreement'],
@@ -24,6 +24,12 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     why: 'agreement without shadow, which measures it,',
   },
 ];
+
+/** Gates that ask what a release did, which nothing did where a model is taken away. */
+function removalMeasures({ gates }: RolloutSpec): string | null {
+  const asked = [...evidenceGates, 'agreement' as const].find((gate) => gates[gate] !== undefined);
+  return asked === undefined ? null : `gates.${asked}`;
+}
 
 /** The file as it is applied. Refusals: `rollout-file-invalid`, `rollout-unsupported`, each with its place. */
 export function parseRolloutFile(text: string): Result<RolloutFile> {
@@ -47,6 +53,16 @@ export function parseRolloutFile(text: string): Result<RolloutFile> {
       ['spec', 'approvals', 'waves', missing],
       `spec.approvals.waves: there is no wave ${spec.approvals?.waves?.[missing]}; the first is 0`,
     );
+  if (spec.remove !== undefined) {
+    const measured = spec.shadow !== undefined ? 'shadow' : removalMeasures(spec);
+    return measured === null
+      ? ok(data)
+      : at(
+          'rollout-file-invalid',
+          ['spec', ...measured.split('.')],
+          `spec.${measured}: nothing runs that could be measured`,
+        );
+  }
   if (spec.release === undefined || parseReleaseId(spec.release) === null)
     return at('rollout-file-invalid', ['spec', 'release'], 'spec.release: expected NS/NAME@VERSION');
   return ok(data);

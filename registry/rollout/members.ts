@@ -5,6 +5,7 @@ import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { ActivationPolicy, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
 import type { DeviceFact, Member, RolloutFact } from './facts.ts';
+import { isRemoval, isRemoved } from './removal.ts';
 
 /**
  * `ignored` and `left` are not counted; `unreachable` is waited for. `until`: when time alone will
@@ -89,7 +90,12 @@ function reportedOutcome(rollout: RolloutFact, device: DeviceFact, member: Membe
     reason: why,
     untilMs: null,
   });
-  if (model === null || device.reportedEpoch < member.epoch) return outcome('working', 'pending', null);
+  if (device.reportedEpoch < member.epoch) return outcome('working', 'pending', null);
+  if (isRemoval(rollout.release)) {
+    if (isRemoved(model)) return outcome('committed', 'committed', null);
+    return outcome('working', model?.state ?? 'pending', model?.reason ?? null);
+  }
+  if (model === null) return outcome('working', 'pending', null);
   const { releaseId } = rollout.release;
   const resting = model.state === 'idle' || model.state === 'committed';
   // Also a device that ran it before, for another rollout, is where this one wants it.
@@ -149,7 +155,9 @@ export function isRestored(
   }
   const { model } = device;
   const resting = model === null || model.state === 'idle' || model.state === 'committed';
-  const back = (model?.active ?? null) === (member.previous?.releaseId ?? null);
+  const { previous } = member;
+  const before = previous === null || isRemoval(previous) ? null : previous.releaseId;
+  const back = (model?.active ?? null) === before;
   if (device.reportedEpoch >= member.epoch && resting && back) return { restored: true, untilMs: null };
   const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + allowedMs(rollout, member);
   return { restored: nowMs >= untilMs, untilMs };

@@ -29,6 +29,7 @@ import type {
 } from './facts.ts';
 import { readGroups } from './groups.ts';
 import { readAhead, readBusy } from './others.ts';
+import { isRemoval, isRemoved } from './removal.ts';
 import { matches, type Selectable } from './selector.ts';
 import { readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
@@ -236,7 +237,8 @@ function desiredOf(row: DeviceRow): DesiredRelease | null {
  */
 function provenOf(row: DeviceRow, desired: DesiredRelease | null): DesiredRelease | null {
   const byRollout = row.ownerState !== null;
-  const proven = row.ownerState === 'committed' || row.lastGood === desired?.releaseId;
+  const gone = desired !== null && isRemoval(desired) && isRemoved(modelOf(row));
+  const proven = row.ownerState === 'committed' || row.lastGood === desired?.releaseId || gone;
   return byRollout && !proven ? fromNullableColumn(row.ownerPrevious) : desired;
 }
 

@@ -19,6 +19,7 @@ import type { RolloutFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
 import { createDeviceGroups, type DeviceGroups, readGroups } from './groups.ts';
 import { countMatching, readFacts, readRollout, writeDecision, writeHistory, writeWave } from './records.ts';
+import { removalOf } from './removal.ts';
 import { statusIn } from './status.ts';
 import { grown, wavesOf } from './waves.ts';
 
@@ -304,20 +305,41 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   }
 
   async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
+    if (file.spec.remove !== undefined) return beginRemoval(file, file.spec.remove, createdBy);
     const name = parseReleaseId(file.spec.release ?? '');
     if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
     const found = await releases.find(file.spec.release ?? '');
     if (found === null) return unknownRelease(name.namespace, file.spec.release ?? '');
     if (found.barred !== null) return { ok: false, refusal: found.barred };
-    const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
     const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
     const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
+    return put(file, file.spec.as ?? name.name, createdBy, release);
+  }
+
+  /** Refusals: `release-unknown` (no release of the model was ever pushed), `group-unknown`. */
+  async function beginRemoval(
+    file: RolloutFile,
+    modelId: string,
+    createdBy: string,
+  ): Promise<Result<{ id: string }>> {
+    const known = await releases.show(modelId);
+    if (!known.ok) return refuse('release-unknown', `the catalogue names no release of ${modelId}`);
+    const [, name = ''] = modelId.split('/');
+    return put(file, file.spec.as ?? name, createdBy, removalOf(modelId));
+  }
+
+  async function put(
+    file: RolloutFile,
+    as: string,
+    createdBy: string,
+    release: RolloutFact['release'],
+  ): Promise<Result<{ id: string }>> {
+    const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
     const missing = await store.tx((db) => {
       const { groups } = file.spec.selector;
       const known = readGroups(db, qb, groups);
       const gone = groups?.find((group) => !known.has(group));
-      if (gone === undefined)
-        insert(db, id, withWaves(file, db), file.spec.as ?? name.name, createdBy, release);
+      if (gone === undefined) insert(db, id, withWaves(file, db), as, createdBy, release);
       return gone;
     });
     if (missing !== undefined)

@@ -83,7 +83,6 @@ for (const [section, line] of unsupported) {
 }
 const unsupportedInPlace: [section: string, text: string][] = [
   ['spec.releases', replaced('release: acme/digits@2.0.0', 'releases: [acme/digits@2.0.0]')],
-  ['spec.remove', replaced('release: acme/digits@2.0.0', 'remove: acme/digits')],
   ['spec.gates.agreement', replaced('minDevices: 2', 'agreement: 0.9')],
 ];
 for (const [section, text] of unsupportedInPlace) {

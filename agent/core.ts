@@ -26,7 +26,7 @@ import { type Authority, openAuthority } from './trust/authority.ts';
 import { type Identity, loadIdentity, pendingSeed } from './trust/identity.ts';
 import { createMetadataSources } from './trust/refresh.ts';
 import { certificateEndMs } from './trust/renewal.ts';
-import { createUpdater, type UpdaterParts } from './update/updater.ts';
+import { createUpdater, type Updater, type UpdaterParts } from './update/updater.ts';
 
 /** What the core needs of whatever runs the models. */
 export interface CoreRuntime extends Runtime {
@@ -93,6 +93,8 @@ export interface Core<Host extends CoreRuntime> {
   record: Telemetry['record'];
   everyWindow: Telemetry['everyWindow'];
   status(): Promise<AgentStatus>;
+  /** "Not now" for so long; null takes it back. Refusal: `defer-exhausted`. */
+  defer: Updater['defer'];
   /**
    * Enrols where that is due, and goes online; resolves without waiting for a connection where the device has an
    * identity. Faults: `enrolment-required`, the refusals of an enrolment, `interrupted`.
@@ -221,6 +223,7 @@ export async function openCore<Host extends CoreRuntime>(
       if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
     },
     arch: info.arch,
+    time: () => ({ signedMs: authority?.time.signed()?.nowMs ?? null, wallMs: clock.wall(), timezone }),
     journalLost: state.journalLost,
     ...(options.rebuilder === undefined ? {} : { rebuilder: options.rebuilder }),
     ...(options.storageQuotaBytes === undefined ? {} : { storageQuotaBytes: options.storageQuotaBytes }),
@@ -260,6 +263,8 @@ export async function openCore<Host extends CoreRuntime>(
       held: authority?.held() ?? null,
       attacks: attacksOf(kept),
       models: updater.models(),
+      timezone,
+      deferral: updater.deferral(),
       requests: runtime.requests(),
       outbox: recording.counters(),
       delivery: updater.delivery(),
@@ -333,6 +338,7 @@ export async function openCore<Host extends CoreRuntime>(
     record: recording.record,
     everyWindow: recording.everyWindow,
     status,
+    defer: (forMs) => updater.defer(forMs),
     join,
     settle: () => keeper.settled(),
   };

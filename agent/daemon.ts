@@ -12,6 +12,7 @@ import { createRebuilder } from '../shared/host/rebuilder.ts';
 import { asFleetError } from '../shared/kernel/errors.ts';
 import { limits } from '../shared/kernel/limits.ts';
 import type { Clock, Entropy, Log } from '../shared/kernel/ports.ts';
+import { isTimeZone } from '../shared/kernel/windows.ts';
 import type { ClaimFile } from '../shared/wire/claim.ts';
 import { encodeMessage, type Labels } from '../shared/wire/messages.ts';
 import { startAgentHttp } from './api/http.ts';
@@ -45,6 +46,8 @@ export interface StartAgentOptions extends CoreTerms {
   version: string;
   /** All files of releases together; absent: as much as the disk has. */
   storageQuotaBytes?: number;
+  /** IANA name of the zone in which windows are told; the machine's own (`TZ`) where absent. */
+  timezone?: string;
   /** By which way files come; `auto` where absent. */
   transport?: TransportMode;
   /** Ends a start that waits for the registry, with the fault `interrupted`. */
@@ -61,6 +64,12 @@ export interface RunningAgent {
   deviceId: string;
   httpUrl: string;
   stop(): Promise<void>;
+}
+
+/** Of the machine; UTC where it names one that the engine does not know. */
+function ownTimezone(): string {
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  return isTimeZone(timeZone) ? timeZone : 'UTC';
 }
 
 /** File in the state folder by which `lepton-agent status` finds the running daemon. */
@@ -132,7 +141,7 @@ async function compose(
       labels: options.labels,
       reEnroll: options.reEnroll,
       info: agentInfo(options.version),
-      timezone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+      timezone: options.timezone ?? ownTimezone(),
       clock,
       entropy,
       deflate: systemDeflate,
@@ -183,6 +192,7 @@ async function compose(
     inference,
     status: core.status,
     record: core.record,
+    defer: core.defer,
     version: options.version,
     ...(options.server?.name === undefined ? {} : { serverName: options.server.name }),
     ...(options.server?.extensions === undefined ? {} : { serverExtensions: options.server.extensions }),

@@ -221,6 +221,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     onVerified: () => {
       line.timeVerified();
       desired.clockVerified();
+      updater.timeTold();
       renewing.look();
       // Once: the report that follows a connection says it again, and a thin link pays for each.
       if (!clockIsTold) reporter.changed();

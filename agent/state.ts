@@ -13,6 +13,7 @@ import { createKeeper, type Keeper, keeperMigrations, readHeld, writeHeld } from
 import { copyFile, createSecondCopy, readCopy } from './trust/second-copy.ts';
 import { loadTrust, trustMigrations } from './trust/trust-store.ts';
 import { setAside } from './trust/whole-file.ts';
+import { deferralMigrations } from './update/deferral.ts';
 import { readMachines, updateMigrations } from './update/journal.ts';
 
 /** Of all rooms that keep something in `state.sqlite`; the order never changes, new ones go last. */
@@ -24,6 +25,7 @@ export const agentMigrations = [
   ...updateMigrations,
   ...clockMigrations,
   ...keeperMigrations,
+  ...deferralMigrations,
 ];
 
 export const stateFile = 'state.sqlite';

@@ -17,6 +17,7 @@ import { loadIdentity } from './trust/identity.ts';
 import { heldVersions } from './trust/refresh.ts';
 import { certificateEndMs } from './trust/renewal.ts';
 import { loadTrust } from './trust/trust-store.ts';
+import { deferralSchema, readDeferral } from './update/deferral.ts';
 import { readMachines } from './update/journal.ts';
 
 export const statusSchemaVersion = 1;
@@ -45,6 +46,10 @@ export const agentStatusSchema = z.object({
   /** Of the refusals kept, those that are attacks. */
   attacks: z.object({ count: z.number().int(), last: reportedRefusalSchema.nullable() }),
   models: z.array(reportedModelSchema),
+  /** In which windows are told; null where the daemon does not run. */
+  timezone: z.string().nullable().default(null),
+  /** "Not now" said at the device. */
+  deferral: deferralSchema.nullable().default(null),
   /** Inference requests since the daemon started; zero where it does not run. */
   requests: z.object({ answered: z.number().int(), failed: z.number().int() }),
   /** Telemetry records; null where the daemon does not run. */
@@ -88,6 +93,10 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
   const identity = await loadIdentity(store);
   const trust = await loadTrust(store);
   const machines = await store.tx(readMachines);
+  // A folder of an earlier version has no such table.
+  const deferral = await store.tx((db) =>
+    db.get(`SELECT 1 FROM sqlite_master WHERE name = 'deferral'`) === undefined ? null : readDeferral(db),
+  );
   const refusals = await store.tx(listRefusals);
   const floors = await store.tx(readFloors);
   const floorMs = floors.reduce((most, { atMs }) => Math.max(most, atMs), 0);
@@ -124,6 +133,8 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
       probe: machine.probe,
       ...(machine.shadow === null ? {} : { shadow: machine.shadow }),
     })),
+    timezone: null,
+    deferral,
     requests: { answered: 0, failed: 0 },
     outbox: null,
     delivery: null,

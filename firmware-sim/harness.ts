@@ -2,6 +2,7 @@
 // seed, against what it does without them. Trusts: the world and the invariants.
 // Must never: let a run pass that did not come to rest.
 
+import { deferralMigrations } from '../agent/update/deferral.ts';
 import { readMachines, updateMigrations } from '../agent/update/journal.ts';
 import { createUpdater, type Updater } from '../agent/update/updater.ts';
 import { unwrap } from '../shared/kernel/errors.ts';
@@ -127,7 +128,7 @@ async function run(options: RunOptions): Promise<RunResult> {
   const disk = createSimDisk(world);
   const invariants = createInvariants({ world, catalogue, disk, journalWritesMax: limits.journalWritesMax });
   const store = createSimStore(world, {
-    migrations: [...updateMigrations, assignmentMigration],
+    migrations: [...updateMigrations, ...deferralMigrations, assignmentMigration],
     onCommit: async () => {
       transactions += 1;
       const machines = await store.look(readMachines);

@@ -8,6 +8,7 @@ import type { Result } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import type { Sequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
+import type { DeferAnswer } from '../update/deferral.ts';
 import type { BodyReader } from './body.ts';
 
 export interface Answer {
@@ -30,6 +31,8 @@ export interface RouteParts {
   recordsBody: BodyReader;
   /** Absent where the agent keeps no telemetry. */
   record?: (body: Uint8Array) => Promise<Result<number>>;
+  /** Absent where the agent updates nothing. */
+  defer?: (forMs: number | null) => Promise<Result<DeferAnswer>>;
   loopDelay: LoopDelay;
   clock: Clock;
   closing: () => boolean;

@@ -28,6 +28,7 @@ export interface AgentHttpOptions {
   status: () => Promise<AgentStatus>;
   /** Takes an application's records (NDJSON); the number of them once they are durable. */
   record?: RouteParts['record'];
+  defer?: RouteParts['defer'];
   clock: Clock;
   log: Log;
   /** The agent's version, for `GET /v2`. */
@@ -142,6 +143,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       extensions: options.serverExtensions ?? serverExtensionsDefault,
     },
     ...(options.record === undefined ? {} : { record: options.record }),
+    ...(options.defer === undefined ? {} : { defer: options.defer }),
     body: createBodyReader(clock, { ...bodyDefaults, ...options.body }),
     recordsBody: createBodyReader(clock, recordsBodyDefaults),
     loopDelay,

@@ -6,6 +6,7 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type ModelMetadata, onnxPlatform, type ServerMetadata } from '../../shared/wire/oip.ts';
 import type { ServedModel } from '../inference/host.ts';
 import { type Answer, json, type RouteParts } from './answer.ts';
+import { defer } from './defer-route.ts';
 import { findModel, infer } from './infer-route.ts';
 import { metrics, page } from './observe-route.ts';
 import { loadOrUnload, repositoryIndex } from './repository-route.ts';
@@ -21,6 +22,7 @@ type FixedKind =
   | 'index'
   | 'stats'
   | 'records'
+  | 'deferral'
   | 'metrics'
   | 'page';
 type ModelKind = 'model' | 'model-ready' | 'model-stats' | 'infer' | 'stream';
@@ -41,6 +43,7 @@ const fixed: Record<string, FixedKind> = {
   '/healthz': 'healthz',
   '/status': 'status',
   '/telemetry/v1/records': 'records',
+  '/updates/v1/deferral': 'deferral',
 };
 
 const modelKinds: Record<string, ModelKind> = {
@@ -105,6 +108,7 @@ const methods: Record<Route['kind'], readonly string[]> = {
   infer: ['POST'],
   stream: ['POST'],
   records: ['POST'],
+  deferral: ['POST'],
 };
 
 /** Open without a token: probes of a supervisor carry none, and they tell nothing. */
@@ -177,6 +181,8 @@ export function routeRequest(
     }
     case 'records':
       return records(request, parts);
+    case 'deferral':
+      return defer(request, parts);
     case 'stream':
       return streamRoute(request, response, route.model, route.version, parts);
     case 'infer':

@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { Command, CommanderError } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
+import type { DeferFlags } from './defer.ts';
 import type { RunFlags } from './run.ts';
 import type { StatusFlags } from './status.ts';
 import type { TufFlags } from './tuf.ts';
@@ -83,6 +84,10 @@ async function main(): Promise<void> {
       '--outbox-retention <days>',
       'telemetry that waited longer is dropped and counted; 365d where absent (LEPTON_OUTBOX_RETENTION)',
     )
+    .option(
+      '--timezone <name>',
+      'IANA name of the zone in which windows are told; the machine’s own where absent (LEPTON_TIMEZONE)',
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (LEPTON_LOG_LEVEL)')
     .option('--json', 'errors as JSON on stdout too')
     .action(async (flags: RunFlags) => {
@@ -98,6 +103,18 @@ async function main(): Promise<void> {
     .action(async (flags: StatusFlags) => {
       const { status } = await import('./status.ts');
       await status(flags, version);
+    });
+  program
+    .command('defer')
+    .description('“not now”: downloads that have not begun and switches wait, as long as the rollout allows')
+    .option('--for <duration>', 'for how long from now, for instance 30m or 2h')
+    .option('--clear', 'take it back')
+    .option('--state <folder>', 'the folder of lepton-agent run (LEPTON_STATE)')
+    .option('--token <token>', 'the daemon’s token, where it has one (LEPTON_AGENT_TOKEN)')
+    .option('--json', 'one JSON document')
+    .action(async (flags: DeferFlags) => {
+      const { defer } = await import('./defer.ts');
+      await defer(flags);
     });
   program
     .command('tuf')

@@ -14,6 +14,7 @@ import {
   parseOutbox,
   parseServer,
   parseSize,
+  parseTimezone,
   parseTransport,
   readClaim,
   required,
@@ -35,6 +36,7 @@ export interface RunFlags {
   transport?: string;
   outboxMax?: string;
   outboxRetention?: string;
+  timezone?: string;
 }
 
 /** Longest a stop may take before the process ends anyway; the journal resumes what was cut. */
@@ -53,6 +55,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
   if (streamBroker !== undefined) parseLocalBroker(streamBroker);
   const storageQuotaBytes = parseSize('--storage-quota', setting('storageQuota', flags.storageQuota));
   const transport = parseTransport(setting('transport', flags.transport));
+  const timezone = parseTimezone(setting('timezone', flags.timezone));
   const server = parseServer(flags.serverName, flags.serverExtension);
 
   const stopping = new AbortController();
@@ -79,6 +82,7 @@ export async function run(flags: RunFlags, version: string): Promise<void> {
       ...(token === undefined ? {} : { token }),
       ...(streamBroker === undefined ? {} : { streamBroker }),
       transport,
+      ...(timezone === undefined ? {} : { timezone }),
       outbox: parseOutbox(flags.outboxMax, flags.outboxRetention),
       ...(storageQuotaBytes === null ? {} : { storageQuotaBytes }),
       clock: systemClock,

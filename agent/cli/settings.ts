@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
+import { isTimeZone } from '../../shared/kernel/windows.ts';
 import { type ClaimFile, claimFileSchema } from '../../shared/wire/claim.ts';
 import { describeIssues, type Labels, labelsSchema } from '../../shared/wire/messages.ts';
 import { type TransportMode, transportModes } from '../bus/transport.ts';
@@ -21,6 +22,7 @@ const variables = {
   transport: 'LEPTON_TRANSPORT',
   outboxMax: 'LEPTON_OUTBOX_MAX',
   outboxRetention: 'LEPTON_OUTBOX_RETENTION',
+  timezone: 'LEPTON_TIMEZONE',
 } as const;
 
 /** The flag's value, else the variable's; an empty one counts as absent. */
@@ -78,6 +80,26 @@ export function parseOutbox(
     ...(outboxBytesMax === null ? {} : { outboxBytesMax }),
     ...(text === undefined ? {} : { retentionMs: days * dayMs }),
   };
+}
+
+/** An IANA name that the engine knows; undefined where none is given. */
+export function parseTimezone(text: string | undefined): string | undefined {
+  if (text === undefined || isTimeZone(text)) return text;
+  throw new FleetError(
+    'config-invalid',
+    `--timezone ${JSON.stringify(text)} is not a zone like Europe/Berlin`,
+  );
+}
+
+const durationUnitMs: Record<string, number> = { s: 1_000, m: 60_000, h: 3_600_000, d: dayMs };
+
+/** `90s`, `30m`, `2h`, `1d`; milliseconds. */
+export function parseDuration(flag: string, text: string): number {
+  const match = /^(\d{1,6})(s|m|h|d)$/.exec(text);
+  const ms = Number(match?.[1]) * (durationUnitMs[match?.[2] ?? ''] ?? Number.NaN);
+  if (!(ms > 0))
+    throw new FleetError('config-invalid', `${flag} ${JSON.stringify(text)} is not like 30m or 2h`);
+  return ms;
 }
 
 /** `k=v`, repeated. */

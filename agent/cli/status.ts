@@ -19,7 +19,8 @@ type Shown = AgentStatus & { running: boolean; pid: number | null; http: string 
 
 const askMs = 5_000;
 
-function whereIs(folder: string): { pid: number; http: string } | null {
+/** Where the daemon of this folder listens; null where none says so. */
+export function whereIs(folder: string): { pid: number; http: string } | null {
   let text: string;
   try {
     text = readFileSync(join(folder, 'agent.json'), 'utf8');
@@ -148,6 +149,8 @@ function text(shown: Shown): string {
     const { arrivedBytes, fileBytes, rebuiltFiles } = shown.delivery;
     lines.push(`fetched   ${arrivedBytes} bytes for files of ${fileBytes}, ${rebuiltFiles} of them rebuilt`);
   }
+  if (shown.timezone !== null) lines.push(`timezone  ${shown.timezone}`);
+  if (shown.deferral !== null) lines.push(`deferred  until ${date(shown.deferral.untilMs)}, at this device`);
   if (shown.telemetryOff !== null) lines.push(`telemetry off: ${shown.telemetryOff}`);
   for (const model of shown.models) {
     lines.push(`model     ${model.name}: ${model.active ?? 'nothing'} serves, ${model.state}`);

@@ -12,6 +12,7 @@ import {
   probeEvidenceSchema,
   shadowEvidenceSchema,
 } from '../../shared/wire/messages.ts';
+import { type DeviceTime, doorOf, windowOf } from './doors.ts';
 import type { Blobs } from './fetch.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
@@ -22,6 +23,10 @@ import { backoffMs, faultsRefused, passesByItself } from './waits.ts';
 /** How often a soaking release is asked how it does. Short against any soak that proves something. */
 const soakCheckMs = 5_000;
 /** A sweep that could not be done is tried again after this. */
+/** Before a closed door is looked again at least this often: zones and clocks are set by people. */
+const doorCheckMsMax = 6 * 3_600_000;
+/** And not more often than this, where the clock steps back and forth over the edge. */
+const doorCheckMsMin = 1_000;
 const collectAgainMs = 10 * 60_000;
 /** Pauses after a try that was too slow begin at this step of the backoff, four to eight seconds. */
 const slowBackoffFrom = 3;
@@ -46,6 +51,8 @@ export interface ActParts {
   entropy: Entropy;
   log: Log;
   agree: (assigned: AssignedRelease) => Promise<Result<void>>;
+  /** What the device knows of the time now. */
+  time: () => DeviceTime;
   device: DeviceFacts;
   /** The states of all models, as journalled. */
   states: () => MachineState[];
@@ -95,15 +102,56 @@ export function createActs(parts: ActParts): Acts {
     reason: reasonOf(result.refusal),
   });
 
-  async function agree(act: Act): Promise<void> {
+  async function agree(act: Act, then: MachineEvent): Promise<void> {
     const assigned = assignedOf(act.lane.state);
     invariant(assigned !== null, 'an offered model has a target');
     const agreed = await tried(act, () => parts.agree(assigned));
-    if (agreed !== null) await conclude(act, agreed.ok ? { type: 'agreed' } : failure(agreed));
+    if (agreed !== null) await conclude(act, agreed.ok ? then : failure(agreed));
+  }
+
+  const untilLook = (atMs: number | null): number => {
+    const { signedMs, wallMs } = parts.time();
+    const ms = atMs === null ? doorCheckMsMax : Math.ceil(atMs - (signedMs ?? wallMs));
+    return Math.min(doorCheckMsMax, Math.max(doorCheckMsMin, ms));
+  };
+
+  /** Until the door of the hold opens; both authorities are asked again then, for it may have taken days. */
+  async function awaitDoor(act: Act): Promise<void> {
+    const { lane, current } = act;
+    while (current() && lane.state.held !== null) {
+      const { reason, changesAtMs } = doorOf(lane.state.held.door, lane.state, parts.time());
+      if (reason === null) {
+        await agree(act, { type: 'opened' });
+        if (!current()) return;
+      } else if (reason.detail !== lane.problem?.detail) {
+        lane.problem = reason;
+        log.emit('info', 'update.waiting', { model: lane.as, ...reason });
+        parts.changed();
+      }
+      await lane.waits.pause(untilLook(changesAtMs));
+    }
+  }
+
+  /** While it downloads: tells when the window closes. What was fetched stays and is gone on with in the next. */
+  async function keepToWindow(act: Act): Promise<void> {
+    const { lane, current } = act;
+    while (current()) {
+      const { reason, changesAtMs } = windowOf('download', lane.state.policy, parts.time());
+      if (reason === null && changesAtMs === null && lane.state.policy.windows?.download === undefined)
+        return;
+      if (reason !== null) await conclude(act, { type: 'closed' });
+      if (!current()) return;
+      await lane.waits.pause(untilLook(changesAtMs));
+    }
   }
 
   async function fetch(act: Act): Promise<void> {
     const { lane, current } = act;
+    // Also after a reboot, or where a file has rotted: nothing is asked for outside of the window.
+    if (windowOf('download', lane.state.policy, parts.time()).reason !== null)
+      await conclude(act, { type: 'closed' });
+    if (!current()) return;
+    void keepToWindow(act);
     /** What the last report said. */
     let told = 0;
     const fetched = await tried(act, (progressed) =>
@@ -282,7 +330,19 @@ export function createActs(parts: ActParts): Acts {
     if (!mended.ok) log.emit('warn', 'update.waiting', { release: ref.releaseId, ...mended.refusal });
   }
 
-  return { of: { agree, fetch, verify, stage, probe, shadow, watch }, collect };
+  return {
+    of: {
+      agree: (act) => agree(act, { type: 'agreed' }),
+      await: awaitDoor,
+      fetch,
+      verify,
+      stage,
+      probe,
+      shadow,
+      watch,
+    },
+    collect,
+  };
 }
 
 function candidateOf(lane: Lane): ReleaseRef {

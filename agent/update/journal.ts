@@ -48,6 +48,14 @@ const machineStateSchema = z.strictObject({
   deadlineAtMs: z.number().nullable(),
   soakUntilMs: z.number().nullable(),
   asOfMs: z.number(),
+  held: z
+    .object({ door: z.enum(['download', 'activate']), leftMs: z.number().nullable() })
+    .nullable()
+    .default(null),
+  deferral: z
+    .object({ fromMs: z.number(), untilMs: z.number(), usedMs: z.number() })
+    .nullable()
+    .default(null),
   journalWrites: z.number().int(),
   reason: reasonSchema.nullable(),
   probe: probeEvidenceSchema.nullable(),

@@ -9,6 +9,7 @@ import type {
   MachineStateName,
   Reason,
 } from '../../shared/wire/messages.ts';
+import type { Deferral, Hold } from './doors.ts';
 
 /** A release by the identity of its bytes: the SHA-256 and size of its manifest. */
 export interface ReleaseRef {
@@ -46,7 +47,11 @@ export interface MachineState {
   deadlineAtMs: number | null;
   soakUntilMs: number | null;
   asOfMs: number;
-  /** Journal writes of this update so far. */
+  /** Set where the update stands before a closed window or is deferred: then no deadline runs. */
+  held: Hold | null;
+  /** Of this update. */
+  deferral: Deferral | null;
+  /** Journal writes of this update so far, since it was last held. */
   journalWrites: number;
   reason: Reason | null;
   probe: ProbeEvidence | null;
@@ -74,6 +79,8 @@ export function newMachine(as: string, nowMs: number): MachineState {
     deadlineAtMs: null,
     soakUntilMs: null,
     asOfMs: nowMs,
+    held: null,
+    deferral: null,
     journalWrites: 0,
     reason: null,
     probe: null,

@@ -3,69 +3,17 @@
 // Must never: read a clock, await anything, or let a release become active that was not probed.
 
 import { limits as houseLimits } from '../../shared/kernel/limits.ts';
-import type { ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
-import type { Result } from '../../shared/kernel/result.ts';
-import type { Manifest } from '../../shared/wire/manifest.ts';
-import type {
-  ActivationPolicy,
-  AssignedRelease,
-  MachineStateName,
-  Reason,
-} from '../../shared/wire/messages.ts';
-import {
-  type DeviceFacts,
-  type Health,
-  judgeHealth,
-  judgeProbe,
-  judgeRequires,
-  judgeShadow,
-} from './judgement.ts';
+import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
+import { type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
+import { closed, effectsUnder, onClockSet, onDeferred, opened, through } from './holds.ts';
+import { judgeHealth, judgeProbe, judgeRequires, judgeShadow } from './judgement.ts';
+import type { Change, Effect, EventOf, Handler, MachineEvent, RowEvent } from './machine-events.ts';
 import type { MachineState, ReleaseRef } from './machine-state.ts';
 
+export { isDeferrable } from './holds.ts';
+export type { Effect, MachineEvent } from './machine-events.ts';
 export type { MachineState, ReleaseRef } from './machine-state.ts';
 export { assignedOf, newMachine, servingTarget } from './machine-state.ts';
-
-export type MachineEvent =
-  | { type: 'booted' }
-  | { type: 'assigned'; release: AssignedRelease }
-  | { type: 'removed' }
-  | { type: 'deadline'; lastProblem: Reason | null }
-  /** The effect of the present state cannot succeed. */
-  | { type: 'failed'; reason: Reason }
-  /** Both authorities name the candidate. */
-  | { type: 'agreed' }
-  /** The manifest is here; its files are not yet. */
-  | { type: 'described'; requires: Manifest['requires']; device: DeviceFacts }
-  | { type: 'fetched' }
-  | { type: 'verified' }
-  /** A file that was held has rotted and was discarded. */
-  | { type: 'damaged' }
-  | { type: 'staged' }
-  | { type: 'probed'; evidence: ProbeEvidence; limits: Manifest['limits'] }
-  | { type: 'shadowed'; evidence: ShadowEvidence }
-  /** `servingTarget` answers requests; null: nothing serves, as wanted. */
-  | { type: 'served'; manifestSha256: string | null }
-  | { type: 'serve-failed'; manifestSha256: string; reason: Reason }
-  /** `stoodStillMs`: for so long of this start nothing served, which is no soak. */
-  | { type: 'health'; answer: Result<Health>; stoodStillMs?: number }
-  /** The release that serves cannot be kept alive. `fallback`: what both authorities still allow in its place. */
-  | { type: 'crash-looped'; manifestSha256: string; reason: Reason; fallback: string | null };
-
-/**
- * What the shell does after `next` is durable. Each is idempotent, because a reboot repeats it.
- * `settle` makes the runtime serve `servingTarget` and ends what is not needed, and reports `served`.
- */
-export type Effect =
-  | 'settle'
-  | 'agree'
-  | 'fetch'
-  | 'verify'
-  | 'stage'
-  | 'probe'
-  | 'shadow'
-  | 'watch'
-  | 'collect'
-  | 'forget';
 
 export interface Outcome {
   next: MachineState;
@@ -88,18 +36,6 @@ export const ownDeadlinesMs = {
   /** After this the old release is still brought up, but the failure is no longer held back. */
   rollingBack: 300_000,
 } as const;
-
-/** A change asked for by a row; `to` enters a state even where it is the present one. */
-interface Change {
-  to?: MachineStateName;
-  set?: Partial<MachineState>;
-  effects?: Effect[];
-}
-type EventType = MachineEvent['type'];
-type EventOf<T extends EventType> = Extract<MachineEvent, { type: T }>;
-type Handler<T extends EventType> = (state: MachineState, event: EventOf<T>, nowMs: number) => Change | null;
-/** Events that mean the same in every state are answered in `respond`, all others by the state's row. */
-type RowEvent = Exclude<EventType, 'booted' | 'assigned' | 'removed'>;
 
 interface Row {
   /** State after a reboot. A child does not survive one, so what needs it begins again at `staging`. */
@@ -172,7 +108,13 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     updating: true,
     deadlineMs: () => ownDeadlinesMs.offered,
     effects: ['settle', 'agree'],
-    on: { agreed: to('fetching'), failed, deadline: missed },
+    on: {
+      agreed: (state, _event, nowMs, time) =>
+        state.held === null ? through(state, 'download', {}, nowMs, time) : null,
+      opened,
+      failed,
+      deadline: missed,
+    },
   },
   fetching: {
     resume: 'fetching',
@@ -185,6 +127,8 @@ export const table: { readonly [S in MachineStateName]: Row } = {
         return reason === null ? null : fail(state, reason);
       },
       fetched: to('verifying'),
+      closed,
+      opened,
       failed,
       deadline: missed,
     },
@@ -209,15 +153,16 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     deadlineMs: (policy) => policy.deadlinesMs.probing,
     effects: ['probe'],
     on: {
-      probed: (state, event) => {
+      probed: (state, event, nowMs, time) => {
         const reason = judgeProbe(event.evidence, event.limits);
         // Without something that serves there are no live inputs to copy.
         const shadowed = state.policy.shadow !== undefined && state.active !== null;
-        if (reason === null)
-          return { to: shadowed ? 'shadowing' : 'switching', set: { probe: event.evidence } };
+        if (reason === null && shadowed) return { to: 'shadowing', set: { probe: event.evidence } };
+        if (reason === null) return through(state, 'activate', { probe: event.evidence }, nowMs, time);
         const back = fail(state, reason);
         return { ...back, set: { ...back.set, probe: event.evidence } };
       },
+      opened,
       damaged: to('fetching'),
       failed,
       deadline: missed,
@@ -230,12 +175,13 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     deadlineMs: (policy) => (policy.shadow?.timeoutMs ?? 0) + ownDeadlinesMs.shadowingEnd,
     effects: ['shadow'],
     on: {
-      shadowed: (state, event) => {
+      shadowed: (state, event, nowMs, time) => {
         const reason = judgeShadow(event.evidence, state.policy.shadow);
-        if (reason === null) return { to: 'switching', set: { shadow: event.evidence } };
+        if (reason === null) return through(state, 'activate', { shadow: event.evidence }, nowMs, time);
         const back = fail(state, reason);
         return { ...back, set: { ...back.set, shadow: event.evidence } };
       },
+      opened,
       damaged: to('fetching'),
       failed,
       deadline: missed,
@@ -317,6 +263,9 @@ function onBooted(state: MachineState, nowMs: number): Change {
     soakUntilMs: rebase(state.soakUntilMs),
     asOfMs: nowMs,
   };
+  // Still before its door: nothing of the state's own begins.
+  if (state.held !== null && phase === state.phase)
+    return { set: { ...kept, journalWrites: 0 }, effects: ['settle', 'await'] };
   const effects: Effect[] = ['settle', ...table[phase].effects.filter((effect) => effect !== 'settle')];
   if (phase !== state.phase) return { to: phase, set: kept, effects };
   return { set: kept, effects };
@@ -324,22 +273,28 @@ function onBooted(state: MachineState, nowMs: number): Change {
 
 /** What is under way ends when it would have, had it begun under these terms. */
 function timesUnder(state: MachineState, policy: ActivationPolicy): Partial<MachineState> {
-  const { deadlineAtMs, soakUntilMs } = state;
+  const { deadlineAtMs, soakUntilMs, held } = state;
   const { deadlineMs } = table[state.phase];
   const longerMs = (deadlineMs(policy) ?? 0) - (deadlineMs(state.policy) ?? 0);
   return {
     deadlineAtMs: deadlineAtMs === null ? null : deadlineAtMs + longerMs,
     soakUntilMs: soakUntilMs === null ? null : soakUntilMs + policy.soakMs - state.policy.soakMs,
+    held:
+      held === null || held.leftMs === null ? held : { ...held, leftMs: Math.max(0, held.leftMs + longerMs) },
   };
 }
 
-function onAssigned(state: MachineState, release: AssignedRelease): Change {
+function onAssigned(
+  state: MachineState,
+  { release, deferForMs = 0 }: EventOf<'assigned'>,
+  time: DeviceTime,
+): Change {
   const { releaseId, manifestSha256, manifestBytes, counter, requires, rolloutId, policy } = release;
   const target: ReleaseRef = { releaseId, manifestSha256, manifestBytes, counter, requires };
   const intent = { target, rolloutId, policy };
   // The running update is already about these bytes: it goes on under the new terms.
   if (table[state.phase].updating && state.target?.manifestSha256 === manifestSha256)
-    return { set: { ...intent, ...timesUnder(state, policy) } };
+    return { set: { ...intent, ...timesUnder(state, policy) }, effects: effectsUnder(state, policy) };
   if (state.rejected?.manifestSha256 === manifestSha256 && state.rejected.rolloutId === rolloutId) {
     const resting = state.phase === 'rolling-back' && state.target?.manifestSha256 === manifestSha256;
     if (resting) return { set: intent };
@@ -359,6 +314,7 @@ function onAssigned(state: MachineState, release: AssignedRelease): Change {
       active: state.lastGood ?? state.active,
       candidate: target,
       attempt: state.attempt + 1,
+      deferral: granted(policy, null, deferForMs, deferTimeMs(time)),
       journalWrites: 0,
       reason: null,
       probe: null,
@@ -385,16 +341,20 @@ function onRemoved(): Change {
   };
 }
 
-function respond(state: MachineState, event: MachineEvent, nowMs: number): Change | null {
+function respond(state: MachineState, event: MachineEvent, nowMs: number, time: DeviceTime): Change | null {
   switch (event.type) {
     case 'booted':
       return onBooted(state, nowMs);
     case 'assigned':
-      return onAssigned(state, event.release);
+      return onAssigned(state, event, time);
     case 'removed':
       return onRemoved();
+    case 'deferred':
+      return onDeferred(state, event.forMs, time);
+    case 'clock-set':
+      return onClockSet(state, time);
     default:
-      return answerOfRow(event.type, state, event, nowMs);
+      return answerOfRow(event.type, state, event, nowMs, time);
   }
 }
 
@@ -403,9 +363,10 @@ function answerOfRow<T extends RowEvent>(
   state: MachineState,
   event: EventOf<T>,
   nowMs: number,
+  time: DeviceTime,
 ): Change | null {
   const handler: Handler<T> | undefined = table[state.phase].on[type];
-  return handler === undefined ? null : handler(state, event, nowMs);
+  return handler === undefined ? null : handler(state, event, nowMs, time);
 }
 
 function apply(state: MachineState, change: Change, nowMs: number): MachineState {
@@ -415,6 +376,7 @@ function apply(state: MachineState, change: Change, nowMs: number): MachineState
   return {
     ...next,
     phase: change.to,
+    held: null,
     deadlineAtMs: deadlineMs === null ? null : nowMs + deadlineMs,
     soakUntilMs: change.to === 'soaking' ? next.soakUntilMs : null,
   };
@@ -435,9 +397,9 @@ export function step(
   state: MachineState,
   event: MachineEvent,
   nowMs: number,
-  options: { journalWritesMax: number } = houseLimits,
+  options: { journalWritesMax: number; time?: DeviceTime } = houseLimits,
 ): Outcome {
-  const change = respond(state, event, nowMs);
+  const change = respond(state, event, nowMs, options.time ?? noTime);
   if (change === null) return { next: state, effects: [], journal: false };
   let next = apply(state, change, nowMs);
   const changed = differs(state, next);

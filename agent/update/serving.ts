@@ -94,8 +94,9 @@ export function createServing(parts: ServingParts): Serving {
   /** Ends the children that nobody needs. The last good one stays warm while its successor soaks. */
   async function tidy(): Promise<void> {
     for (const manifestSha256 of [...loaded]) {
-      const { phase, active, candidate, lastGood } = state();
-      const keep = [active, candidate, phase === 'soaking' ? lastGood : null];
+      const { phase, active, candidate, lastGood, held } = state();
+      // A candidate that waits for its window is brought up again then.
+      const keep = [active, held === null ? candidate : null, phase === 'soaking' ? lastGood : null];
       if (keep.some((ref) => ref?.manifestSha256 === manifestSha256)) continue;
       loaded.delete(manifestSha256);
       const ended = runtime.unload(as, manifestSha256);

@@ -9,42 +9,40 @@ import type {
   Disk,
   Entropy,
   Fetcher,
-  Log,
   Rebuilder,
   Runtime,
   SqlTx,
   Store,
 } from '../../shared/kernel/ports.ts';
-import type { Refusal, Result } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { AssignedRelease, Assignment, Reason, ReportedModel } from '../../shared/wire/messages.ts';
 import { createActs } from './acts.ts';
+import { createDeferral, type DeferAnswer, type DeviceDeferral } from './deferral.ts';
+import { type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
 import { type BlobLimits, type DeliveryCounters, openBlobs } from './fetch.ts';
 import { deleteMachine, readMachines, writeMachine } from './journal.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
-import { type Effect, type MachineEvent, type MachineState, newMachine, step } from './machine.ts';
+import {
+  type Effect,
+  isDeferrable,
+  type MachineEvent,
+  type MachineState,
+  newMachine,
+  step,
+} from './machine.ts';
 import { openRelease, reasonOf } from './release.ts';
 import { createServing } from './serving.ts';
+import { type Listeners, reported, tell } from './telling.ts';
 import { backoffMs, createWaits, faultsRefused } from './waits.ts';
 
-/** One step of a model's update, as telemetry tells it. */
-export interface Transition {
-  as: string;
-  from: MachineState['phase'];
-  to: MachineState['phase'];
-  releaseId: string | null;
-  rolloutId: string | null;
-  reason: Reason | null;
-}
-
-export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
+export interface UpdaterParts extends Omit<DeviceFacts, 'arch'>, Listeners {
   store: Store;
   disk: Disk;
   clock: Clock;
   entropy: Entropy;
   fetcher: Fetcher;
   runtime: Runtime;
-  log: Log;
   /** Makes files of smaller ones; absent: every file is fetched as it is. */
   rebuilder?: Rebuilder;
   /** All files of releases together; absent: as much as the disk has. */
@@ -53,12 +51,10 @@ export interface UpdaterParts extends Omit<DeviceFacts, 'arch'> {
   trust: { agree(assigned: AssignedRelease): Promise<Result<void>> };
   /** Called with all models after each change; must not block. Progress comes in steps of 5 %. */
   onChange: (models: ReportedModel[]) => void;
-  /** Called when an update was refused and goes back; `update` names the attempt. Must not block. */
-  onRefused?: (refusal: Reason, update: string) => void;
-  /** Called at each transition that was journalled. Must not block. */
-  onTransition?: (transition: Transition) => void;
   /** As Node names it: `x64`, `arm64`. */
   arch: string;
+  /** What the device knows of the time; absent: nothing, and windows stay closed. */
+  time?: () => DeviceTime;
   /**
    * The journal was lost: which files are needed is known only once an assignment was taken, so none is collected
    * before.
@@ -81,6 +77,14 @@ export interface Updater {
   assign(assignment: Assignment): Promise<void>;
   models(): ReportedModel[];
   delivery(): DeliveryCounters;
+  /**
+   * Somebody at the device says "not now" to downloads and switches for so long, also to updates that come meanwhile;
+   * null takes it back. Durable when it resolves. Refusal: `defer-exhausted`, where no update under way may wait longer.
+   */
+  defer(forMs: number | null): Promise<Result<DeferAnswer>>;
+  deferral(): DeviceDeferral | null;
+  /** The region told the time, or the clock was set: what waits for a time looks again. */
+  timeTold(): void;
   /** The network is back: waiting retries start at once. */
   retryNow(): void;
   /**
@@ -94,6 +98,8 @@ export interface Updater {
 
 export function createUpdater(parts: UpdaterParts): Updater {
   const { store, clock, entropy, runtime, log } = parts;
+  const time = parts.time ?? (() => ({ ...noTime, wallMs: clock.wall() }));
+  const deferral = createDeferral(store, time);
   const ofHouse = parts.limits ?? limits;
   const { disk, fetcher, rebuilder, storageQuotaBytes } = parts;
   const blobs = openBlobs({
@@ -126,6 +132,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     entropy,
     log,
     agree: (assigned) => parts.trust.agree(assigned),
+    time,
     device: parts,
     states: () => [...lanes.values()].map((lane) => lane.state),
     // Asked again when its turn comes: an assignment that waits before it may have changed everything.
@@ -219,7 +226,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     const known = lanes.get(as);
     if (known === undefined && event.type !== 'assigned') return;
     const before = known?.state ?? newMachine(as, clock.mono());
-    const { next, effects, journal } = step(before, event, clock.mono(), ofHouse);
+    const { next, effects, journal } = step(before, event, clock.mono(), { ...ofHouse, time: time() });
     if (journal) await journalled((db) => writeMachine(db, next));
     if (stopped) return;
     const lane = known ?? makeLane(next);
@@ -231,7 +238,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       lane.progress = null;
     }
     if (journal) {
-      note(before, next);
+      tell(parts, before, next);
       changed();
     }
     for (const effect of effects) await perform(lane, effect);
@@ -245,6 +252,27 @@ export function createUpdater(parts: UpdaterParts): Updater {
     const act: Act = { lane, sinceMs: clock.mono(), current };
     if (effect === 'collect') void gate.then(() => acts.collect());
     else void gate.then(() => (act.current() ? acts.of[effect](act) : undefined));
+  }
+
+  async function defer(forMs: number | null): Promise<Result<DeferAnswer>> {
+    const nowMs = deferTimeMs(time());
+    const under = [...lanes.values()].filter(({ state }) => isDeferrable(state));
+    const may = ({ state: { policy, deferral: before } }: Lane): boolean =>
+      forMs !== null && granted(policy, before, forMs, nowMs) !== null;
+    if (forMs !== null && under.length > 0 && !under.some(may)) {
+      const which = under.map(({ as, state }) => `${as} ${state.target?.releaseId ?? ''}`).join(', ');
+      return refuse('defer-exhausted', which);
+    }
+    await deferral.say(forMs);
+    for (const { as } of under) await take(as, { type: 'deferred', forMs });
+    const updates = under.map(({ as, state }) => ({
+      as,
+      releaseId: state.target?.releaseId ?? null,
+      untilMs: state.deferral?.untilMs ?? nowMs,
+    }));
+    log.emit('info', 'update.deferred', { forMs, updates });
+    changed();
+    return ok({ deferral: deferral.now(), updates });
   }
 
   async function forget(lane: Lane): Promise<void> {
@@ -278,30 +306,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
     });
   }
 
-  function note(before: MachineState, next: MachineState): void {
-    if (before.phase === next.phase && before.attempt === next.attempt) return;
-    const fields = { model: next.as, release: next.target?.releaseId ?? null, rolloutId: next.rolloutId };
-    log.emit('info', 'update.transition', { ...fields, from: before.phase, to: next.phase });
-    parts.onTransition?.({
-      as: next.as,
-      from: before.phase,
-      to: next.phase,
-      releaseId: next.target?.releaseId ?? null,
-      rolloutId: next.rolloutId,
-      reason: next.reason,
-    });
-    if (next.phase === 'rolling-back') {
-      log.emit('warn', 'update.refused', { ...fields, ...next.reason });
-      if (next.reason !== null)
-        parts.onRefused?.(next.reason, `${next.as} ${fields.release} ${next.rolloutId}`);
-    }
-    if (next.phase === 'committed') log.emit('info', 'update.committed', fields);
-    if (before.phase === 'rolling-back' && next.phase === 'idle') {
-      const active = next.active?.releaseId ?? null;
-      log.emit('warn', 'update.rolled-back', { ...fields, active, ...next.reason });
-    }
-  }
-
   return {
     models,
     delivery: () => blobs.counters(),
@@ -309,7 +313,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
     async start() {
       invariant(!started, 'the updater was started twice');
       started = true;
-      const states = await store.tx(readMachines);
+      const states = await store.tx((db) => {
+        deferral.load(db);
+        return readMachines(db);
+      });
       for (const state of states) makeLane(state);
       for (const state of states) await dispatch(state.as, { type: 'booted' });
       await Promise.all([...lanes.values()].map((lane) => lane.serving.firstTry));
@@ -323,7 +330,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
       const wanted = new Map(assignment.releases.map((release) => [release.as, release]));
       await enqueue(async () => {
         for (const as of [...lanes.keys()]) if (!wanted.has(as)) await take(as, { type: 'removed' });
-        for (const [as, release] of wanted) await take(as, { type: 'assigned', release });
+        const said = deferral.now();
+        const left = said === null ? {} : { deferForMs: said.untilMs - deferTimeMs(time()) };
+        for (const [as, release] of wanted) await take(as, { type: 'assigned', release, ...left });
       });
       if (stopped) throw new FleetError('interrupted', 'the updater was stopped while it took an assignment');
     },
@@ -333,6 +342,23 @@ export function createUpdater(parts: UpdaterParts): Updater {
       if (lane === undefined || stopped) return;
       if (lane.state.phase === 'soaking') lane.waits.wake();
       if (refusal.code === 'model-crash-loop') void crashLooped(lane, manifestSha256, reasonOf(refusal));
+    },
+
+    defer: async (forMs) => {
+      let answer: Result<DeferAnswer> = refuse('interrupted', 'the agent is stopping');
+      await enqueue(async () => {
+        if (!stopped) answer = await defer(forMs);
+      });
+      return answer;
+    },
+
+    deferral: () => deferral.now(),
+
+    timeTold() {
+      for (const { as, state, waits } of lanes.values()) {
+        if (state.deferral !== null) void dispatch(as, { type: 'clock-set' });
+        if (state.deferral !== null || state.policy.windows !== undefined) waits.wake();
+      }
     },
 
     retryNow() {
@@ -345,23 +371,5 @@ export function createUpdater(parts: UpdaterParts): Updater {
       for (const lane of lanes.values()) close(lane);
       await tail;
     },
-  };
-}
-
-function reported(lane: Lane): ReportedModel {
-  const { state } = lane;
-  return {
-    name: state.as,
-    state: state.phase,
-    active: state.active?.releaseId ?? null,
-    activeSha256: state.active?.manifestSha256 ?? null,
-    candidate: state.candidate?.releaseId ?? null,
-    lastGood: state.lastGood?.releaseId ?? null,
-    target: state.target?.releaseId ?? null,
-    rolloutId: state.rolloutId,
-    reason: state.reason ?? lane.problem ?? lane.serving.problem(),
-    progress: lane.progress,
-    probe: state.probe,
-    ...(state.shadow === null ? {} : { shadow: state.shadow }),
   };
 }

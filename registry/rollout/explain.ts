@@ -54,8 +54,14 @@ function revertedMember({ rollout, nowMs }: RolloutFacts, device: DeviceFact, me
   return restored ? nothing : { waitsFor: 'it to run again what it ran before', untilMs };
 }
 
+/** What the device itself says that it waits for; its own words, with window and time, stand in `because`. */
+const heldBy: Readonly<Record<string, string>> = {
+  'window-closed': 'its window to open, in its own time zone',
+  'update-deferred': 'the deferral on the device to end (lepton-agent defer --clear)',
+};
+
 /** Of a device that has the release assigned. */
-function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): Said {
+function assignedMember(device: DeviceFact, { kind, state, reason, untilMs }: Outcome): Said {
   switch (kind) {
     case 'committed':
     case 'left':
@@ -68,6 +74,8 @@ function assignedMember(device: DeviceFact, { kind, state, untilMs }: Outcome): 
     case 'waiting':
     case 'working': {
       if (!device.online) return { waitsFor: 'it to come back: its assignment lies ready for it', untilMs };
+      const held = reason === null ? undefined : heldBy[reason.code];
+      if (held !== undefined) return { waitsFor: held, untilMs: reason?.untilMs ?? untilMs };
       const next = state === 'pending' ? 'its report about the assignment' : `its ${state} to end`;
       return { waitsFor: next, untilMs };
     }

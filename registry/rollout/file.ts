@@ -17,7 +17,6 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     given: (spec) => spec.releases !== undefined,
     why: 'switching several releases together',
   },
-  { path: ['windows'], given: (spec) => spec.windows !== undefined, why: 'time windows' },
   {
     path: ['gates', 'agreement'],
     given: (spec) => spec.gates.agreement !== undefined && spec.shadow === undefined,

@@ -28,6 +28,12 @@ export function isUnfit(member: Member): boolean {
   return member.step === 'left' && member.epoch === 0 && member.reason?.code === 'release-incompatible';
 }
 
+/** What was good there once goes on at once: a window is for what is new. */
+function withoutWindows(release: DesiredRelease): DesiredRelease {
+  const { windows, ...policy } = release.policy;
+  return windows === undefined ? release : { ...release, policy };
+}
+
 /**
  * What a device gets in place of what is taken from it: what it ran before, unless nobody may install that
  * any more. One that still runs it installs nothing and keeps it.
@@ -39,7 +45,7 @@ export function goingBack(
 ): { release: DesiredRelease | null; reason: Reason | null } {
   const why = previous === null ? undefined : barred[previous.releaseId];
   if (previous === null || why === undefined || device.model?.active === previous.releaseId)
-    return { release: previous, reason: null };
+    return { release: previous === null ? null : withoutWindows(previous), reason: null };
   const detail = `${why.detail}: the device does not go back to it and nothing is assigned in its place`;
   return { release: null, reason: { code: why.code, detail } };
 }

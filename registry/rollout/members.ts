@@ -2,8 +2,10 @@
 // Trusts: facts that were stored. Must never: take a report about an older assignment for news.
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { longestWaitMs } from '../../shared/kernel/windows.ts';
 import type { ActivationPolicy, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
+import { deferMaxMsDefault, type WindowPolicy } from '../../shared/wire/windows.ts';
 import type { DeviceFact, Member, RolloutFact } from './facts.ts';
 import { isRemoval, isRemoved } from './removal.ts';
 
@@ -29,6 +31,7 @@ const overdueGraceMs = 2_000_000;
 export function policyOf(spec: RolloutSpec, wave: Wave | undefined): ActivationPolicy {
   const { fetching, probing, soaking } = spec.deadlines;
   const { shadow, gates } = spec;
+  const windows = windowsOf(spec);
   return {
     deadlinesMs: { fetching, probing, soaking },
     soakMs: wave?.soak ?? 0,
@@ -42,9 +45,50 @@ export function policyOf(spec: RolloutSpec, wave: Wave | undefined): ActivationP
             agreementMin: gates.agreement ?? null,
           },
         }),
+    ...(windows === null ? {} : { windows }),
   };
 }
 
+function windowsOf({ windows }: RolloutSpec): WindowPolicy | null {
+  if (windows === undefined) return null;
+  const { download, activate, deferMax } = windows;
+  return {
+    ...(download === undefined ? {} : { download }),
+    ...(activate === undefined ? {} : { activate }),
+    deferMaxMs: deferMax,
+  };
+}
+
+/** What daylight saving may take from one window, or put before it. */
+const clockChangeMs = 3_600_000;
+
+/** Computed once for all devices of a step: a file's windows may be many. */
+const waitsOf = new WeakMap<RolloutSpec, number>();
+
+/**
+ * The longest that a device may stand before closed windows and defer, beside its deadlines, which do not run
+ * meanwhile. Only the windows' own distances count, so that nobody's clock and zone has to be believed.
+ */
+function windowWaitMs(spec: RolloutSpec): number {
+  const { windows } = spec;
+  if (windows === undefined) return 0;
+  const known = waitsOf.get(spec);
+  if (known !== undefined) return known;
+  const { download, activate, deferMax } = windows;
+  const before = (list: typeof download, openMs: number): number =>
+    list === undefined ? 0 : longestWaitMs(list, openMs + deferMax + clockChangeMs) + clockChangeMs;
+  const waitMs = before(download, spec.deadlines.fetching) + before(activate, 0) + deferMax;
+  waitsOf.set(spec, waitMs);
+  return waitMs;
+}
+
+/** Where the file has no windows, a device may defer all the same, and says so. */
+function patienceMs(spec: RolloutSpec, reported: Outcome): number {
+  if (spec.windows !== undefined) return windowWaitMs(spec);
+  return reported.reason?.code === 'update-deferred' ? deferMaxMsDefault : 0;
+}
+
+/** The way back is held by no window, so it has the deadlines alone. */
 function allowedMs(rollout: RolloutFact, member: Member): number {
   const { deadlinesMs, soakMs, shadow } = policyOf(rollout.spec, rollout.waves[member.wave]);
   const { fetching, probing, soaking } = deadlinesMs;
@@ -136,7 +180,8 @@ function overdue(
   reported: Outcome,
   nowMs: number,
 ): Outcome {
-  const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + allowedMs(rollout, member);
+  const allowed = allowedMs(rollout, member) + patienceMs(rollout.spec, reported);
+  const untilMs = Math.max(device.presenceAtMs, member.stepAtMs) + allowed;
   if (nowMs < untilMs) return { ...reported, untilMs };
   const why = reason('deadline-missed', `online and still ${reported.state} after all its deadlines`);
   return { kind: 'failed', state: reported.state, reason: why, untilMs: null };

@@ -27,6 +27,7 @@ export type LogEvent =
   | 'update.transition'
   | 'update.refused'
   | 'update.waiting'
+  | 'update.deferred'
   | 'update.committed'
   | 'update.rolled-back'
   | 'update.crash-loop'

@@ -9,6 +9,7 @@ import { ok, type Result, refuse } from '../kernel/result.ts';
 import { maskingSchema } from './masking.ts';
 import { assignedSamplingSchema } from './sample-rules.ts';
 import { waysHeldMax } from './ways.ts';
+import { windowPolicySchema } from './windows.ts';
 
 export const schemaVersion = 1;
 
@@ -86,6 +87,8 @@ export const activationPolicySchema = z.object({
   soakMs: timeMs.default(0),
   /** The candidate first answers copies of live inputs; absent: it does not. */
   shadow: shadowPolicySchema.exactOptional(),
+  /** In the device's own time zone; absent: it downloads and switches at any time. */
+  windows: windowPolicySchema.exactOptional(),
 });
 export type ActivationPolicy = z.infer<typeof activationPolicySchema>;
 
@@ -154,7 +157,12 @@ export const machineStates = [
 ] as const;
 export type MachineStateName = (typeof machineStates)[number];
 
-export const reasonSchema = z.object({ code: z.string().max(64), detail: z.string().max(2_000) });
+export const reasonSchema = z.object({
+  code: z.string().max(64),
+  detail: z.string().max(2_000),
+  /** When what it waits for comes by itself, Unix milliseconds; absent where that cannot be told. */
+  untilMs: timeMs.exactOptional(),
+});
 export type Reason = z.infer<typeof reasonSchema>;
 
 export const probeEvidenceSchema = z.object({

@@ -3,6 +3,7 @@
 
 import { z } from 'zod';
 import { deviceIdSchema, nameSchema, releaseIdSchema, versionSchema } from './messages.ts';
+import { deferMaxMsDefault, timeWindowsSchema } from './windows.ts';
 
 const durationPattern = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
 const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
@@ -46,13 +47,6 @@ export const selectorSchema = z.strictObject({
     .optional(),
 });
 export type Selector = z.infer<typeof selectorSchema>;
-
-const clockTime = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'expected HH:MM');
-const windowSchema = z.strictObject({
-  days: z.array(z.enum(['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'])).optional(),
-  from: clockTime,
-  to: clockTime,
-});
 
 export const waveSchema = z
   .strictObject({
@@ -141,8 +135,10 @@ export const rolloutFileSchema = z.strictObject({
         .optional(),
       windows: z
         .strictObject({
-          download: z.array(windowSchema).optional(),
-          activate: z.array(windowSchema).optional(),
+          download: timeWindowsSchema.optional(),
+          activate: timeWindowsSchema.optional(),
+          /** How long a device may defer one update in all (`lepton-agent defer`). */
+          deferMax: durationSchema.default(deferMaxMsDefault),
         })
         .optional(),
       approvals: z

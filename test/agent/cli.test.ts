@@ -150,6 +150,60 @@ test('run and status: ready line, small at rest, clean stop, kill -9, start with
   );
 });
 
+test('defer: not now is said, kept over kill -9, shown, reported and taken back', async (t) => {
+  const { folder, agent } = scene(t);
+  const registry = await registryFor(t);
+  const claim = join(folder, 'claim.json');
+  const state = join(folder, 'state');
+  writeFileSync(claim, JSON.stringify(await registry.claim()));
+  const run = ['run', '--state', state, '--http', '127.0.0.1:0', '--claim', claim];
+  const zone = ['--timezone', 'Pacific/Auckland'];
+  const first = agent([...run, ...zone]);
+  const { device, http } = await first.ready();
+  const said = await finished(agent(['defer', '--state', state, '--for', '2h']));
+  assert.equal(said.code, 0, said.stderr);
+  assert.match(said.stdout, /^deferred {2}until \d{4}-/);
+
+  const release = registry.release('acme/tiny@1.0.0', tinyRelease(2));
+  const windows = { activate: [{ from: '00:00', to: '00:00' }], deferMaxMs: 3_600_000 };
+  const assigned = { ...release, policy: { ...release.policy, windows } };
+  await registry.publishDesired(device, registry.sign(registry.assign(device, [assigned])));
+  const reported = () => registry.reports.at(-1)?.models[0];
+  await until('it says that it waits', () => reported()?.reason?.code === 'update-deferred');
+  assert.equal(reported()?.state, 'offered');
+  assert.equal(registry.reports.at(-1)?.timezone, 'Pacific/Auckland');
+  const untilMs = reported()?.reason?.untilMs ?? 0;
+  const shown = async () =>
+    agentStatusSchema.parse(
+      JSON.parse((await finished(agent(['status', '--state', state, '--json']))).stdout),
+    );
+  const { deferral, timezone } = await shown();
+  assert.equal(timezone, 'Pacific/Auckland');
+  const leftMs = (deferral?.untilMs ?? 0) - untilMs;
+  assert.ok(leftMs > 0 && leftMs <= 3_600_000, 'the rollout allows one hour of the two');
+
+  const form = await fetch(new URL('/updates/v1/deferral', http), { method: 'POST', body: '{"forMs":1}' });
+  assert.deepEqual([form.status, form.headers.get('x-lepton-code')], [400, 'input-invalid']);
+  const spent = await finished(agent(['defer', '--state', state, '--for', '6d']));
+  assert.equal(spent.code, 0, 'it begins anew with what is left of the hour');
+
+  first.child.kill('SIGKILL');
+  await first.ended;
+  const off = await finished(agent(['defer', '--state', state, '--for', '1h']));
+  assert.match(off.stderr, /^lepton: agent-not-running: /);
+  assert.equal((await shown()).deferral !== null, true, 'also read from the folder');
+  const again = agent([...run, ...zone]);
+  await again.ready();
+  await until(
+    'it goes on waiting',
+    async () => (await shown()).models[0]?.reason?.code === 'update-deferred',
+  );
+  assert.equal((await shown()).models[0]?.state, 'offered');
+  const cleared = await finished(agent(['defer', '--state', state, '--clear', '--json']));
+  assert.equal((JSON.parse(cleared.stdout) as { deferral: unknown }).deferral, null);
+  await until('it is committed', () => reported()?.state === 'committed');
+});
+
 test('kill -9 at each step of an enrolment: one key, one claim use', async (t) => {
   const { folder, agent } = scene(t);
   const registry = await registryFor(t);
@@ -211,6 +265,12 @@ test('bad input: one line, its code, exit 1 or 2, with --json also on stdout', a
     [['run', '--state', state, '--http', '0.0.0.0:0'], 'enrolment-required', 2],
     [['status', '--state', join(folder, 'nothing')], 'not-found', 1],
     [['status'], 'config-invalid', 2],
+    [['run', ...at, '--timezone', 'Mars/Olympus'], 'config-invalid', 2],
+    [['defer', '--state', state], 'config-invalid', 2],
+    [['defer', '--state', state, '--for', '2 hours'], 'config-invalid', 2],
+    [['defer', '--state', state, '--for', '8d'], 'config-invalid', 2],
+    [['defer', '--state', state, '--for', '2h', '--clear'], 'config-invalid', 2],
+    [['defer', '--state', state, '--for', '2h'], 'agent-not-running', 1],
   ];
   await Promise.all(
     cases.map(async ([args, code, exit], index) => {

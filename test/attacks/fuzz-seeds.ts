@@ -218,11 +218,21 @@ const seeds: Record<string, readonly unknown[]> = {
   labelsSchema: [{ site: 'a', line: 'x' }],
   envelopeSchema: [envelope],
   signedMessageSchema: [{ ...head, envelope }],
-  activationPolicySchema: [assigned.policy],
+  activationPolicySchema: [
+    assigned.policy,
+    {
+      ...assigned.policy,
+      windows: {
+        download: [{ days: ['sat', 'sun'], from: '22:00', to: '05:00' }],
+        activate: [{ from: '02:00', to: '05:00' }],
+        deferMaxMs: 3_600_000,
+      },
+    },
+  ],
   assignedReleaseSchema: [assigned],
   telemetryKeySchema: [telemetry],
   assignmentSchema: [assignment],
-  reasonSchema: [model.reason],
+  reasonSchema: [model.reason, { code: 'window-closed', detail: 'x', untilMs: nowMs }],
   probeEvidenceSchema: [model.probe],
   shadowEvidenceSchema: [model.shadow],
   shadowPolicySchema: [{ requests: 10, cpuPercent: 25, timeoutMs: 1_000, agreementMin: 0.9 }],

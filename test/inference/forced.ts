@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { deferralMigrations } from '../../agent/update/deferral.ts';
 import { updateMigrations } from '../../agent/update/journal.ts';
 import { createUpdater, type Updater } from '../../agent/update/updater.ts';
 import { systemClock } from '../../shared/host/clock.ts';
@@ -72,7 +73,7 @@ export async function forceBadRelease(): Promise<Forced> {
     const disk = openDisk(stage.folder);
     const store = await openStore(join(stage.folder, 'state.sqlite'), {
       synchronous: 'FULL',
-      migrations: updateMigrations,
+      migrations: [...updateMigrations, ...deferralMigrations],
     });
     undo.push(() => store.close());
     /** What no journal names yet is collected from the disk: it is offered for download. */

@@ -120,6 +120,8 @@ export const emptyStatus: AgentStatus = {
   held: null,
   attacks: { count: 0, last: null },
   models: [],
+  timezone: null,
+  deferral: null,
   requests: { answered: 0, failed: 0 },
   outbox: null,
   delivery: null,

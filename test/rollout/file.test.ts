@@ -36,6 +36,22 @@ test('reads YAML and JSON alike, with defaults', () => {
   assert.ok(json.ok);
 });
 
+test('windows are read, with how long a device may defer', () => {
+  const read = (line: string) => {
+    const file = parseRolloutFile(replaced('  onGateFailure: pause', line));
+    assert.ok(file.ok);
+    return file.value.spec.windows;
+  };
+  assert.deepEqual(
+    read('  windows: {download: [{days: [sat, sun], from: "22:00", to: "05:00"}], deferMax: 30m}'),
+    {
+      download: [{ days: ['sat', 'sun'], from: '22:00', to: '05:00' }],
+      deferMax: 1_800_000,
+    },
+  );
+  assert.equal(read('  windows: {activate: [{from: "02:00", to: "02:00"}]}')?.deferMax, 4 * 3_600_000);
+});
+
 const replaced = (from: string, to: string): string => {
   assert.ok(valid.includes(from));
   return valid.replace(from, to);
@@ -54,6 +70,16 @@ const malformed: [name: string, text: string, place: string][] = [
     'line 7, column 11: spec.waves.0: ',
   ],
   ['a number out of range', replaced('0.99', '1.99'), 'line 8, column 11: spec.gates.success: '],
+  [
+    'a window of no day',
+    replaced('  onGateFailure: pause', '  windows: {download: [{days: [], from: "22:00", to: "05:00"}]}'),
+    'line 10, column 25: spec.windows.download.0.days: ',
+  ],
+  [
+    'a window at 24:00',
+    replaced('  onGateFailure: pause', '  windows: {activate: [{from: "22:00", to: "24:00"}]}'),
+    'line 10, column 40: spec.windows.activate.0.to: ',
+  ],
   ['a bad duration', replaced('10m', '10 minutes'), 'line 7, column 26: spec.waves.0.soak: '],
   ['no release', replaced('  release: acme/digits@2.0.0\n', ''), 'line 4, column 1: spec: '],
   ['no version', replaced('@2.0.0', '@latest'), 'line 5, column 3: spec.release: '],
@@ -70,17 +96,6 @@ for (const [name, text, place] of malformed) {
   });
 }
 
-const unsupported: [section: string, line: string][] = [
-  ['spec.windows', '  windows: {download: [{from: "22:00", to: "05:00"}]}'],
-];
-for (const [section, line] of unsupported) {
-  test(`not applied by this version: ${section}`, () => {
-    const result = parseRolloutFile(replaced('  onGateFailure: pause', line));
-    assert.ok(!result.ok);
-    assert.equal(result.refusal.code, 'rollout-unsupported');
-    assert.ok(result.refusal.detail.startsWith(`line 10, column 3: ${section}: `), result.refusal.detail);
-  });
-}
 const unsupportedInPlace: [section: string, text: string][] = [
   ['spec.releases', replaced('release: acme/digits@2.0.0', 'releases: [acme/digits@2.0.0]')],
   ['spec.gates.agreement', replaced('minDevices: 2', 'agreement: 0.9')],

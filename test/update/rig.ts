@@ -2,6 +2,7 @@
 // Trusts: firmware-sim. Must never: wait for real time.
 
 import assert from 'node:assert/strict';
+import { deferralMigrations } from '../../agent/update/deferral.ts';
 import { readMachines, updateMigrations } from '../../agent/update/journal.ts';
 import type { MachineState } from '../../agent/update/machine.ts';
 import { createUpdater, type Updater, type UpdaterParts } from '../../agent/update/updater.ts';
@@ -57,7 +58,10 @@ export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
   const world = createWorld({ seed, cutAt: () => null, onCut: () => undefined, operationsMax: 1_000_000 });
   const disk = createSimDisk(world);
   const catalogue = createCatalogue(seed);
-  const store = createSimStore(world, { migrations: updateMigrations, onCommit: async () => undefined });
+  const store = createSimStore(world, {
+    migrations: [...updateMigrations, ...deferralMigrations],
+    onCommit: async () => undefined,
+  });
   const none = () => undefined;
   const witness = {
     loading: none,

@@ -79,8 +79,13 @@ const deferrable: ReadonlySet<MachineStateName> = new Set([
   'shadowing',
 ]);
 
+/** Back to what was proven here before: whoever asks for that has a reason that does not wait. */
+export const isWayBack = ({ previous }: MachineState, manifestSha256: string | undefined): boolean =>
+  previous !== null && previous.manifestSha256 === manifestSha256;
+
 /** Whether "not now" means anything to this update. */
-export const isDeferrable = (state: MachineState): boolean => deferrable.has(state.phase);
+export const isDeferrable = (state: MachineState): boolean =>
+  deferrable.has(state.phase) && !isWayBack(state, state.candidate?.manifestSha256);
 
 /** A person's word is no restart of the update: its journal write is not counted. */
 function saidAt(state: MachineState, deferral: Deferral): Change {

@@ -5,7 +5,7 @@
 import { limits as houseLimits } from '../../shared/kernel/limits.ts';
 import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import { type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
-import { closed, effectsUnder, onClockSet, onDeferred, opened, through } from './holds.ts';
+import { closed, effectsUnder, isWayBack, onClockSet, onDeferred, opened, through } from './holds.ts';
 import { judgeHealth, judgeProbe, judgeRequires, judgeShadow } from './judgement.ts';
 import type { Change, Effect, EventOf, Handler, MachineEvent, RowEvent } from './machine-events.ts';
 import type { MachineState, ReleaseRef } from './machine-state.ts';
@@ -314,7 +314,9 @@ function onAssigned(
       active: state.lastGood ?? state.active,
       candidate: target,
       attempt: state.attempt + 1,
-      deferral: granted(policy, null, deferForMs, deferTimeMs(time)),
+      deferral: isWayBack(state, manifestSha256)
+        ? null
+        : granted(policy, null, deferForMs, deferTimeMs(time)),
       journalWrites: 0,
       reason: null,
       probe: null,

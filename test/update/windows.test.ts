@@ -227,6 +227,25 @@ describe('not now', () => {
     assert.equal(take(set, { type: 'clock-set' }, at(12.5)).next, set);
   });
 
+  test('back to the release before is not put off', () => {
+    const second = play(
+      installed(),
+      [
+        { type: 'assigned', release: assigned('b') },
+        { type: 'agreed' },
+        ...toProbe,
+        probed,
+        served('b'),
+        healthy,
+      ],
+      at(12),
+    );
+    assert.equal(second.previous?.manifestSha256, digest('a'));
+    const back = take(second, { type: 'assigned', release: assigned('a'), deferForMs: hourMs }, at(12)).next;
+    assert.deepEqual([back.phase, back.deferral], ['offered', null]);
+    assert.equal(take(back, { type: 'deferred', forMs: hourMs }, at(12)).next, back);
+  });
+
   test('however often it is said, the journal of the update is not used up', () => {
     let state = fetched();
     for (let times = 0; times < 100; times += 1)

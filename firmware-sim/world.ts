@@ -44,8 +44,13 @@ export interface Incarnation {
   bootedAtMs: number;
 }
 
+/** True time at the world's beginning: 1 January 2026, UTC. */
+export const originMsDefault = 1_767_225_600_000;
+
 export interface WorldOptions {
   seed: number;
+  /** True time at its beginning, Unix milliseconds; absent: `originMsDefault`. */
+  originMs?: number;
   /** Whether the power fails at this operation. */
   cutAt: (operation: Operation) => Cut | null;
   /** The node lost its power; called once for each cut. */
@@ -68,6 +73,7 @@ interface Entry {
 
 export interface World {
   readonly seed: number;
+  readonly originMs: number;
   nowMs(): number;
   boot(node: string): Incarnation;
   /** A call through a port: takes effect when it completes. `effect` may await microtasks only. */
@@ -235,6 +241,7 @@ export function createWorld(options: WorldOptions): World {
 
   return {
     seed,
+    originMs: options.originMs ?? originMsDefault,
     nowMs: () => nowMs,
     boot: (node) => {
       const number = (incarnations.get(node) ?? 0) + 1;

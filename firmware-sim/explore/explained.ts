@@ -33,7 +33,12 @@ const groups: readonly Group[] = [
     why: 'the HTTP API of the registry and who may call it: the world asks the registry core itself',
     codes: [
       ...(['token-missing', 'token-invalid', 'role-forbidden', 'namespace-forbidden'] as const),
-      ...(['registry-unreachable', 'registry-answer-invalid', 'registry-not-ready'] as const),
+      ...([
+        'registry-unreachable',
+        'agent-not-running',
+        'registry-answer-invalid',
+        'registry-not-ready',
+      ] as const),
       ...(['port-in-use', 'listen-insecure', 'auth-required', 'method-not-allowed'] as const),
       ...(['body-too-large', 'body-malformed', 'body-encoding', 'body-timeout'] as const),
     ],

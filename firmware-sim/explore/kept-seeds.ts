@@ -3,11 +3,14 @@
 
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { FaultId } from '../faults.ts';
+import { type Generation, generations } from './seed-run.ts';
 
 export interface KeptSeed {
   seed: number;
   /** The shrunk list; absent: what the seed draws. */
   only?: FaultId[];
+  /** Of the world when it was found; absent: the latest. */
+  generation?: Generation;
   /** Which invariant broke, in words. */
   found: string;
   cause: string;
@@ -29,15 +32,18 @@ export function parseKeptSeeds(text: string): KeptSeed[] {
   if (!Array.isArray(parsed)) throw malformed('expected a list');
   return parsed.map((entry: Record<string, unknown>, index) => {
     const at = `entry ${index + 1}`;
-    const { seed, only, found, cause, fixed } = entry;
+    const { seed, only, generation, found, cause, fixed } = entry;
     if (typeof seed !== 'number' || !Number.isSafeInteger(seed)) throw malformed(`${at}: seed`);
     const words = (value: unknown, name: string): string => {
       if (typeof value !== 'string' || value.trim() === '') throw malformed(`${at}: ${name}`);
       return value;
     };
     const said = { found: words(found, 'found'), cause: words(cause, 'cause'), fixed: words(fixed, 'fixed') };
-    if (only === undefined) return { seed, ...said };
-    return { seed, only: faultIds(only, at), ...said };
+    const known = generations.find((one) => one === generation);
+    if (generation !== undefined && known === undefined) throw malformed(`${at}: generation`);
+    const of = known === undefined ? { seed } : { seed, generation: known };
+    if (only === undefined) return { ...of, ...said };
+    return { ...of, only: faultIds(only, at), ...said };
   });
 }
 

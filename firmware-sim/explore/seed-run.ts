@@ -10,7 +10,16 @@ export interface SeedOptions {
   only?: readonly FaultId[];
   /** Keeps the text of the trace and the marks of the timeline; without it only its hash. */
   trace?: boolean;
+  /**
+   * What the world draws: an earlier generation lacks what was added to it since, so that a kept seed stays what it was.
+   * Absent: the latest.
+   */
+  generation?: Generation;
 }
+
+/** 2: windows, zones, deferral. */
+export const generations = [1, 2] as const;
+export type Generation = (typeof generations)[number];
 
 /** How often each thing was reached, by `area name`: `fault disk.full`, `state device soaking`, `code fetch-timeout`, … */
 export type Coverage = Record<string, number>;

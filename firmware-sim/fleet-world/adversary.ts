@@ -18,8 +18,8 @@ import {
 } from '../../shared/wire/messages.ts';
 import { type DeviceChannel, deviceTopic } from '../../shared/wire/topics.ts';
 import { drawBytes, drawInt } from '../chance.ts';
-import { originMs } from '../machine/clocks.ts';
 import { registryFile } from '../oracle/registry-oracle.ts';
+import { originMsDefault } from '../world.ts';
 import type { FleetDevice, FleetWorld } from './fleet.ts';
 import { type RegistryParts, region } from './registry-node.ts';
 import type { AttackKind } from './scenario.ts';
@@ -38,7 +38,7 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
     fleet.registry.place.look(registryFile, (db) =>
       db.get<{ message: Uint8Array }>('SELECT message FROM assignments WHERE device_id = ?', id),
     )?.message ?? null;
-  const head = { schemaVersion, messageId: 'attack', sentAtMs: originMs + world.nowMs() } as const;
+  const head = { schemaVersion, messageId: 'attack', sentAtMs: world.originMs + world.nowMs() } as const;
   const toDevice = (channel: DeviceChannel, message: Uint8Array): void => {
     parts.broker.bus
       .publish(deviceTopic(region, deviceId, channel), message, { qos: 1, retain: false })
@@ -79,7 +79,7 @@ export function attack(fleet: FleetWorld, victim: FleetDevice, how: AttackKind):
         // Somebody else's garbage may come this way.
         if (!question.ok) return;
         const { nonce } = question.value;
-        const timeMs = originMs + world.nowMs() + 900 * dayMs;
+        const timeMs = world.originMs + world.nowMs() + 900 * dayMs;
         const statement = { schemaVersion, deviceId, region, nonce, timeMs } as const;
         toDevice('time/reply', encodeMessage({ ...head, envelope: signTime(statement, thiefs) }));
       });
@@ -171,7 +171,7 @@ function forgeAcknowledgements(
     const message = encodeMessage({
       schemaVersion,
       messageId: 'attack',
-      sentAtMs: originMs + world.nowMs(),
+      sentAtMs: world.originMs + world.nowMs(),
       envelope: signAnswer(answer, signer),
     });
     parts.broker.bus
@@ -222,7 +222,7 @@ function reportOf(deviceId: string): Report {
     counter: 1_000_000,
     boot: 1_000,
     session: 'f'.repeat(32),
-    sentAtMs: originMs,
+    sentAtMs: originMsDefault,
     verifiedTimeMs: 0,
     epoch: 1,
     timezone: 'UTC',

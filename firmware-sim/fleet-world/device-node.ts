@@ -47,6 +47,7 @@ export interface DeviceNodeParts {
   place: SimPlace;
   clocks: MachineClocks;
   labels: Labels;
+  timezone: string;
   terms: CoreTerms;
   /** How it makes files of others; null: it cannot. */
   patches: Patches | null;
@@ -90,7 +91,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
         labels: parts.labels,
         reEnroll,
         info: { version: '0.0.0-sim', runtime: 'sim', arch },
-        timezone: 'UTC',
+        timezone: parts.timezone,
         clock,
         entropy: world.entropy(of),
         deflate: storedDeflate,

@@ -20,6 +20,7 @@ import { createReached, type Reached } from './node-log.ts';
 import { createPublisher, type Publisher } from './publisher.ts';
 import { createRegistryNode, type RegistryNode, type RegistryParts } from './registry-node.ts';
 import type { WorldTerms } from './terms.ts';
+import { drawZone } from './windows.ts';
 
 export interface FleetDevice {
   device: DeviceNode;
@@ -71,6 +72,7 @@ export function createFleetWorld(
   const nodes = new Map<string, { afterCut(): void }>();
   const world = createWorld({
     seed,
+    originMs: terms.originMs,
     operationsMax,
     faults,
     keepTrace: options.trace,
@@ -133,6 +135,7 @@ export function createFleetWorld(
 
   function addDevice(labels: Labels): FleetDevice {
     const node = `device-${devices.length + 1}`;
+    const timezone = terms.windowed ? drawZone(seed, node) : 'UTC';
     let present: Incarnation | null = null;
     const place = createSimPlace(world, {
       node,
@@ -147,6 +150,7 @@ export function createFleetWorld(
       truth,
       publisher,
       reached,
+      timezone,
       journalWritesMax: terms.device.update.journalWritesMax,
       outboxBytesMax: terms.device.outbox?.outboxBytesMax ?? limits.outboxBytesMax,
       faults: () => faults.fired().length,
@@ -162,6 +166,7 @@ export function createFleetWorld(
       place,
       clocks: clocksOf(node, true),
       labels,
+      timezone,
       terms: terms.device,
       patches: draw(seed, 'rebuilds', node) < 0.9 ? patches : null,
       reached,
@@ -261,6 +266,7 @@ export function createFleetWorld(
         place,
         clocks: clocksOf(node, false),
         labels: {},
+        timezone: 'UTC',
         terms: terms.device,
         patches,
         reached,

@@ -68,7 +68,7 @@ export function createOperator(fleet: FleetWorld): Operator {
 
   function fileOf(release: SimRelease, choice: RolloutChoice): string {
     const { waves, shadow, success, onGateFailure, site, unreachable, deadlineMs } = choice;
-    const { growth, disruption, approvals, priority, queue } = choice;
+    const { growth, disruption, approvals, priority, queue, windows } = choice;
     named += 1;
     return JSON.stringify({
       apiVersion: 'lepton/v1',
@@ -104,6 +104,7 @@ export function createOperator(fleet: FleetWorld): Operator {
           unreachable: { after: '30m', counts: unreachable },
         },
         onGateFailure,
+        ...(windows === null ? {} : { windows: { ...windows, deferMax: `${windows.deferMax}ms` } }),
       },
     });
   }
@@ -244,6 +245,18 @@ export function createOperator(fleet: FleetWorld): Operator {
     }
   }
 
+  function defer(one: FleetDevice | undefined, forMs: number | null): void {
+    const life = one?.device.up() ?? null;
+    if (one === undefined || life === null) return;
+    life.core.defer(forMs).then(
+      (said) => {
+        world.note(`${one.device.node} defers ${forMs}: ${said.ok ? 'done' : said.refusal.code}`);
+        if (!said.ok) reached.count('code', said.refusal.code);
+      },
+      (thrown: unknown) => world.note(`${one.device.node} does not defer: ${String(thrown)}`),
+    );
+  }
+
   function act(act: Act): void {
     switch (act.kind) {
       case 'release':
@@ -338,6 +351,9 @@ export function createOperator(fleet: FleetWorld): Operator {
         return;
       case 'clock':
         deviceAt(act.device)?.device.clocks.jump(act.ms);
+        return;
+      case 'defer':
+        defer(deviceAt(act.device), act.ms);
         return;
       case 'clock-sync':
         deviceAt(act.device)?.device.clocks.sync();

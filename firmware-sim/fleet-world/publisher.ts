@@ -12,7 +12,6 @@ import { ProtobufWriter } from '../../shared/onnx/protobuf.ts';
 import { nextCounter, nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import { encodeMessage } from '../../shared/wire/messages.ts';
 import { drawBytes, drawInt } from '../chance.ts';
-import { originMs } from '../machine/clocks.ts';
 import type { World } from '../world.ts';
 import type { RegistryParts } from './registry-node.ts';
 
@@ -157,7 +156,7 @@ export function createPublisher(world: World, arch: string): Publisher {
             },
           },
         ],
-        expiresAtMs: originMs + world.nowMs() + yearMs,
+        expiresAtMs: world.originMs + world.nowMs() + yearMs,
         signers: [signer],
       });
       if (!metadata.ok) return metadata;
@@ -188,7 +187,7 @@ export function createPublisher(world: World, arch: string): Publisher {
         ...{ namespace, current, versionFloor, counterFloors },
         add: [],
         floors: new Map([[model, floor]]),
-        expiresAtMs: originMs + world.nowMs() + yearMs,
+        expiresAtMs: world.originMs + world.nowMs() + yearMs,
         signers: [signer],
       });
       if (!metadata.ok) return metadata;
@@ -202,7 +201,7 @@ export function createPublisher(world: World, arch: string): Publisher {
         ...{ namespace, current, versionFloor, counterFloors },
         add: [],
         withdrawn: new Map([[release.model, new Set([release.counter])]]),
-        expiresAtMs: originMs + world.nowMs() + yearMs,
+        expiresAtMs: world.originMs + world.nowMs() + yearMs,
         signers: [signer],
       });
       if (!metadata.ok) return metadata;

@@ -4,6 +4,7 @@
 import { draw, drawInt } from '../chance.ts';
 import { type ReleaseKind, releaseKinds } from './publisher.ts';
 import type { WorldTerms } from './terms.ts';
+import { drawWindows, type WindowChoice } from './windows.ts';
 
 export interface RolloutChoice {
   /** Two waves, one of everything, three. */
@@ -23,6 +24,7 @@ export interface RolloutChoice {
   queue: boolean;
   /** People who have to allow the first wave; the operators are slow, and sometimes too slow. */
   approvals: { required: number; expiresMs: number } | null;
+  windows: WindowChoice | null;
 }
 
 export type Act =
@@ -50,6 +52,8 @@ export type Act =
   | { kind: 'thief'; device: number; ms: number }
   | { kind: 'clock'; device: number; ms: number }
   | { kind: 'clock-sync'; device: number }
+  /** Somebody at the device says "not now" for so long; null takes it back. */
+  | { kind: 'defer'; device: number; ms: number | null }
   | { kind: 'attack'; how: AttackKind; device: number };
 
 export const attackKinds = [
@@ -102,11 +106,12 @@ const weights: Record<Act['kind'], number> = {
   clock: 3,
   'clock-sync': 2,
   attack: 8,
+  defer: 8,
 };
 
 export function drawScenario(seed: number, terms: WorldTerms): Step[] {
   const kinds = (Object.keys(weights) as Act['kind'][]).filter(
-    (kind) => kind === 'release' || draw(seed, 'act', kind) < 0.6,
+    (kind) => (kind !== 'defer' || terms.windowed) && (kind === 'release' || draw(seed, 'act', kind) < 0.6),
   );
   const total = kinds.reduce((sum, kind) => sum + weights[kind], 0);
   const count = drawInt(3, 16, seed, 'acts');
@@ -135,10 +140,10 @@ function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTe
     case 'release': {
       const good = number === 0 || chance('good') < 0.6;
       const bad = badKinds[int(0, badKinds.length - 1, 'bad')] ?? 'bad-golden';
-      return { kind, model, release: good ? 'good' : bad, rollout: drawRollout(seed, number) };
+      return { kind, model, release: good ? 'good' : bad, rollout: drawRollout(seed, number, terms) };
     }
     case 'roll-out-older':
-      return { kind, model, back: int(1, 3, 'back'), rollout: drawRollout(seed, number) };
+      return { kind, model, back: int(1, 3, 'back'), rollout: drawRollout(seed, number, terms) };
     case 'abort':
       return { kind, revert: chance('revert') < 0.4 ? true : chance('keep') < 0.5 ? false : null };
     case 'pause':
@@ -170,6 +175,8 @@ function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTe
       const days = int(-500, 500, 'days');
       return { kind, device, ms: far ? days * 86_400_000 : days * 5_000 };
     }
+    case 'defer':
+      return { kind, device, ms: chance('clear') < 0.2 ? null : int(minuteMs, 90 * minuteMs, 'ms') };
     case 'attack':
       return { kind, device, how: attackKinds[int(0, attackKinds.length - 1, 'how')] ?? 'garbage' };
     default:
@@ -177,7 +184,7 @@ function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTe
   }
 }
 
-function drawRollout(seed: number, number: number): RolloutChoice {
+function drawRollout(seed: number, number: number, terms: WorldTerms): RolloutChoice {
   const chance = (name: string): number => draw(seed, 'rollout', number, name);
   const soak = (name: string): number =>
     chance(name) < 0.4 ? 0 : drawInt(1_000, 6 * minuteMs, seed, 'rollout', number, name, 'ms');
@@ -226,5 +233,6 @@ function drawRollout(seed: number, number: number): RolloutChoice {
             expiresMs: (chance('expires') < 0.3 ? 1 : 60) * minuteMs,
           }
         : null,
+    windows: terms.windowed ? drawWindows(seed, number) : null,
   };
 }

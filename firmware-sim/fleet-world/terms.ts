@@ -4,6 +4,8 @@
 import type { CoreTerms } from '../../agent/core.ts';
 import { type FleetLimits, fleetLimits } from '../../registry/fleet/limits.ts';
 import { draw, drawInt } from '../chance.ts';
+import type { Generation } from '../explore/seed-run.ts';
+import { originMsDefault } from '../world.ts';
 
 const secondMs = 1_000;
 const minuteMs = 60_000;
@@ -22,19 +24,35 @@ export interface WorldTerms {
   /** Between two records of the application on a device. */
   recordEveryMs: number;
   models: readonly string[];
+  /** Rollouts may have windows, devices stand in several zones, and people at them say "not now". */
+  windowed: boolean;
+  /** True time at its beginning: where there are windows, hours before some clock is changed. Unix milliseconds. */
+  originMs: number;
 }
 
-export function drawTerms(seed: number): WorldTerms {
+/** Some hours before daylight saving begins or ends in one of the zones. */
+const originsMs = [
+  originMsDefault,
+  Date.UTC(2026, 2, 8, 7), // Denver, 09:00
+  Date.UTC(2026, 2, 28, 23), // Berlin, 01:00
+  Date.UTC(2026, 3, 4, 12), // Auckland, 14:00
+  Date.UTC(2026, 9, 24, 22), // Berlin, 01:00
+  Date.UTC(2026, 10, 1, 6), // Denver, 08:00
+];
+
+export function drawTerms(seed: number, generation: Generation): WorldTerms {
   const between = (low: number, high: number, name: string): number => drawInt(low, high, seed, name);
   const sometimes = (share: number, name: string): boolean => draw(seed, name) < share;
   const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');
   const shortLived = sometimes(0.25, 'short-lived');
   const chaosMs = between(4, sometimes(0.12, 'long') ? 150 : 30, 'chaos') * minuteMs;
+  const windowed = generation >= 2 && sometimes(0.35, 'windowed');
   const waysBytesMin = 2 ** between(4, 10, 'ways-min');
   return {
     devices: between(1, sometimes(0.3, 'many') ? 5 : 3, 'devices'),
     chaosMs,
-    convergeMs: 8 * hourMs,
+    // Each wave may wait for its windows, several times where little is open.
+    convergeMs: (windowed ? 96 : 8) * hourMs,
     device: {
       pollMs: between(2, 15, 'poll') * minuteMs,
       reportEveryMs: between(2, 15, 'report') * minuteMs,
@@ -79,5 +97,9 @@ export function drawTerms(seed: number): WorldTerms {
     encodes: sometimes(0.6, 'encodes'),
     recordEveryMs: between(20, 240, 'record') * secondMs,
     models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
+    windowed,
+    originMs: windowed
+      ? (originsMs[between(0, originsMs.length - 1, 'origin')] ?? originMsDefault)
+      : originMsDefault,
   };
 }

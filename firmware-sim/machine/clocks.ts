@@ -5,8 +5,6 @@
 import { draw, drawInt } from '../chance.ts';
 import type { ClockModel, Incarnation, World } from '../world.ts';
 
-/** True time at the world's beginning: 1 January 2026, UTC. */
-export const originMs = 1_767_225_600_000;
 const dayMs = 86_400_000;
 
 export interface MachineClocks {
@@ -33,7 +31,7 @@ export function createClocks(
       const { bootedAtMs, number } = incarnation;
       if (faults && number > 1 && world.fault('clock.reset', node)) {
         // No battery: it starts again in 1970 and runs on from there.
-        offsetMs = -(originMs + bootedAtMs);
+        offsetMs = -(world.originMs + bootedAtMs);
         syncedAtMs = bootedAtMs;
       } else if (faults && world.fault('clock.jump', node)) {
         const days = drawInt(-400, 400, world.seed, 'jump', node, number);
@@ -42,7 +40,7 @@ export function createClocks(
       const monoOrigin = drawInt(0, 10_000_000, world.seed, 'mono', node, number) - bootedAtMs;
       return {
         // As `Date.now` has it: whole milliseconds.
-        wallMs: (nowMs) => Math.floor(originMs + nowMs + offsetMs + drifted(nowMs)),
+        wallMs: (nowMs) => Math.floor(world.originMs + nowMs + offsetMs + drifted(nowMs)),
         monoMs: (nowMs) => nowMs + monoOrigin,
       };
     },

@@ -10,11 +10,11 @@ import type { SqlTx } from '../../shared/kernel/ports.ts';
 import { parseTargets } from '../../shared/trust/tuf/metadata.ts';
 import type { Reached } from '../fleet-world/node-log.ts';
 import { namespace, type Publisher } from '../fleet-world/publisher.ts';
-import { originMs } from '../machine/clocks.ts';
 import type { SimPlace } from '../machine/place.ts';
 import type { RuntimeWitness, SimRuntime } from '../machine/runtime.ts';
 import type { Incarnation, World } from '../world.ts';
 import type { Truth } from './truth.ts';
+import { createWindowsOracle } from './windows-oracle.ts';
 
 export const stateFile = 'state.sqlite';
 const outboxFile = 'outbox.sqlite';
@@ -42,6 +42,8 @@ export interface DeviceOracleParts {
   truth: Truth;
   publisher: Publisher;
   reached: Reached;
+  /** In which it stands. */
+  timezone: string;
   journalWritesMax: number;
   outboxBytesMax: number;
   /** Faults that took place so far in this world. */
@@ -90,6 +92,14 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
   const require = (condition: boolean, message: string): void => {
     if (!condition) world.violate(`${node}: ${message}`);
   };
+  const windows = createWindowsOracle({
+    world,
+    timezone: parts.timezone,
+    require,
+    machine: (as) => machines.get(as),
+    alive: parts.alive,
+    present: parts.present,
+  });
   const nameOf = (manifestSha256: string): string =>
     publisher.ofManifest(manifestSha256)?.releaseId ?? manifestSha256.slice(0, 8);
   const look = <T>(work: (db: SqlTx) => T): T | null => place.look(stateFile, work);
@@ -130,6 +140,8 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     if (state.candidate !== null) {
       require(state.journalWrites <= parts.journalWritesMax, `${as} went on beyond its journal budget`);
     }
+    windows.changed(before, state);
+    if (state.held !== null && before?.held == null) reached.count('state', `device ${phase} held`);
     soaked(before, state);
     if (phase === 'committed' && before?.phase !== 'committed') {
       require(state.active !== null && state.lastGood !== null, `${as} committed nothing`);
@@ -191,7 +203,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     );
     if (row !== undefined && row.payload_sha256 !== held?.payloadSha256) assignmentTaken(row);
     const clock = db.get<{ at: number | null }>('SELECT max(at_ms) AS at FROM clock_floors');
-    const floorMs = (clock?.at ?? 0) - originMs - world.nowMs();
+    const floorMs = (clock?.at ?? 0) - world.originMs - world.nowMs();
     require(floorMs <
       clockSlackMs, `its clock floor is ${Math.round(floorMs / 60_000)} minutes ahead of the time`);
     for (const name of ['timestamp', 'snapshot']) {
@@ -302,6 +314,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
       require(due, `${as} was shadowed before its journal said so`);
     },
     activating: (as, manifestSha256) => {
+      windows.activating(journalOf(as), manifestSha256);
       const why = whyNot(as, manifestSha256);
       require(why === null, `${as} serves ${nameOf(manifestSha256)}: ${why}`);
       require(asked(as) === manifestSha256, `${as} was switched before its journal said so`);

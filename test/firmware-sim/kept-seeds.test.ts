@@ -15,8 +15,15 @@ const kept = parseKeptSeeds(readFileSync(join(projectFolder, 'firmware-sim', 'ke
 const world = join(projectFolder, 'dist', 'firmware-sim', 'fleet-world', 'run-seed.js');
 
 /** Null where it holds, and everything that it lists took place or was asked for no more. */
-async function replayed({ seed, only, cause }: KeptSeed, runSeed: RunSeed): Promise<string | null> {
-  const { violation, faults } = await runSeed(only === undefined ? { seed } : { seed, only });
+async function replayed(
+  { seed, only, generation, cause }: KeptSeed,
+  runSeed: RunSeed,
+): Promise<string | null> {
+  const { violation, faults } = await runSeed({
+    seed,
+    ...(only === undefined ? {} : { only }),
+    ...(generation === undefined ? {} : { generation }),
+  });
   if (violation !== null) return `seed ${seed} fails again (${cause}): ${violation}`;
   return only !== undefined && only.length > 0 && faults.length === 0
     ? `seed ${seed}: nothing that it lists takes place any more; keep another list`

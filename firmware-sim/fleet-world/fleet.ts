@@ -135,7 +135,8 @@ export function createFleetWorld(
 
   function addDevice(labels: Labels): FleetDevice {
     const node = `device-${devices.length + 1}`;
-    const timezone = terms.windowed ? drawZone(seed, node) : 'UTC';
+    const drawn = terms.windowed ? drawZone(seed, node) : 'UTC';
+    const timezone = terms.zones?.[devices.length % terms.zones.length] ?? drawn;
     let present: Incarnation | null = null;
     const place = createSimPlace(world, {
       node,

@@ -26,6 +26,8 @@ export interface WorldTerms {
   models: readonly string[];
   /** Rollouts may have windows, devices stand in several zones, and people at them say "not now". */
   windowed: boolean;
+  /** In which devices stand, in turn; absent: where there are windows they are drawn, else UTC. */
+  zones?: readonly string[];
   /** True time at its beginning: where there are windows, hours before some clock is changed. Unix milliseconds. */
   originMs: number;
 }

@@ -17,7 +17,7 @@ export interface SeedOptions {
   generation?: Generation;
 }
 
-/** 2: windows, zones, deferral. */
+/** 2: windows, zones, deferral; order, growth, disruption and approvals of rollouts; pauses and retries. */
 export const generations = [1, 2] as const;
 export type Generation = (typeof generations)[number];
 

@@ -106,13 +106,19 @@ const weights: Record<Act['kind'], number> = {
   clock: 3,
   'clock-sync': 2,
   attack: 8,
-  defer: 8,
+  defer: 14,
 };
 
+/** Whether a world draws an act at all; one that is new must not move the draws of an earlier generation. */
+function isDrawn(kind: Act['kind'], seed: number, terms: WorldTerms): boolean {
+  if (kind === 'release') return true;
+  if (kind === 'defer') return terms.windowed;
+  if ((kind === 'pause' || kind === 'retry') && terms.generation < 2) return false;
+  return draw(seed, 'act', kind) < 0.6;
+}
+
 export function drawScenario(seed: number, terms: WorldTerms): Step[] {
-  const kinds = (Object.keys(weights) as Act['kind'][]).filter(
-    (kind) => (kind !== 'defer' || terms.windowed) && (kind === 'release' || draw(seed, 'act', kind) < 0.6),
-  );
+  const kinds = (Object.keys(weights) as Act['kind'][]).filter((kind) => isDrawn(kind, seed, terms));
   const total = kinds.reduce((sum, kind) => sum + weights[kind], 0);
   const count = drawInt(3, 16, seed, 'acts');
   const times = Array.from({ length: count }, (_, index) =>
@@ -186,6 +192,7 @@ function drawAct(seed: number, number: number, kind: Act['kind'], terms: WorldTe
 
 function drawRollout(seed: number, number: number, terms: WorldTerms): RolloutChoice {
   const chance = (name: string): number => draw(seed, 'rollout', number, name);
+  const newer = (name: string, share: number): boolean => terms.generation >= 2 && chance(name) < share;
   const soak = (name: string): number =>
     chance(name) < 0.4 ? 0 : drawInt(1_000, 6 * minuteMs, seed, 'rollout', number, name, 'ms');
   const within = (name: string, minutes: number): number =>
@@ -216,23 +223,20 @@ function drawRollout(seed: number, number: number, terms: WorldTerms): RolloutCh
       probing: within('probing', 5),
       shadowing: within('shadowing', 6),
     },
-    disruption:
-      chance('disruption') < 0.2
-        ? { maxUnavailable: chance('bound') < 0.7 ? 1 : 2, maxSites: chance('sites') < 0.5 ? 1 : null }
-        : null,
-    growth:
-      chance('growth') < 0.12
-        ? { start: 1, factor: chance('factor') < 0.5 ? 2 : 3, soakMs: soak('growth-soak') }
-        : null,
-    priority: chance('priority') < 0.15 ? drawInt(-1, 2, seed, 'rollout', number, 'height') : 0,
-    queue: chance('queue') < 0.2,
-    approvals:
-      chance('approvals') < 0.12
-        ? {
-            required: chance('two') < 0.5 ? 2 : 1,
-            expiresMs: (chance('expires') < 0.3 ? 1 : 60) * minuteMs,
-          }
-        : null,
+    disruption: newer('disruption', 0.2)
+      ? { maxUnavailable: chance('bound') < 0.7 ? 1 : 2, maxSites: chance('sites') < 0.5 ? 1 : null }
+      : null,
+    growth: newer('growth', 0.12)
+      ? { start: 1, factor: chance('factor') < 0.5 ? 2 : 3, soakMs: soak('growth-soak') }
+      : null,
+    priority: newer('priority', 0.15) ? drawInt(-1, 2, seed, 'rollout', number, 'height') : 0,
+    queue: newer('queue', 0.2),
+    approvals: newer('approvals', 0.12)
+      ? {
+          required: chance('two') < 0.5 ? 2 : 1,
+          expiresMs: (chance('expires') < 0.3 ? 1 : 60) * minuteMs,
+        }
+      : null,
     windows: terms.windowed ? drawWindows(seed, number) : null,
   };
 }

@@ -26,6 +26,7 @@ export interface WorldTerms {
   models: readonly string[];
   /** Rollouts may have windows, devices stand in several zones, and people at them say "not now". */
   windowed: boolean;
+  generation: Generation;
   /** In which devices stand, in turn; absent: where there are windows they are drawn, else UTC. */
   zones?: readonly string[];
   /** True time at its beginning: where there are windows, hours before some clock is changed. Unix milliseconds. */
@@ -100,6 +101,7 @@ export function drawTerms(seed: number, generation: Generation): WorldTerms {
     recordEveryMs: between(20, 240, 'record') * secondMs,
     models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
     windowed,
+    generation,
     originMs: windowed
       ? (originsMs[between(0, originsMs.length - 1, 'origin')] ?? originMsDefault)
       : originMsDefault,

@@ -82,6 +82,11 @@ async function live({ origin, opens }: Night): Promise<void> {
     site: null,
     unreachable: 'wait',
     deadlineMs: { fetching: 20 * minuteMs, probing: 5 * minuteMs, shadowing: 6 * minuteMs },
+    disruption: null,
+    growth: null,
+    priority: 0,
+    queue: false,
+    approvals: null,
     windows: night,
   };
   for (const day of [0, 1, 2]) {

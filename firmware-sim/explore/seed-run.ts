@@ -20,6 +20,7 @@ export interface SeedOptions {
 /** 2: windows, zones, deferral; order, growth, disruption and approvals of rollouts; pauses and retries. */
 export const generations = [1, 2] as const;
 export type Generation = (typeof generations)[number];
+export const latestGeneration: Generation = 2;
 
 /** How often each thing was reached, by `area name`: `fault disk.full`, `state device soaking`, `code fetch-timeout`, … */
 export type Coverage = Record<string, number>;

@@ -3,7 +3,7 @@
 
 import { registryMigrations } from '../../registry/store/open.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import { generations, type RunSeed, type SeedOptions, type SeedResult } from '../explore/seed-run.ts';
+import { latestGeneration, type RunSeed, type SeedOptions, type SeedResult } from '../explore/seed-run.ts';
 import { guarded } from '../guard.ts';
 import { accountsOf } from '../oracle/accounts.ts';
 import { disagreement } from '../oracle/agreement.ts';
@@ -22,9 +22,12 @@ export const runSeed: RunSeed = (options) => {
   return guarded(() => run(options));
 };
 
-const latest = generations[generations.length - 1] ?? 1;
-
-async function run({ seed, only, trace = false, generation = latest }: SeedOptions): Promise<SeedResult> {
+async function run({
+  seed,
+  only,
+  trace = false,
+  generation = latestGeneration,
+}: SeedOptions): Promise<SeedResult> {
   const terms = drawTerms(seed, generation);
   const fleet = createFleetWorld(seed, terms, { trace, ...(only === undefined ? {} : { only }) });
   const { world, faults, reached } = fleet;

@@ -4,7 +4,7 @@
 import type { CoreTerms } from '../../agent/core.ts';
 import { type FleetLimits, fleetLimits } from '../../registry/fleet/limits.ts';
 import { draw, drawInt } from '../chance.ts';
-import type { Generation } from '../explore/seed-run.ts';
+import { type Generation, latestGeneration } from '../explore/seed-run.ts';
 import { originMsDefault } from '../world.ts';
 
 const secondMs = 1_000;
@@ -43,7 +43,7 @@ const originsMs = [
   Date.UTC(2026, 10, 1, 6), // Denver, 08:00
 ];
 
-export function drawTerms(seed: number, generation: Generation): WorldTerms {
+export function drawTerms(seed: number, generation: Generation = latestGeneration): WorldTerms {
   const between = (low: number, high: number, name: string): number => drawInt(low, high, seed, name);
   const sometimes = (share: number, name: string): boolean => draw(seed, name) < share;
   const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');

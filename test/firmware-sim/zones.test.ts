@@ -58,7 +58,7 @@ const nights: Night[] = [
 ];
 
 function termsOf(originMs: number): WorldTerms {
-  const drawn = drawTerms(seed, 2);
+  const drawn = drawTerms(seed);
   return {
     ...drawn,
     ...{ devices: zones.length, windowed: true, originMs, zones, models: ['alpha'] },

@@ -18,6 +18,11 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
     why: 'switching several releases together',
   },
   {
+    path: ['windows'],
+    given: (spec) => spec.windows !== undefined && spec.remove !== undefined,
+    why: 'a window for taking a model away',
+  },
+  {
     path: ['gates', 'agreement'],
     given: (spec) => spec.gates.agreement !== undefined && spec.shadow === undefined,
     why: 'agreement without shadow, which measures it,',

@@ -99,6 +99,13 @@ for (const [name, text, place] of malformed) {
 const unsupportedInPlace: [section: string, text: string][] = [
   ['spec.releases', replaced('release: acme/digits@2.0.0', 'releases: [acme/digits@2.0.0]')],
   ['spec.gates.agreement', replaced('minDevices: 2', 'agreement: 0.9')],
+  [
+    'spec.windows',
+    replaced(
+      'release: acme/digits@2.0.0',
+      'windows: {activate: [{from: "02:00", to: "05:00"}]}\n  remove: acme/digits',
+    ),
+  ],
 ];
 for (const [section, text] of unsupportedInPlace) {
   test(`not applied by this version: ${section}`, () => {

@@ -223,6 +223,7 @@ export async function openCore<Host extends CoreRuntime>(
       if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
     },
     arch: info.arch,
+    ...(info.memoryMiB === undefined ? {} : { memoryMiB: info.memoryMiB }),
     time: () => ({ signedMs: authority?.time.signed()?.nowMs ?? null, wallMs: clock.wall(), timezone }),
     journalLost: state.journalLost,
     ...(options.rebuilder === undefined ? {} : { rebuilder: options.rebuilder }),

@@ -75,7 +75,8 @@ function ownTimezone(): string {
 /** File in the state folder by which `lepton-agent status` finds the running daemon. */
 export const whereFile = 'agent.json';
 export function agentInfo(version: string): AgentInfo {
-  return { version, runtime: runtimeVersion(), arch: process.arch };
+  const memoryMiB = Math.floor(deviceMemoryBytes() / 1_048_576);
+  return { version, runtime: runtimeVersion(), arch: process.arch, memoryMiB };
 }
 
 /**

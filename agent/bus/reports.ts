@@ -35,6 +35,8 @@ export interface AgentInfo {
   runtime: string;
   /** As Node names it: `x64`, `arm64`. */
   arch: string;
+  /** What its processes may take together; absent where nobody knows. */
+  memoryMiB?: number;
 }
 
 export interface ReporterParts {

@@ -90,7 +90,7 @@ export interface DeviceFact {
   presenceAtMs: number;
   reportedEpoch: number;
   /** As it last reported. */
-  agent: { version: string; arch: string };
+  agent: { version: string; arch: string; memoryMiB?: number };
   model: ModelFact | null;
   /** What it should run under this name now, and the number of the rollout that said so (0: none). */
   desired: DesiredRelease | null;

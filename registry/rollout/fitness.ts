@@ -18,7 +18,8 @@ export function fitnessOf(requires: string | null): Fitness {
   const parsed = manifestSchema.shape.requires.safeParse(fromColumn(requires));
   if (!parsed.success) return () => incompatible('what the release needs cannot be read');
   return ({ agent }) => {
-    const lacks = lacking(parsed.data, { arch: agent.arch, agentVersion: agent.version });
+    const { arch, version: agentVersion, memoryMiB } = agent;
+    const lacks = lacking(parsed.data, { arch, agentVersion, memoryMiB });
     return lacks === null ? null : incompatible(lacks);
   };
 }

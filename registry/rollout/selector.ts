@@ -10,7 +10,7 @@ export interface Selectable {
   id: string;
   labels: Labels;
   /** As it last reported. */
-  agent: Pick<Report['agent'], 'version' | 'runtime' | 'arch'>;
+  agent: Report['agent'];
 }
 
 /** Named selectors; one that is gone matches nothing. */
@@ -32,9 +32,11 @@ function isIn(groups: Groups, name: string, device: Selectable): boolean {
 
 function can({ capabilities }: Selector, { agent }: Selectable): boolean {
   if (capabilities === undefined) return true;
-  const { arch, agent: version, runtime } = capabilities;
+  const { arch, agent: version, runtime, memoryMiB } = capabilities;
   if (arch !== undefined && !arch.includes(agent.arch)) return false;
   if (version !== undefined && isOlder(agent.version, version)) return false;
+  // One that never told is not taken on a guess.
+  if (memoryMiB !== undefined && (agent.memoryMiB ?? 0) < memoryMiB) return false;
   return runtime === undefined || !isOlder(agent.runtime, runtime);
 }
 

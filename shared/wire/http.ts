@@ -7,6 +7,7 @@ import { sha256Pattern } from '../kernel/releases.ts';
 import { keyBundleSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
 import {
+  agentInfoSchema,
   deviceIdSchema,
   heldVersionsSchema,
   labelsSchema,
@@ -226,7 +227,7 @@ export const deviceSchema = z.object({
       progress: z.object({ doneBytes: z.number(), totalBytes: z.number() }).nullable(),
     }),
   ),
-  agent: z.object({ version: z.string(), runtime: z.string(), arch: z.string() }),
+  agent: agentInfoSchema,
   outbox: outboxStateSchema,
   /** What it trusts and how it stands, by its own reports and the registry's records. */
   trust: z.object({

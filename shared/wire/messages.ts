@@ -259,6 +259,14 @@ export const outboxStateSchema = z.object({
 });
 
 /** What a device signs about itself. */
+export const agentInfoSchema = z.object({
+  version: z.string().max(64),
+  runtime: z.string().max(64),
+  arch: z.string().max(32),
+  /** What its processes may take together; absent where an earlier agent does not tell. */
+  memoryMiB: z.number().int().positive().exactOptional(),
+});
+
 export const reportSchema = z.object({
   schemaVersion: z.literal(1),
   deviceId: deviceIdSchema,
@@ -278,7 +286,7 @@ export const reportSchema = z.object({
   /** Epoch of the assignment in force, 0 where none. */
   epoch: z.number().int().nonnegative(),
   timezone: z.string().max(64),
-  agent: z.object({ version: z.string().max(64), runtime: z.string().max(64), arch: z.string().max(32) }),
+  agent: agentInfoSchema,
   models: z.array(reportedModelSchema).max(64),
   refusals: z.array(reportedRefusalSchema).max(100),
   outbox: outboxStateSchema.nullable(),
@@ -344,7 +352,7 @@ export const enrolRequestSchema = z.object({
   csr: z.string().max(8_192),
   labels: labelsSchema,
   timezone: z.string().max(64),
-  agent: z.object({ version: z.string().max(64), runtime: z.string().max(64), arch: z.string().max(32) }),
+  agent: agentInfoSchema,
 });
 export type EnrolRequest = z.infer<typeof enrolRequestSchema>;
 

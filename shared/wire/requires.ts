@@ -8,6 +8,8 @@ export interface ReportedDevice {
   arch: string;
   /** Version of the agent, `MAJOR.MINOR.PATCH`. */
   agentVersion: string;
+  /** Absent where it never told. */
+  memoryMiB?: number | undefined;
 }
 
 /** `MAJOR.MINOR.PATCH`, also behind `>=`; null for anything else. */
@@ -29,12 +31,15 @@ export function isOlder(version: string, wanted: string): boolean {
 
 /** What the device lacks, in words; null where it has what the release needs. `requires.agent` is the lowest version. */
 export function lacking(
-  requires: Pick<Manifest['requires'], 'agent' | 'arch'>,
+  requires: Pick<Manifest['requires'], 'agent' | 'arch' | 'memoryMiB'>,
   device: ReportedDevice,
 ): string | null {
   if (requires.arch !== undefined && !requires.arch.includes(device.arch))
     return `needs ${requires.arch.join(' or ')}, this is ${device.arch}`;
   if (requires.agent !== undefined && isOlder(device.agentVersion, requires.agent))
     return `needs agent ${requires.agent}, this is ${device.agentVersion}`;
+  const { memoryMiB } = device;
+  if (requires.memoryMiB !== undefined && memoryMiB !== undefined && requires.memoryMiB > memoryMiB)
+    return `needs ${requires.memoryMiB} MiB of memory, there are ${memoryMiB}`;
   return null;
 }

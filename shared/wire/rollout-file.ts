@@ -43,6 +43,7 @@ export const selectorSchema = z.strictObject({
       arch: z.array(z.string().min(1).max(32)).min(1).optional(),
       agent: versionSchema.optional(),
       runtime: versionSchema.optional(),
+      memoryMiB: z.number().positive().optional(),
     })
     .optional(),
 });

@@ -76,7 +76,7 @@ test('the canary is one that can run it', async (t) => {
 });
 
 test('the verdict, written out', () => {
-  const device = { arch: 'x64', agentVersion: '1.2.3' };
+  const device = { arch: 'x64', agentVersion: '1.2.3', memoryMiB: 512 };
   const cases: [Parameters<typeof lacking>[0], boolean][] = [
     [{}, true],
     [{ arch: ['x64', 'arm64'] }, true],
@@ -88,9 +88,13 @@ test('the verdict, written out', () => {
     [{ agent: '1.10.0' }, false],
     [{ agent: '0.99.99' }, true],
     [{ agent: 'newest' }, false],
+    [{ memoryMiB: 512 }, true],
+    [{ memoryMiB: 513 }, false],
   ];
   for (const [requires, fits] of cases) {
     assert.equal(lacking(requires, device) === null, fits, JSON.stringify(requires));
   }
+  // One that never told is asked by its own judgement, once it has the manifest.
+  assert.equal(lacking({ memoryMiB: 513 }, { ...device, memoryMiB: undefined }), null);
   assert.notEqual(lacking({ agent: '0.1.0' }, { ...device, agentVersion: '' }), null);
 });

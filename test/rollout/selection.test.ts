@@ -20,6 +20,8 @@ test('by id, by what the agent reports, and by a group that changes under way', 
   const [one, two] = devices;
   assert.ok(one && two && other);
   await world.start(rolloutFile('by-id', { release: v1, as: 'by-id', selector: { devices: [one.id] } }));
+  one.says = { agent: { version: '0.1.0', runtime: '1.30.0', arch: 'x64', memoryMiB: 1_024 } };
+  two.says = { agent: { version: '0.1.0', runtime: '1.30.0', arch: 'x64', memoryMiB: 512 } };
   for (const device of [...devices, other]) device.report();
   await world.settle();
   const agent = (capabilities: object) => ({ selector: { capabilities } });
@@ -28,13 +30,14 @@ test('by id, by what the agent reports, and by a group that changes under way', 
     ['newer-agent', agent({ agent: '0.2.0' })],
     ['newer-runtime', agent({ runtime: '1.31.0' })],
     ['other-arch', agent({ arch: ['arm64'] })],
+    ['large', agent({ memoryMiB: 900 })],
   ] as const)
     await world.start(rolloutFile(as, { release: v1, as, ...spec }));
   const names = async () =>
     all([one, two, other], async (device) =>
       (await device.assignment())?.releases.map(({ as }) => as).sort(),
     );
-  assert.deepEqual(await names(), [['by-id', 'new-agent'], ['new-agent'], ['new-agent']]);
+  assert.deepEqual(await names(), [['by-id', 'large', 'new-agent'], ['new-agent'], ['new-agent']]);
 
   const byGroup = { release: v1, as: 'grouped', selector: { groups: ['canaries'] } };
   const file = unwrap(parseRolloutFile(rolloutFile('grouped', byGroup)));

@@ -5,6 +5,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { deviceIdSchema } from '../../shared/wire/messages.ts';
+import { rolloutPlanAskSchema, rolloutPlanSchema } from '../../shared/wire/rollout-plan.ts';
 import {
   rolloutAbortSchema,
   rolloutApproveSchema,
@@ -29,6 +30,13 @@ const startRollout = createRoute({
   summary: 'Begin what a rollout file says',
   request: { body: { required: true, content: { 'application/json': { schema: rolloutStartSchema } } } },
   responses: { 201: json(rolloutStartedSchema, 'It runs.'), default: problemResponse },
+});
+const planRollout = createRoute({
+  method: 'post',
+  path: '/api/v1/rollouts/plan',
+  summary: 'What a rollout file would do; nothing is done',
+  request: { body: { required: true, content: { 'application/json': { schema: rolloutPlanAskSchema } } } },
+  responses: { 200: json(rolloutPlanSchema, 'By the facts of now.'), default: problemResponse },
 });
 const listRollouts = createRoute({
   method: 'get',
@@ -105,6 +113,14 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     const file = unwrap(parseRolloutFile(c.req.valid('json').file));
     const principal = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release ?? file.spec.remove));
     return c.json(unwrap(await rollouts.begin(file, principal.user)), 201);
+  });
+
+  api.openapi(planRollout, async (c) => {
+    requirePrincipal(c);
+    const { file: text, bytesPerSecond = null } = c.req.valid('json');
+    const file = unwrap(parseRolloutFile(text));
+    const { user } = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release ?? file.spec.remove));
+    return c.json(unwrap(await rollouts.plan(file, user, bytesPerSecond)), 200);
   });
 
   api.openapi(listRollouts, async (c) => {

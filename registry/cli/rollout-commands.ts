@@ -1,10 +1,9 @@
 // Why: `lepton rollout`: start one from a file, look at it, watch it to its end.
 // Trusts: the registry's answers, validated. Must never: send a file that it could not read itself.
 
-import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
-import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import {
   type RolloutExplanation,
   type RolloutStatus,
@@ -14,10 +13,11 @@ import {
   rolloutStatusSchema,
   rolloutSummarySchema,
 } from '../../shared/wire/rollouts.ts';
-import { parseRolloutFile } from '../rollout/file.ts';
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
 import { print, table, when } from './output.ts';
+import { readRolloutFile } from './rollout-file.ts';
+import { addRolloutPlan } from './rollout-plan.ts';
 
 /** States after which nothing more happens by itself. */
 const ended: ReadonlySet<string> = new Set(['succeeded', 'failed', 'aborted']);
@@ -167,21 +167,14 @@ async function tell(id: string, verb: string, body: object, flags: GlobalFlags):
 export function addRolloutCommands(program: Command): void {
   const rollout = program.command('rollout').description('bring a release to devices');
 
+  addRolloutPlan(rollout);
+
   connected(rollout.command('start'))
     .description('start a rollout from a file')
     .requiredOption('-f, --file <file>', 'rollout file (YAML or JSON), - for standard input')
     .option('--watch', 'stay and show its progress; exit 0 when it succeeded')
     .action(async (flags: GlobalFlags & { file: string; watch?: boolean }) => {
-      let content: string;
-      try {
-        content = readFileSync(flags.file === '-' ? 0 : flags.file, 'utf8');
-      } catch (cause) {
-        throw new FleetError('rollout-file-invalid', `cannot read ${flags.file}: ${String(cause)}`, {
-          cause,
-        });
-      }
-      const checked = parseRolloutFile(content);
-      if (!checked.ok) throw new FleetError(checked.refusal.code, `${flags.file}: ${checked.refusal.detail}`);
+      const { text: content } = readRolloutFile(flags.file);
       const client = connect(flags);
       const started = await client.send('POST', '/api/v1/rollouts', { file: content }, rolloutStartedSchema);
       if (flags.watch !== true) {
@@ -316,15 +309,7 @@ export function addRolloutCommands(program: Command): void {
     .description('check a rollout file without sending it')
     .requiredOption('-f, --file <file>', 'rollout file (YAML or JSON)')
     .action((flags: GlobalFlags & { file: string }) => {
-      let content: string;
-      try {
-        content = readFileSync(flags.file, 'utf8');
-      } catch (cause) {
-        throw new FleetError('rollout-file-invalid', `cannot read ${flags.file}: ${String(cause)}`, {
-          cause,
-        });
-      }
-      const file = unwrap(parseRolloutFile(content));
+      const { file } = readRolloutFile(flags.file);
       print({ json: flags.json === true }, file, () => `${flags.file} is a valid rollout file`);
     });
 }

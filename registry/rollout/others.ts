@@ -48,6 +48,21 @@ export function readAhead(
   return found;
 }
 
+/** By device: the latest rollout of the same name that has not ended and counts it. */
+export function readOpen(db: RegistryDb, qb: RegistryQueries, as: string): Map<string, RolloutAhead> {
+  const rows = db.all(
+    qb
+      .selectFrom('rollouts as o')
+      .innerJoin('rollout_devices as m', 'm.rollout_id', 'o.rollout_id')
+      .select(['o.rollout_id as id', 'o.state as state', 'm.device_id as deviceId'])
+      .where('o.as_name', '=', as)
+      .where('o.ended_at_ms', 'is', null)
+      .where('m.step', '!=', 'left')
+      .orderBy('o.number'),
+  );
+  return new Map(rows.map(({ id, state, deviceId }) => [deviceId, { id, state: state as RolloutState }]));
+}
+
 /** Devices that rollouts of other names are at work on; none where the file bounds no disruption. */
 export function readBusy(
   db: RegistryDb,

@@ -288,21 +288,34 @@ function siteOf(row: DeviceRow, label: string): string {
   return Object.hasOwn(labels, label) ? (labels[label] ?? '') : '';
 }
 
-/** Everything the next step depends on. `newcomers`: also the devices that match and have no wave yet. */
+/** Everything the next step depends on. */
 export function readFacts(
   db: RegistryDb,
   qb: RegistryQueries,
   rolloutId: string,
-  options: {
-    newcomers: boolean;
-    nowMs: number;
-    changesMax: number;
-    /** Of the release, null where it has none. */
-    reference: ReferenceProfile | null;
-  },
+  options: FactOptions,
 ): RolloutFacts | undefined {
   const rollout = readRollout(db, qb, rolloutId);
-  if (rollout === undefined) return undefined;
+  return rollout === undefined ? undefined : factsOf(db, qb, rollout, readWaves(db, qb, rolloutId), options);
+}
+
+export interface FactOptions {
+  /** Also the devices that match and have no wave yet. */
+  newcomers: boolean;
+  nowMs: number;
+  changesMax: number;
+  /** Of the release, null where it has none. */
+  reference: ReferenceProfile | null;
+}
+
+/** Also of a rollout that is not stored. */
+export function factsOf(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rollout: RolloutFact,
+  waves: WaveFact[],
+  options: FactOptions,
+): RolloutFacts {
   const all = devicesQuery(qb, rollout);
   const rows = db.all(options.newcomers ? all : all.where('m.rollout_id', 'is not', null));
   const groups = readGroups(db, qb, rollout.spec.selector.groups);
@@ -311,7 +324,6 @@ export function readFacts(
   );
   const others = { ahead: readAhead(db, qb, rollout), busy: readBusy(db, qb, rollout) };
   const devices = selected.map((row) => deviceFact(row, rollout, others));
-  const waves = readWaves(db, qb, rolloutId);
   const measured = asksForEvidence(rollout.spec)
     ? waves.filter(({ state }) => state === 'running' || state === 'soaking')
     : [];
@@ -322,7 +334,7 @@ export function readFacts(
     evidence: Object.fromEntries(
       measured.map((wave) => [wave.index, readWaveEvidence(db, qb, rollout, wave, options.reference)]),
     ),
-    approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rolloutId),
+    approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rollout.id),
     barred: barredFor(db, qb, rollout, devices),
     nowMs: options.nowMs,
     changesMax: options.changesMax,

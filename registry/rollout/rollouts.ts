@@ -6,6 +6,7 @@ import type { Timer } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RolloutFile, RolloutSpec } from '../../shared/wire/rollout-file.ts';
+import type { RolloutPlan } from '../../shared/wire/rollout-plan.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
 import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
@@ -15,11 +16,21 @@ import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { createRolloutCommands, type RolloutCommands } from './commands.ts';
 import { step } from './controller.ts';
-import type { RolloutFact } from './facts.ts';
+import type { RolloutFact, WaveFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
 import { createDeviceGroups, type DeviceGroups, readGroups } from './groups.ts';
-import { countMatching, readFacts, readRollout, writeDecision, writeHistory, writeWave } from './records.ts';
-import { removalOf } from './removal.ts';
+import { readOpen } from './others.ts';
+import { planOf } from './plan.ts';
+import {
+  countMatching,
+  factsOf,
+  readFacts,
+  readRollout,
+  writeDecision,
+  writeHistory,
+  writeWave,
+} from './records.ts';
+import { isRemoval, removalOf } from './removal.ts';
 import { statusIn } from './status.ts';
 import { grown, wavesOf } from './waves.ts';
 
@@ -30,6 +41,8 @@ export interface Rollouts extends RolloutCommands {
    * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`.
    */
   begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
+  /** What `begin` would do now, with the same refusals; nothing is stored. `rate`: bytes a second and device. */
+  plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>>;
   /** Newest first. */
   list(): Promise<RolloutSummary[]>;
   /** Refusal: `rollout-unknown`. */
@@ -48,6 +61,11 @@ const gapShare = 4;
 const reportedMax = 1_000;
 /** Assignments signed in one transaction: about 10 ms. */
 const changesMax = 200;
+
+function newWave(spec: RolloutSpec, index: number): WaveFact {
+  const gates = pendingGates(spec, index);
+  return { index, state: 'pending', reason: null, gates, startedAtMs: null, endedAtMs: null };
+}
 
 export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   const { store, releases, clock, entropy, log } = core;
@@ -276,17 +294,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       reason: null,
       atMs: clock.wall(),
     });
-    for (const index of wavesOf(file.spec).keys()) {
-      const gates = pendingGates(file.spec, index);
-      writeWave(db, qb, id, {
-        index,
-        state: 'pending',
-        reason: null,
-        gates,
-        startedAtMs: null,
-        endedAtMs: null,
-      });
-    }
+    for (const index of wavesOf(file.spec).keys()) writeWave(db, qb, id, newWave(file.spec, index));
   }
 
   /** `growth` becomes waves for as many devices as match now, so that everybody can see them. */
@@ -304,46 +312,45 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
   }
 
-  async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
-    if (file.spec.remove !== undefined) return beginRemoval(file, file.spec.remove, createdBy);
-    const name = parseReleaseId(file.spec.release ?? '');
+  /** What a file is about. Refusals as `begin`. */
+  async function resolved(file: RolloutFile): Promise<Result<Pick<RolloutFact, 'as' | 'release'>>> {
+    const { spec } = file;
+    if (spec.remove !== undefined) {
+      const known = await releases.show(spec.remove);
+      if (!known.ok) return refuse('release-unknown', `the catalogue names no release of ${spec.remove}`);
+      const [, name = ''] = spec.remove.split('/');
+      return ok({ as: spec.as ?? name, release: removalOf(spec.remove) });
+    }
+    const name = parseReleaseId(spec.release ?? '');
     if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
-    const found = await releases.find(file.spec.release ?? '');
-    if (found === null) return unknownRelease(name.namespace, file.spec.release ?? '');
+    const found = await releases.find(spec.release ?? '');
+    if (found === null) return unknownRelease(name.namespace, spec.release ?? '');
     if (found.barred !== null) return { ok: false, refusal: found.barred };
     const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
     const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
-    return put(file, file.spec.as ?? name.name, createdBy, release);
+    return ok({ as: spec.as ?? name.name, release });
   }
 
-  /** Refusals: `release-unknown` (no release of the model was ever pushed), `group-unknown`. */
-  async function beginRemoval(
-    file: RolloutFile,
-    modelId: string,
-    createdBy: string,
-  ): Promise<Result<{ id: string }>> {
-    const known = await releases.show(modelId);
-    if (!known.ok) return refuse('release-unknown', `the catalogue names no release of ${modelId}`);
-    const [, name = ''] = modelId.split('/');
-    return put(file, file.spec.as ?? name, createdBy, removalOf(modelId));
+  /** Refusal: `group-unknown`. */
+  function checkGroups(db: RegistryDb, { selector }: RolloutSpec): Result<void> {
+    const known = readGroups(db, qb, selector.groups);
+    const gone = selector.groups?.find((group) => !known.has(group));
+    return gone === undefined
+      ? ok(undefined)
+      : refuse('group-unknown', `there is no group ${gone}: lepton groups list`);
   }
 
-  async function put(
-    file: RolloutFile,
-    as: string,
-    createdBy: string,
-    release: RolloutFact['release'],
-  ): Promise<Result<{ id: string }>> {
+  async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
+    const about = await resolved(file);
+    if (!about.ok) return about;
+    const { as, release } = about.value;
     const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
-    const missing = await store.tx((db) => {
-      const { groups } = file.spec.selector;
-      const known = readGroups(db, qb, groups);
-      const gone = groups?.find((group) => !known.has(group));
-      if (gone === undefined) insert(db, id, withWaves(file, db), as, createdBy, release);
-      return gone;
+    const stored = await store.tx((db) => {
+      const checked = checkGroups(db, file.spec);
+      if (checked.ok) insert(db, id, withWaves(file, db), as, createdBy, release);
+      return checked;
     });
-    if (missing !== undefined)
-      return refuse('group-unknown', `there is no group ${missing}: lepton groups list`);
+    if (!stored.ok) return stored;
     log.emit('info', 'rollout.transition', {
       rolloutId: id,
       name: file.metadata.name,
@@ -354,8 +361,37 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return ok({ id });
   }
 
+  async function plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>> {
+    const about = await resolved(file);
+    if (!about.ok) return about;
+    const { as, release } = about.value;
+    const shown = isRemoval(release) ? null : await releases.show(release.releaseId.split('@')[0] ?? '');
+    if (shown !== null && !shown.ok) return shown;
+    return store.tx((db) => {
+      const checked = checkGroups(db, file.spec);
+      if (!checked.ok) return checked;
+      const { metadata, spec } = withWaves(file, db);
+      const rollout: RolloutFact = {
+        ...{ id: '', number: Number.MAX_SAFE_INTEGER, name: metadata.name, as, release, spec },
+        ...{ createdBy: by, priority: spec.priority, waves: wavesOf(spec), state: 'running' },
+        ...{ reason: null, endsAs: null, endedAtMs: null },
+      };
+      const waves = [...wavesOf(spec).keys()].map((index) => newWave(spec, index));
+      const options = { newcomers: true, nowMs: clock.wall(), changesMax: 0, reference: null };
+      return ok(
+        planOf({
+          facts: factsOf(db, qb, rollout, waves, options),
+          model: shown === null ? null : shown.value,
+          others: readOpen(db, qb, as),
+          bytesPerSecond: rate,
+        }),
+      );
+    });
+  }
+
   return {
     begin,
+    plan,
 
     async list() {
       const rows = await store.tx((db) =>

@@ -18,6 +18,7 @@ import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
 import { benchDrain, benchMonth } from './offline.ts';
+import { benchRollouts } from './rollouts.ts';
 import { benchSimulation } from './simulation.ts';
 import { benchStats } from './stats.ts';
 import { benchTelemetry } from './telemetry.ts';
@@ -158,6 +159,7 @@ const sections: Record<string, () => Promise<object>> = {
   wire: benchWireBytes,
   'offline.month': benchMonth,
   'offline.drain': benchDrain,
+  rollouts: benchRollouts,
   stats: benchStats,
   evidence: benchEvidence,
   metadata: benchMetadata,

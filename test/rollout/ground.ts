@@ -20,8 +20,8 @@ export async function world2(t: Parameters<typeof openWorld>[0]): Promise<World>
 
 export const assigned = async (device: Device): Promise<string | null> =>
   (await device.assignment())?.releases[0]?.releaseId ?? null;
-export const all = async <T>(devices: Device[], get: (device: Device) => Promise<T>): Promise<T[]> =>
-  Promise.all(devices.map(get));
+export const all = async <T, From = Device>(from: From[], get: (one: From) => Promise<T>): Promise<T[]> =>
+  Promise.all(from.map(get));
 
 /** Every device commits release 1, as the ground to stand on. */
 export async function onRelease1(world: World, devices: Device[]): Promise<void> {

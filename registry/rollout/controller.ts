@@ -33,8 +33,9 @@ interface Draft {
   devices: Map<string, DeviceFact>;
   desired: Map<string, DesiredRelease | null>;
   fitness: Fitness;
-  /** What became of each member, by this step's facts. */
+  /** What became of each member, by this step's facts, and the member that this was said of. */
   outcomes: Map<string, Outcome>;
+  observed: Map<string, Member>;
   wakeAtMs: number | null;
 }
 
@@ -45,12 +46,14 @@ export function step(facts: RolloutFacts): RolloutDecision {
     rollout: { ...facts.rollout },
     waves: facts.waves.map((wave) => ({ ...wave })),
     members: new Map(
-      facts.devices.flatMap(({ id, member }) => (member === null ? [] : [[id, { ...member }]])),
+      // Not copied: a member that changes becomes another one.
+      facts.devices.flatMap(({ id, member }) => (member === null ? [] : [[id, member]])),
     ),
     devices: new Map(facts.devices.map((device) => [device.id, device])),
     desired: new Map(),
     fitness: fitnessOf(facts.rollout.release.requires),
     outcomes: new Map(),
+    observed: new Map(),
     wakeAtMs: null,
   };
   observe(draft);
@@ -102,14 +105,12 @@ function observe(draft: Draft): void {
     const outcome = outcomeOf(draft.rollout, device, present, draft.facts.nowMs);
     draft.outcomes.set(id, outcome);
     wakeAt(draft, outcome.untilMs);
-    const left = outcome.kind === 'left';
-    const next: Member = {
-      ...present,
-      state: outcome.state,
-      reason: outcome.reason,
-      step: left ? 'left' : present.step,
-    };
+    const { state, reason } = outcome;
+    const memberStep = outcome.kind === 'left' ? 'left' : present.step;
+    const isSame = present.state === state && present.reason === reason && present.step === memberStep;
+    const next: Member = isSame ? present : { ...present, state, reason, step: memberStep };
     draft.members.set(id, next);
+    draft.observed.set(id, next);
   }
 }
 
@@ -364,10 +365,11 @@ function outcomesOf(draft: Draft, wave: number): Outcome[] {
   for (const [id, member] of draft.members) {
     const device = draft.devices.get(id);
     if (member.wave !== wave || device === undefined) continue;
+    const known = draft.observed.get(id) === member ? draft.outcomes.get(id) : undefined;
     // Assigned in this very step: nothing that was reported before can be about it.
     if (draft.desired.has(id))
       outcomes.push({ kind: 'working', state: 'pending', reason: null, untilMs: null });
-    else outcomes.push(outcomeOf(draft.rollout, device, member, draft.facts.nowMs));
+    else outcomes.push(known ?? outcomeOf(draft.rollout, device, member, draft.facts.nowMs));
   }
   return outcomes;
 }

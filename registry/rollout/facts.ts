@@ -93,7 +93,7 @@ export interface DeviceFact {
   agent: { version: string; arch: string; memoryMiB?: number };
   model: ModelFact | null;
   /** What it should run under this name now, and the number of the rollout that said so (0: none). */
-  desired: DesiredRelease | null;
+  desired: Pick<DesiredRelease, 'releaseId' | 'rolloutId'> | null;
   desiredNumber: number;
   /** What that rollout's priority is, and whether it has not ended. */
   desiredPriority: number;
@@ -104,7 +104,10 @@ export interface DeviceFact {
   site: string;
   /** A rollout of another name is at work on it. Only told where the file has a `disruption`. */
   busyElsewhere: boolean;
-  /** What it should go back to if this rollout took over now: the last release proven on it. */
+  /**
+   * What it should go back to if this rollout took over now: the last release proven on it. Null also where this rollout
+   * has assigned it something: what to go back to is its member's then.
+   */
   proven: DesiredRelease | null;
   /** Null for a device that matches the selector and has no wave yet. */
   member: Member | null;

@@ -5,7 +5,7 @@ import type { Labels, MachineStateName, Reason } from '../../shared/wire/message
 import type { RolloutSpec, Selector } from '../../shared/wire/rollout-file.ts';
 import type { RolloutState, WaveState } from '../../shared/wire/rollouts.ts';
 import { barredAmong } from '../catalog/barred.ts';
-import { fromColumn, fromNullableColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
+import { fromColumn, toColumn, toNullableColumn } from '../fleet/columns.ts';
 import type {
   DesiredTable,
   RolloutDevicesTable,
@@ -31,7 +31,7 @@ import { readGroups } from './groups.ts';
 import { readAhead, readBusy } from './others.ts';
 import { isRemoval, isRemoved } from './removal.ts';
 import { matches, type Selectable } from './selector.ts';
-import { readWaveEvidence } from './wave-evidence.ts';
+import { type EvidenceKept, readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
 function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
@@ -133,7 +133,7 @@ export function readHistory(db: RegistryDb, qb: RegistryQueries, rolloutId: stri
   );
 }
 
-/** One row per device: itself, what it reported and should run under the name, and its part in the rollout. */
+/** One row per device: itself, what it reported under the name, and its part in the rollout. */
 function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
   return qb
     .selectFrom('devices as d')
@@ -146,14 +146,9 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
     .leftJoin('desired as w', (join) =>
       join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
     )
-    .leftJoin('rollouts as o', 'o.rollout_id', 'w.rollout_id')
-    .leftJoin('rollout_devices as om', (join) =>
-      join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
-    )
     .select([
       'd.device_id as id',
       'd.status as status',
-      'd.labels as labels',
       'd.presence as presence',
       'd.presence_at_ms as presenceAtMs',
       'd.reported_epoch as reportedEpoch',
@@ -173,37 +168,78 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'r.rollout_id as modelRolloutId',
       'r.reason as modelReason',
       'w.release_id as desiredReleaseId',
+      'w.rollout_id as desiredRolloutId',
+    ])
+    .orderBy('d.device_id');
+}
+
+/**
+ * Of devices that may be assigned something in this step: what they are by label, and what they are to run now, whole.
+ * It is most of the bytes of a look, and of no use for those that have the release assigned.
+ */
+function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
+  return qb
+    .selectFrom('devices as d')
+    .leftJoin('rollout_devices as m', (join) =>
+      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', rollout.id),
+    )
+    .leftJoin('desired as w', (join) =>
+      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
+    )
+    .leftJoin('rollout_devices as om', (join) =>
+      join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
+    )
+    .select([
+      'd.device_id as id',
+      'd.labels as labels',
+      'w.release_id as desiredReleaseId',
       'w.manifest_sha256 as desiredSha256',
       'w.manifest_bytes as desiredBytes',
       'w.counter as desiredCounter',
       'w.rollout_id as desiredRolloutId',
       'w.policy as desiredPolicy',
       'w.requires as desiredRequires',
-      'o.number as ownerNumber',
-      'o.priority as ownerPriority',
-      'o.ended_at_ms as ownerEndedAtMs',
       'om.state as ownerState',
       'om.previous as ownerPrevious',
     ])
-    .orderBy('d.device_id');
+    .where((where) => where.or([where('m.step', 'is', null), where('m.step', 'in', ['waiting', 'left'])]));
 }
 
-type DeviceRow = ReturnType<typeof devicesQuery> extends { execute(): Promise<(infer Row)[]> } ? Row : never;
+type RowOf<Query> = Query extends { execute(): Promise<(infer Row)[]> } ? Row : never;
+type DeviceRow = RowOf<ReturnType<typeof devicesQuery>>;
+type OpenRow = RowOf<ReturnType<typeof openQuery>>;
 
-function memberOf(row: DeviceRow): Member | null {
+/** The same text many times over is the same value: nothing in the facts is ever changed in place. */
+class Columns {
+  private readonly known = new Map<string, unknown>();
+
+  of<T>(text: string): T {
+    const before = this.known.get(text);
+    if (before !== undefined) return before as T;
+    const value = fromColumn<T>(text);
+    this.known.set(text, value);
+    return value;
+  }
+
+  ofNullable<T>(text: string | null): T | null {
+    return text === null ? null : this.of<T>(text);
+  }
+}
+
+function memberOf(row: DeviceRow, columns: Columns): Member | null {
   if (row.wave === null || row.step === null || row.stepAtMs === null || row.epoch === null) return null;
   return {
     wave: row.wave,
     state: row.memberState as Member['state'],
-    reason: fromNullableColumn(row.memberReason),
+    reason: columns.ofNullable(row.memberReason),
     step: row.step,
     epoch: row.epoch,
     stepAtMs: row.stepAtMs,
-    previous: fromNullableColumn(row.previous),
+    previous: columns.ofNullable(row.previous),
   };
 }
 
-function modelOf(row: DeviceRow): ModelFact | null {
+function modelOf(row: DeviceRow, columns: Columns): ModelFact | null {
   if (row.modelState === null) return null;
   return {
     state: row.modelState as MachineStateName,
@@ -212,11 +248,11 @@ function modelOf(row: DeviceRow): ModelFact | null {
     lastGood: row.lastGood,
     target: row.target,
     rolloutId: row.modelRolloutId,
-    reason: fromNullableColumn(row.modelReason),
+    reason: columns.ofNullable(row.modelReason),
   };
 }
 
-function desiredOf(row: DeviceRow): DesiredRelease | null {
+function desiredOf(row: OpenRow, columns: Columns): DesiredRelease | null {
   const { desiredReleaseId, desiredSha256, desiredBytes, desiredCounter, desiredPolicy } = row;
   if (desiredReleaseId === null || desiredSha256 === null) return null;
   if (desiredBytes === null || desiredCounter === null || desiredPolicy === null) return null;
@@ -227,7 +263,7 @@ function desiredOf(row: DeviceRow): DesiredRelease | null {
     counter: desiredCounter,
     requires: row.desiredRequires,
     rolloutId: row.desiredRolloutId,
-    policy: fromColumn(desiredPolicy),
+    policy: columns.of(desiredPolicy),
   };
 }
 
@@ -235,42 +271,54 @@ function desiredOf(row: DeviceRow): DesiredRelease | null {
  * What to go back to if the present desired release is replaced now: that one where it is proven on
  * the device, else what its own rollout would have gone back to.
  */
-function provenOf(row: DeviceRow, desired: DesiredRelease | null): DesiredRelease | null {
+function provenOf(row: OpenRow, model: ModelFact | null, columns: Columns): DesiredRelease | null {
+  const desired = desiredOf(row, columns);
   const byRollout = row.ownerState !== null;
-  const gone = desired !== null && isRemoval(desired) && isRemoved(modelOf(row));
-  const proven = row.ownerState === 'committed' || row.lastGood === desired?.releaseId || gone;
-  return byRollout && !proven ? fromNullableColumn(row.ownerPrevious) : desired;
+  const gone = desired !== null && isRemoval(desired) && isRemoved(model);
+  const proven = row.ownerState === 'committed' || (model?.lastGood ?? null) === desired?.releaseId || gone;
+  return byRollout && !proven ? columns.ofNullable(row.ownerPrevious) : desired;
 }
 
 /** What other rollouts mean for devices of this one. */
 interface Others {
   ahead: ReadonlyMap<string, RolloutAhead>;
   busy: ReadonlySet<string>;
+  /** By device, where the file bounds disruption. */
+  sites: ReadonlyMap<string, string>;
+  /** All under the name, by id. */
+  rollouts: ReadonlyMap<string, { number: number; priority: number; endedAtMs: number | null }>;
 }
 
-function deviceFact(row: DeviceRow, { spec }: RolloutFact, { ahead, busy }: Others): DeviceFact {
-  const desired = desiredOf(row);
+function deviceFact(
+  row: DeviceRow,
+  open: OpenRow | undefined,
+  { ahead, busy, sites, rollouts }: Others,
+  columns: Columns,
+): DeviceFact {
+  const { desiredReleaseId: releaseId, desiredRolloutId: rolloutId } = row;
+  const model = modelOf(row, columns);
+  const owner = rolloutId === null ? undefined : rollouts.get(rolloutId);
   return {
     id: row.id,
     active: row.status === 'active',
     online: row.presence === 'online',
     presenceAtMs: row.presenceAtMs,
     reportedEpoch: row.reportedEpoch,
-    agent: fromColumn(row.agent),
-    model: modelOf(row),
-    desired,
-    desiredNumber: row.ownerNumber ?? 0,
-    desiredPriority: row.ownerPriority ?? 0,
-    desiredOpen: row.ownerNumber !== null && row.ownerEndedAtMs === null,
+    agent: columns.of(row.agent),
+    model,
+    desired: releaseId === null ? null : { releaseId, rolloutId },
+    desiredNumber: owner?.number ?? 0,
+    desiredPriority: owner?.priority ?? 0,
+    desiredOpen: owner !== undefined && owner.endedAtMs === null,
     behind: ahead.get(row.id) ?? null,
-    site: spec.disruption === undefined ? '' : siteOf(row, spec.disruption.label),
+    site: sites.get(row.id) ?? '',
     busyElsewhere: busy.has(row.id),
-    proven: provenOf(row, desired),
-    member: memberOf(row),
+    proven: open === undefined ? null : provenOf(open, model, columns),
+    member: memberOf(row, columns),
   };
 }
 
-function selectable({ id, labels, agent }: Pick<DeviceRow, 'id' | 'labels' | 'agent'>): Selectable {
+function selectable({ id, labels, agent }: { id: string; labels: string; agent: string }): Selectable {
   return { id, labels: fromColumn(labels), agent: fromColumn(agent) };
 }
 
@@ -283,8 +331,24 @@ export function countMatching(db: RegistryDb, qb: RegistryQueries, selector: Sel
   return rows.filter((row) => matches(selector, selectable(row), groups)).length;
 }
 
-function siteOf(row: DeviceRow, label: string): string {
-  const labels = fromColumn<Labels>(row.labels);
+function readRollouts(db: RegistryDb, qb: RegistryQueries, as: string): Others['rollouts'] {
+  const rows = db.all(
+    qb
+      .selectFrom('rollouts')
+      .select(['rollout_id as id', 'number', 'priority', 'ended_at_ms as endedAtMs'])
+      .where('as_name', '=', as),
+  );
+  return new Map(rows.map(({ id, ...row }) => [id, row]));
+}
+
+function readSites(db: RegistryDb, qb: RegistryQueries, { spec }: RolloutFact): Map<string, string> {
+  const { disruption } = spec;
+  if (disruption === undefined) return new Map();
+  const rows = db.all(qb.selectFrom('devices').select(['device_id as id', 'labels']));
+  return new Map(rows.map(({ id, labels }) => [id, siteOf(fromColumn(labels), disruption.label)]));
+}
+
+function siteOf(labels: Labels, label: string): string {
   return Object.hasOwn(labels, label) ? (labels[label] ?? '') : '';
 }
 
@@ -306,6 +370,8 @@ export interface FactOptions {
   changesMax: number;
   /** Of the release, null where it has none. */
   reference: ReferenceProfile | null;
+  /** Sums of evidence from one look to the next; absent: all are made anew. */
+  kept?: EvidenceKept;
 }
 
 /** Also of a rollout that is not stored. */
@@ -316,14 +382,27 @@ export function factsOf(
   waves: WaveFact[],
   options: FactOptions,
 ): RolloutFacts {
-  const all = devicesQuery(qb, rollout);
-  const rows = db.all(options.newcomers ? all : all.where('m.rollout_id', 'is not', null));
-  const groups = readGroups(db, qb, rollout.spec.selector.groups);
-  const selected = rows.filter(
-    (row) => row.wave !== null || matches(rollout.spec.selector, selectable(row), groups),
+  const kept: EvidenceKept = options.kept ?? new Map();
+  const columns = new Columns();
+  const inside = 'm.rollout_id';
+  const [all, openOnes] = [devicesQuery(qb, rollout), openQuery(qb, rollout)];
+  const rows = db.all(options.newcomers ? all : all.where(inside, 'is not', null));
+  const open = new Map(
+    db.all(options.newcomers ? openOnes : openOnes.where(inside, 'is not', null)).map((row) => [row.id, row]),
   );
-  const others = { ahead: readAhead(db, qb, rollout), busy: readBusy(db, qb, rollout) };
-  const devices = selected.map((row) => deviceFact(row, rollout, others));
+  const groups = readGroups(db, qb, rollout.spec.selector.groups);
+  const selected = rows.filter((row) => {
+    if (row.wave !== null) return true;
+    const labels = open.get(row.id)?.labels;
+    return labels !== undefined && matches(rollout.spec.selector, selectable({ ...row, labels }), groups);
+  });
+  const others = {
+    ahead: readAhead(db, qb, rollout),
+    busy: readBusy(db, qb, rollout),
+    sites: readSites(db, qb, rollout),
+    rollouts: readRollouts(db, qb, rollout.as),
+  };
+  const devices = selected.map((row) => deviceFact(row, open.get(row.id), others, columns));
   const measured = asksForEvidence(rollout.spec)
     ? waves.filter(({ state }) => state === 'running' || state === 'soaking')
     : [];
@@ -332,7 +411,7 @@ export function factsOf(
     waves,
     devices,
     evidence: Object.fromEntries(
-      measured.map((wave) => [wave.index, readWaveEvidence(db, qb, rollout, wave, options.reference)]),
+      measured.map((wave) => [wave.index, readWaveEvidence(db, qb, rollout, wave, options.reference, kept)]),
     ),
     approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rollout.id),
     barred: barredFor(db, qb, rollout, devices),
@@ -354,6 +433,22 @@ function barredFor(
     if (proven !== null) releaseIds.add(proven.releaseId);
   }
   return Object.fromEntries(barredAmong(db, qb, [...releaseIds]));
+}
+
+/** Values that came from one column are one object, so that almost always a look at each field is enough. */
+function isSame(before: Member | null, member: Member): boolean {
+  if (before === member) return true;
+  if (before === null) return false;
+  const { wave, state, step, epoch, stepAtMs, reason, previous } = before;
+  return (
+    wave === member.wave &&
+    state === member.state &&
+    step === member.step &&
+    epoch === member.epoch &&
+    stepAtMs === member.stepAtMs &&
+    (reason === member.reason || !differs(reason, member.reason)) &&
+    (previous === member.previous || !differs(previous, member.previous))
+  );
 }
 
 const differs = (a: object | null, b: object | null): boolean => JSON.stringify(a) !== JSON.stringify(b);
@@ -394,7 +489,7 @@ export function writeDecision(
   const before = new Map(facts.devices.map(({ id, member }) => [id, member]));
   for (const [deviceId, decided] of decision.members) {
     const member = decision.desired.has(deviceId) ? { ...decided, epoch: issue(deviceId) } : decided;
-    if (differs(before.get(deviceId) ?? null, member)) writeMember(db, qb, rollout.id, deviceId, member);
+    if (!isSame(before.get(deviceId) ?? null, member)) writeMember(db, qb, rollout.id, deviceId, member);
   }
 }
 

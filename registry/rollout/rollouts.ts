@@ -32,6 +32,7 @@ import {
 } from './records.ts';
 import { isRemoval, removalOf } from './removal.ts';
 import { statusIn } from './status.ts';
+import type { EvidenceKept } from './wave-evidence.ts';
 import { grown, wavesOf } from './waves.ts';
 
 export interface Rollouts extends RolloutCommands {
@@ -80,6 +81,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   let timer: Timer | null = null;
   let endGap: () => void = () => undefined;
   let unlisten: () => void = () => undefined;
+  const kept: EvidenceKept = new Map();
   /** Devices that reported since the last pass. */
   const reported = new Set<string>();
 
@@ -235,7 +237,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     rolloutId: string,
     { members, reference }: { members: boolean; reference: ReferenceProfile | null },
   ) {
-    const options = { newcomers: members, nowMs: clock.wall(), changesMax, reference };
+    const options = { newcomers: members, nowMs: clock.wall(), changesMax, reference, kept };
     const facts = readFacts(db, qb, rolloutId, options);
     if (facts === undefined) return null;
     const decision = step(facts);
@@ -257,7 +259,9 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     fleet.events.recordIn(db, { source: 'registry', subject: null, code: `rollout-${state}`, detail });
     writeHistory(db, qb, id, { wave: null, what: state, by, reason, atMs: clock.wall() });
     // What was superseded or taken back may concern other rollouts of the same name.
-    if (after.endedAtMs !== null) newcomers = changed = true;
+    if (after.endedAtMs === null) return;
+    newcomers = changed = true;
+    for (const key of [...kept.keys()]) if (key.startsWith(`${id} `)) kept.delete(key);
   }
 
   function insert(

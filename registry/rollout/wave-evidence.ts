@@ -7,11 +7,14 @@ import { fromNullableColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { readActiveEvidence } from './active-evidence.ts';
-import { comparesWithActive, type WaveEvidence } from './evidence-gates.ts';
+import { comparesWithActive, type RequestSums, type WaveEvidence } from './evidence-gates.ts';
 import type { RolloutFact, WaveFact } from './facts.ts';
 import { sumRequests } from './request-sums.ts';
 
 const hourMs = 3_600_000;
+
+/** Sums of the last look by rollout and wave, with what they were made of. */
+export type EvidenceKept = Map<string, { stamp: string; sums: RequestSums }>;
 
 /** Rows of hours by the devices' own clocks: the hour in which the wave began counts whole. */
 export function readWaveEvidence(
@@ -20,6 +23,7 @@ export function readWaveEvidence(
   rollout: RolloutFact,
   wave: WaveFact,
   reference: ReferenceProfile | null,
+  kept: EvidenceKept,
 ): WaveEvidence {
   const { releaseId } = rollout.release;
   const members = qb
@@ -29,25 +33,36 @@ export function readWaveEvidence(
     .where('wave_index', '=', wave.index)
     .where('step', '=', 'assigned');
   const sinceHour = Math.floor((wave.startedAtMs ?? 0) / hourMs);
-  const counted = db.all(
-    qb
-      .selectFrom('rollup_requests')
-      .select(['device_id as device', 'requests', 'errors', 'latency'])
-      .where('release', '=', releaseId)
-      .where('hour', '>=', sinceHour)
-      .where('device_id', 'in', members),
+  const rows = qb
+    .selectFrom('rollup_requests')
+    .where('release', '=', releaseId)
+    .where('hour', '>=', sinceHour)
+    .where('device_id', 'in', members);
+  /** Rollups only grow, each window that says anything by its requests: the same sums have the same stamp. */
+  const stamp = JSON.stringify(
+    db.first(rows.select((of) => [of.fn.countAll().as('rows'), of.fn.sum('requests').as('requests')])),
   );
-  const probes = db.all(
-    qb
-      .selectFrom('device_models')
-      .select('probe')
-      .where('name', '=', rollout.as)
-      .where('target', '=', releaseId)
-      .where('rollout_id', '=', rollout.id)
-      .where('device_id', 'in', members),
-  );
+  const key = `${rollout.id} ${wave.index} ${sinceHour}`;
+  const before = kept.get(key);
+  const sums =
+    before?.stamp === stamp
+      ? before.sums
+      : sumRequests(db.all(rows.select(['device_id as device', 'requests', 'errors', 'latency'])));
+  kept.set(key, { stamp, sums });
+  const asksForMemory = rollout.spec.gates.memoryMiB !== undefined;
+  const probes = !asksForMemory
+    ? []
+    : db.all(
+        qb
+          .selectFrom('device_models')
+          .select('probe')
+          .where('name', '=', rollout.as)
+          .where('target', '=', releaseId)
+          .where('rollout_id', '=', rollout.id)
+          .where('device_id', 'in', members),
+      );
   return {
-    ...sumRequests(counted),
+    ...sums,
     active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave) : null,
     memoryBytes: probes.flatMap(({ probe }) => {
       const evidence = fromNullableColumn<{ memoryBytesPeak: number }>(probe);

@@ -9,6 +9,7 @@ import type { RawBuilder } from 'kysely';
 import { step } from '../../registry/rollout/controller.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { readFacts, writeDecision } from '../../registry/rollout/records.ts';
+import type { EvidenceKept } from '../../registry/rollout/wave-evidence.ts';
 import { sql } from '../../registry/store/open.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { addToSketch, createSketch, sketchToJson } from '../../shared/stats/sketch.ts';
@@ -56,12 +57,13 @@ interface Look {
 async function looks(world: World, id: string, before: (round: number) => Promise<void>): Promise<Look> {
   const { store, clock } = world;
   const out: Look = { wallMs: [], cpuMs: [] };
+  const kept: EvidenceKept = new Map();
   for (let at = 0; at < rounds + 3; at += 1) {
     await before(at);
     const cpu = process.cpuUsage();
     const began = performance.now();
     await store.tx((db) => {
-      const options = { newcomers: false, nowMs: clock.wall(), changesMax: 200, reference: null };
+      const options = { newcomers: false, nowMs: clock.wall(), changesMax: 200, reference: null, kept };
       const facts = readFacts(db, store.qb, id, options);
       if (facts === undefined) throw new Error('no rollout');
       writeDecision(db, store.qb, facts, step(facts), () => {

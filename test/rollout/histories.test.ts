@@ -55,8 +55,8 @@ function taken(sim: Sim, id: string, yes: boolean): void {
   const { rollout } = sim.facts;
   if (yes) change(sim, id, { desired: { ...before, rolloutId: 'r9' }, desiredNumber: 9 });
   else if (device?.desired?.rolloutId === 'r9' && (device.member?.epoch ?? 0) > 0) {
-    const { policy } = before;
-    change(sim, id, { desired: { ...rollout.release, rolloutId: rollout.id, policy }, desiredNumber: 2 });
+    const { releaseId: given } = rollout.release;
+    change(sim, id, { desired: { releaseId: given, rolloutId: rollout.id }, desiredNumber: 2 });
   } else if (device?.desired?.rolloutId === 'r9') change(sim, id, { desired: before, desiredNumber: 1 });
 }
 

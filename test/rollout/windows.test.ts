@@ -75,7 +75,7 @@ function scene(
     behind: null,
     site: '',
     busyElsewhere: false,
-    proven: null,
+    proven: desired,
     member,
   };
   return { rollout, device };
@@ -113,7 +113,7 @@ test('the way back has its deadlines alone, and no windows', () => {
   const back: Member = { ...member, step: 'reverted', previous: null };
   const untilOf = ({ rollout, device }: typeof plain) => isRestored(rollout, device, back, 0).untilMs;
   assert.equal(untilOf(held), untilOf(plain));
-  const previous = held.device.desired;
+  const previous = held.device.proven;
   assert.ok(previous?.policy.windows !== undefined);
   assert.equal(goingBack({}, held.device, previous).release?.policy.windows, undefined);
 });

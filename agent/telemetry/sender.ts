@@ -50,6 +50,8 @@ export interface SenderParts {
   window?: number;
   batchAgeMs?: number;
   answerMs?: number;
+  /** After so long on one line a gap that stays is tried again. */
+  gapAgainMs?: number;
 }
 
 export interface Sender {
@@ -87,6 +89,7 @@ export function startSender(parts: SenderParts): Sender {
   const windowMax = parts.window ?? limits.outboxWindow;
   const batchAgeMs = parts.batchAgeMs ?? limits.batchAgeMs;
   const answerMs = parts.answerMs ?? limits.telemetryAnswerMs;
+  const gapAgainMs = parts.gapAgainMs ?? limits.giveBackEveryMs;
   const topic = deviceTopic(region, deviceId, 'telemetry');
   const bell = createDoorbell(clock);
   const backoff = createBackoff(entropy);
@@ -270,8 +273,14 @@ export function startSender(parts: SenderParts): Sender {
       if (sent.format !== 'tombstone' && (await outbox.drop(sequence, code))) return;
     }
     goBack();
-    halted = true;
     log.emit('error', 'telemetry.halted', { sequence, code, detail });
+    if (code !== 'telemetry-gap') {
+      halted = true;
+      return;
+    }
+    // It has lost what it acknowledged, and what was given back may have been lost on it as well: that is given again then.
+    lastRefused = { sequence: 0, attempts: 0 };
+    retryAtMs = clock.mono() + gapAgainMs;
   }
 
   // --- the loop ---

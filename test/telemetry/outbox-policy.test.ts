@@ -44,8 +44,7 @@ async function drained(one: Scene): Promise<void> {
 }
 
 test('a class over its share loses its own oldest, and costs no other class a record', async (t) => {
-  const one = await scene(t, { limits: { batchRecordsMax: 10, outboxBytesMax: 200_000 } });
-  one.region.online = false;
+  const one = await scene(t, { online: false, limits: { batchRecordsMax: 10, outboxBytesMax: 200_000 } });
   await fill(one, 'app', 0, 40);
   await fill(one, 'log', 1_000, 100);
   const { dropped, droppedRecords, bytes } = one.outbox.counters();
@@ -65,8 +64,7 @@ test('a class over its share loses its own oldest, and costs no other class a re
 });
 
 test('a flood of events leaves the application at least half of the outbox', async (t) => {
-  const one = await scene(t, { limits: { batchRecordsMax: 10, outboxBytesMax: 200_000 } });
-  one.region.online = false;
+  const one = await scene(t, { online: false, limits: { batchRecordsMax: 10, outboxBytesMax: 200_000 } });
   await fill(one, 'app', 0, 80);
   await fill(one, 'event', 1_000, 300);
   await drained(one);
@@ -82,8 +80,11 @@ test('a flood of events leaves the application at least half of the outbox', asy
 
 test('what waited longer than the retention is dropped and counted, and its heads keep the chain', async (t) => {
   const clock = movedClock();
-  const one = await scene(t, { clock, limits: { batchRecordsMax: 10, retentionMs: 30 * dayMs } });
-  one.region.online = false;
+  const one = await scene(t, {
+    online: false,
+    clock,
+    limits: { batchRecordsMax: 10, retentionMs: 30 * dayMs },
+  });
   await fill(one, 'app', 0, 30);
   await one.close();
   await one.again();
@@ -105,8 +106,11 @@ test('what waited longer than the retention is dropped and counted, and its head
 
 test('a backlog that grew too old is not sent when the line comes back', async (t) => {
   const clock = movedClock();
-  const one = await scene(t, { clock, limits: { batchRecordsMax: 10, retentionMs: 30 * dayMs } });
-  one.region.online = false;
+  const one = await scene(t, {
+    online: false,
+    clock,
+    limits: { batchRecordsMax: 10, retentionMs: 30 * dayMs },
+  });
   await fill(one, 'app', 0, 10);
   await one.close();
   clock.ahead(31 * dayMs);
@@ -148,8 +152,7 @@ test('what the region had stored before it was dropped is counted as acknowledge
 });
 
 test('a new enrolment counts what the one before could not send, by class', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   await fill(one, 'app', 0, 3);
   await fill(one, 'log', 0, 2);
   const key = { epoch: 2, keyId: 'k2', publicKey: hex(one.region.keys.publicKey) };

@@ -60,8 +60,7 @@ test('a batch holds one class, and sequences are sent in order', async (t) => {
 });
 
 test('after a crash the rows go as they are, and what follows is another batch', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   unwrap(await one.outbox.append('app', many(0, 30)));
   await one.crash();
   await one.again();
@@ -81,8 +80,7 @@ test('after a crash the rows go as they are, and what follows is another batch',
 });
 
 test('a clean end packs what is open; offline nothing is closed for its age', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   for (const at of range(30)) unwrap(await one.outbox.append('app', [record(at)]));
   assert.equal(one.outbox.counters().pendingBatches, 1);
   await one.close();
@@ -135,6 +133,24 @@ test('a gap makes the device go back to what the region waits for', async (t) =>
   unwrap(await one.outbox.append('app', many(0, 60)));
   await until('all acknowledged', () => one.outbox.counters().acknowledgedRecords === 60);
   assert.deepEqual(one.region.numbers(), range(60));
+});
+
+test('a region that lost what it had stored, and what was given back to it, is given it again on the same line', async (t) => {
+  const given: Uint8Array[] = [];
+  const giveBack = (acknowledgement: Uint8Array) => void given.push(acknowledgement);
+  const sender = { giveBack, gapAgainMs: 30, answerMs: 60_000 };
+  const one = await scene(t, { limits: { batchRecordsMax: 1 }, sender });
+  unwrap(await one.outbox.append('app', many(0, 1)));
+  await until('the first is acknowledged', () => one.outbox.counters().acknowledgedRecords === 1);
+  // A restore took it, and what is given back it cannot store at first.
+  const [stored] = one.region.stored.splice(0);
+  assert.ok(stored !== undefined);
+  const refused = (): number => one.events.filter((event) => event === 'telemetry.halted').length;
+  unwrap(await one.outbox.append('app', many(1, 1)));
+  await until('it stands still', () => refused() > 0);
+  assert.ok(given.length > 0);
+  one.region.stored.push(stored);
+  await until('all acknowledged', () => one.outbox.counters().acknowledgedRecords === 2);
 });
 
 test('forged acknowledgements delete nothing and are reported', async (t) => {
@@ -192,9 +208,9 @@ test('a batch that the region can never read becomes a tombstone, counted', asyn
 test('a full outbox drops the lowest class first, oldest first, and its heads keep the chain', async (t) => {
   const note = 'n'.repeat(1_000);
   const one = await scene(t, {
+    online: false,
     limits: { batchRecordsMax: 10, outboxBytesMax: 75_000, batchRowBytesMax: 20_000, classShares: whole },
   });
-  one.region.online = false;
   const fill = async (className: 'log' | 'app' | 'event', from: number, count: number) => {
     for (const at of range(count))
       unwrap(await one.outbox.append(className, [randomRecord(from + at, note)]));
@@ -237,9 +253,9 @@ test('a full outbox drops the lowest class first, oldest first, and its heads ke
 
 test('where only more important records are held, less important ones are refused', async (t) => {
   const one = await scene(t, {
+    online: false,
     limits: { batchRecordsMax: 5, outboxBytesMax: 60_000, batchRowBytesMax: 20_000, classShares: whole },
   });
-  one.region.online = false;
   let refused = null;
   for (const at of range(60)) {
     const appended = await one.outbox.append('event', [randomRecord(at, 'e'.repeat(1_000))]);
@@ -255,8 +271,7 @@ test('where only more important records are held, less important ones are refuse
 });
 
 test('a new enrolment starts at one again; what was held is dropped, counted', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   unwrap(await one.outbox.append('app', many(0, 7)));
   const key = { epoch: 2, keyId: 'k2', publicKey: hex(one.region.keys.publicKey) };
   const used = unwrap(await one.outbox.useKey({ deviceId, region, key }));
@@ -304,8 +319,7 @@ test('no record in clear in any file, open, closed or deleted', async (t) => {
 });
 
 test('the file shrinks when the outbox was emptied', async (t) => {
-  const one = await scene(t);
-  one.region.online = false;
+  const one = await scene(t, { online: false });
   for (const at of range(40)) {
     const records = range(100).map((index) => randomRecord(at * 100 + index, 'z'.repeat(700)));
     unwrap(await one.outbox.append('app', records));

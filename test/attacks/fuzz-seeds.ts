@@ -232,6 +232,7 @@ const seeds: Record<string, readonly unknown[]> = {
   assignedReleaseSchema: [assigned],
   telemetryKeySchema: [telemetry],
   assignmentSchema: [assignment],
+  agentInfoSchema: [agent, { ...agent, memoryMiB: 512 }],
   reasonSchema: [model.reason, { code: 'window-closed', detail: 'x', untilMs: nowMs }],
   probeEvidenceSchema: [model.probe],
   shadowEvidenceSchema: [model.shadow],

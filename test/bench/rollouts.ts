@@ -4,7 +4,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import type { RawBuilder } from 'kysely';
 import { step } from '../../registry/rollout/controller.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
@@ -135,7 +134,7 @@ async function inFlight(world: World, gates: object): Promise<string> {
 export async function benchRollouts(): Promise<object> {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-bench-rollouts-'));
   const ends: (() => unknown)[] = [];
-  const t = { after: (end: () => unknown) => void ends.unshift(end) } as unknown as TestContext;
+  const t = { after: (end: () => unknown) => void ends.unshift(end) };
   try {
     const world = await openWorld(t, { folder });
     await world.push(v1, 1);

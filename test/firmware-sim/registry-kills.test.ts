@@ -15,7 +15,7 @@ import { unwrap } from '../../shared/kernel/errors.ts';
 import { chance } from '../support/chance.ts';
 
 /** `npm run sim:kills` has 200. */
-const devices = Number(process.env['LEPTON_KILL_DEVICES'] ?? 40);
+const devices = Number(process.env['LEPTON_KILL_DEVICES'] ?? 20);
 const minuteMs = 60_000;
 const waves = [
   { count: 1, soak: '10m' },

@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { openBlobs } from '../../registry/catalog/blobs.ts';
 import type { RegistryCore } from '../../registry/core.ts';
 import { createEncoding } from '../../registry/delivery/encoding.ts';
@@ -61,6 +60,7 @@ import {
   type BenchOptions,
   bench,
   countedEntropy,
+  type Ending,
   hexOf,
   identityModel,
   once,
@@ -283,7 +283,7 @@ export interface WorldOptions extends BenchOptions {
   encoder?: DeltaEncoder;
 }
 
-export async function openWorld(t: TestContext, options: WorldOptions = {}): Promise<World> {
+export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<World> {
   const base = await bench(t, options);
   const entropy = countedEntropy(`world ${options.chance ?? ''}`);
   const keyPath = options.folder === undefined ? ':memory:' : join(options.folder, 'telemetry-keys.sqlite');

@@ -4,7 +4,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import type { AdmissionTerms } from '../../registry/catalog/admit.ts';
 import { type Blobs, openBlobs } from '../../registry/catalog/blobs.ts';
 import { createReleases, type Releases } from '../../registry/catalog/releases.ts';
@@ -83,7 +82,12 @@ export function heardLog(): HeardLog {
 }
 
 /** A folder that goes away with the test. */
-export function temporaryFolder(t: TestContext): string {
+/** A test, or whoever else ends what was opened for it. */
+export interface Ending {
+  after(end: () => unknown): void;
+}
+
+export function temporaryFolder(t: Ending): string {
   const folder = mkdtempSync(join(tmpdir(), 'lepton-registry-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
@@ -112,7 +116,7 @@ export interface BenchOptions {
 }
 
 /** The registry's core without its shell. */
-export async function bench(t: TestContext, options: BenchOptions = {}): Promise<Bench> {
+export async function bench(t: Ending, options: BenchOptions = {}): Promise<Bench> {
   const folder = options.folder ?? temporaryFolder(t);
   const clock = options.clock ?? turnedClock();
   const log = heardLog();

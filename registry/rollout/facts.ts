@@ -89,7 +89,7 @@ export interface DeviceFact {
   online: boolean;
   presenceAtMs: number;
   reportedEpoch: number;
-  /** As it last reported. */
+  /** As it last reported; empty words where the release needs nothing and nobody new is looked for. */
   agent: { version: string; arch: string; memoryMiB?: number };
   model: ModelFact | null;
   /** What it should run under this name now, and the number of the rollout that said so (0: none). */

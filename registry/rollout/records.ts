@@ -12,7 +12,7 @@ import type {
   RolloutRow,
   RolloutWavesTable,
 } from '../store/fleet-tables.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { asksForEvidence } from './evidence-gates.ts';
 import type {
@@ -133,8 +133,12 @@ export function readHistory(db: RegistryDb, qb: RegistryQueries, rolloutId: stri
   );
 }
 
+/** Most rollouts ask for nothing that an agent tells of itself; then it is not read for each of its devices. */
+const unasked = JSON.stringify({ version: '', runtime: '', arch: '' });
+
 /** One row per device: itself, what it reported under the name, and its part in the rollout. */
-function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
+function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: boolean) {
+  const asked = newcomers || rollout.release.requires !== null;
   return qb
     .selectFrom('devices as d')
     .leftJoin('rollout_devices as m', (join) =>
@@ -152,7 +156,7 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'd.presence as presence',
       'd.presence_at_ms as presenceAtMs',
       'd.reported_epoch as reportedEpoch',
-      'd.agent as agent',
+      (asked ? sql<string>`d.agent` : sql<string>`${unasked}`).as('agent'),
       'm.wave_index as wave',
       'm.state as memberState',
       'm.reason as memberReason',
@@ -385,7 +389,7 @@ export function factsOf(
   const kept: EvidenceKept = options.kept ?? new Map();
   const columns = new Columns();
   const inside = 'm.rollout_id';
-  const [all, openOnes] = [devicesQuery(qb, rollout), openQuery(qb, rollout)];
+  const [all, openOnes] = [devicesQuery(qb, rollout, options.newcomers), openQuery(qb, rollout)];
   const rows = db.all(options.newcomers ? all : all.where(inside, 'is not', null));
   const open = new Map(
     db.all(options.newcomers ? openOnes : openOnes.where(inside, 'is not', null)).map((row) => [row.id, row]),

@@ -48,8 +48,7 @@ function storedIds(db: SqlTx, fleet: FleetWorld, deviceId: string): string[] {
         ? null
         : openStored(key, new Uint8Array(sealed), aboutOf({ deviceId, epoch, sequence }));
     if (packed === null) return [`sealed for nobody: batch ${epoch} ${sequence}`];
-    const text = new TextDecoder().decode(inflated(packed));
-    return recordsIn(text).map(({ data }) => String((JSON.parse(data) as { id: unknown }).id));
+    return recordsIn(inflated(packed)).map(({ data }) => String((JSON.parse(data) as { id: unknown }).id));
   });
 }
 

@@ -10,7 +10,8 @@ import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
 import { type RegistryStore, sql } from '../store/open.ts';
 import type { TelemetryKeys } from './keys.ts';
 import type { OpenedRecord } from './open-batch.ts';
-import { type BatchPlace, openRecords, storageKey } from './sealed-records.ts';
+import { recordLines } from './record-lines.ts';
+import { type BatchPlace, openRecords, plainOf, recordsIn, storageKey } from './sealed-records.ts';
 
 export interface RecordFilter {
   device?: string;
@@ -27,13 +28,13 @@ export type RecordCursor = string;
 
 export interface TelemetryRecords {
   /**
-   * Lines of NDJSON, each a `StoredRecord` with its line feed, some at a time; at most `limit` records after
+   * Lines of NDJSON, each a `StoredRecord` with its line feed, whole lines at a time; at most `limit` records after
    * `cursor`. Refusals: `input-invalid` (no cursor), `not-found` (a cursor of a record that is not there).
    */
   read(
     filter: RecordFilter,
     options: { cursor: RecordCursor | null; limit: number | null },
-  ): Promise<Result<AsyncGenerator<string>>>;
+  ): Promise<Result<AsyncGenerator<Uint8Array>>>;
   /** Of one batch, in its order; none where it is gone or its key was deleted. */
   ofBatch(batchId: number): Promise<OpenedRecord[]>;
   /** Devices that ever sent something. */
@@ -61,30 +62,12 @@ const batchesAtOnce = 8;
 
 const cursorPattern = /^([0-9a-f]{32}):(\d{1,10}):(\d{1,15}):(\d{1,9})$/;
 
-/**
- * Writes the records of one batch, each as a `StoredRecord`. `data` is JSON text already, and what all of them share is
- * made into text once: of a million records that is a third of the time.
- */
-function lineWriter({ deviceId, epoch, sequence, class: kind }: Batch) {
-  const start = `{"device":${JSON.stringify(deviceId)},"epoch":${epoch},"sequence":${sequence},"index":`;
-  const middle = `,"class":${JSON.stringify(kind)},"timeMs":`;
-  let last: string | null = null;
-  let afterTime = ',"release":null,"data":';
-  return (index: number, { timeMs, release, data }: OpenedRecord): string => {
-    if (release !== last) {
-      last = release;
-      afterTime = `,"release":${JSON.stringify(release)},"data":`;
-    }
-    return `${start}${index}${middle}${timeMs}${afterTime}${data}}\n`;
-  };
-}
-
-/** Each with its records, in order. The next one is inflated on another core while this one is made into text. */
+/** Each with its records as they lie, in order. The next one is inflated on another core while this one is read. */
 async function* openedAhead(
   batches: readonly Batch[],
-  open: (batch: Batch) => Promise<OpenedRecord[]>,
-): AsyncGenerator<[Batch, OpenedRecord[]]> {
-  let next: Promise<OpenedRecord[]> | null = null;
+  open: (batch: Batch) => Promise<Uint8Array>,
+): AsyncGenerator<[Batch, Uint8Array]> {
+  let next: Promise<Uint8Array> | null = null;
   try {
     for (const [at, batch] of batches.entries()) {
       const records = await (next ?? open(batch));
@@ -173,9 +156,9 @@ export function createTelemetryRecords(parts: {
   }
 
   /** In the order of the batch; none where its key is gone. A fault where the key is there and does not open it. */
-  async function recordsOf(batch: Batch, keys: Map<string, Uint8Array | null>): Promise<OpenedRecord[]> {
+  async function plainRecordsOf(batch: Batch, keys: Map<string, Uint8Array | null>): Promise<Uint8Array> {
     const { keyId, sealed } = batch;
-    if (keyId === null || sealed === null) return clearRecordsOf(batch.batchId);
+    if (keyId === null || sealed === null) return plainOf(await clearRecordsOf(batch.batchId));
     let key = keys.get(keyId);
     if (key === undefined) {
       const pair = await telemetryKeys.open(batch.deviceId, batch.epoch, keyId);
@@ -183,7 +166,7 @@ export function createTelemetryRecords(parts: {
       pair?.secretKey.fill(0);
       keys.set(keyId, key);
     }
-    if (key === null) return [];
+    if (key === null) return new Uint8Array(0);
     const records = await openRecords(sealed, batch, { key, deflate });
     if (records !== null) return records;
     const { deviceId, epoch, sequence } = batch;
@@ -202,25 +185,18 @@ export function createTelemetryRecords(parts: {
     return store.tx((db) => db.all(query));
   }
 
-  async function* lines(filter: RecordFilter, from: Position, limit: number): AsyncGenerator<string> {
-    const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, release } = filter;
+  async function* lines(filter: RecordFilter, from: Position, limit: number): AsyncGenerator<Uint8Array> {
+    const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, release = null } = filter;
     const keys = new Map<string, Uint8Array | null>();
     let after = from;
     let left = limit;
     while (left > 0) {
       const batches = await batchesFrom(filter, after, batchesAtOnce);
-      for await (const [batch, records] of openedAhead(batches, (one) => recordsOf(one, keys))) {
+      for await (const [batch, plain] of openedAhead(batches, (one) => plainRecordsOf(one, keys))) {
         const first = batch.batchId === after.batchId ? after.index + 1 : 0;
-        const line = lineWriter(batch);
-        let text = '';
-        for (const [index, record] of records.entries()) {
-          if (index < first || left === 0) continue;
-          if (record.timeMs < sinceMs || record.timeMs >= untilMs) continue;
-          if (release !== undefined && record.release !== release) continue;
-          text += line(index, record);
-          left -= 1;
-        }
-        if (text !== '') yield text;
+        const found = recordLines(plain, batch, { first, limit: left, sinceMs, untilMs, release });
+        left -= found.records;
+        if (found.records > 0) yield found.lines;
       }
       const last = batches.at(-1);
       if (last === undefined || batches.length < batchesAtOnce) return;
@@ -253,7 +229,7 @@ export function createTelemetryRecords(parts: {
 
     async ofBatch(batchId) {
       const [batch] = await batchesFrom({}, { batchId, index: -1 }, 1);
-      return batch?.batchId === batchId ? recordsOf(batch, new Map()) : [];
+      return batch?.batchId === batchId ? recordsIn(await plainRecordsOf(batch, new Map())) : [];
     },
 
     async counts(device) {

@@ -21,7 +21,8 @@ export interface BatchPlace {
   sequence: number;
 }
 
-const none = '-';
+/** What a record of no release names; no release is called so. */
+export const noRelease = '-';
 
 export const storageKey = (secretKey: Uint8Array): Uint8Array =>
   derivedKey(secretKey, 'lepton stored telemetry 1');
@@ -30,13 +31,17 @@ export const aboutOf = ({ deviceId, epoch, sequence }: BatchPlace): Uint8Array =
   new TextEncoder().encode(`${deviceId} ${epoch} ${sequence}`);
 
 /** One line each, `TIME RELEASE DATA`: JSON as it was, which need not be parsed to be handed on. */
+export function plainOf(records: readonly OpenedRecord[]): Uint8Array {
+  const lines = records.map(({ timeMs, release, data }) => `${timeMs} ${release ?? noRelease} ${data}\n`);
+  return new TextEncoder().encode(lines.join(''));
+}
+
 export async function sealRecords(
   records: readonly OpenedRecord[],
   place: BatchPlace,
   parts: { keyId: string; key: Uint8Array; deflate: Deflate; entropy: Entropy },
 ): Promise<SealedRecords> {
-  const text = records.map(({ timeMs, release, data }) => `${timeMs} ${release ?? none} ${data}\n`).join('');
-  const packed = await parts.deflate.deflate(new TextEncoder().encode(text));
+  const packed = await parts.deflate.deflate(plainOf(records));
   const releases = new Set(records.flatMap(({ release }) => (release === null ? [] : [release])));
   const nonce = parts.entropy.bytes(storedNonceBytes);
   return {
@@ -46,20 +51,22 @@ export async function sealRecords(
   };
 }
 
-/** Null where this is no key of it. */
+/** As `plainOf` wrote them; null where this is no key of it. */
 export async function openRecords(
   sealed: Uint8Array,
   place: BatchPlace,
   parts: { key: Uint8Array; deflate: Deflate },
-): Promise<OpenedRecord[] | null> {
+): Promise<Uint8Array | null> {
   const packed = openStored(parts.key, sealed, aboutOf(place));
   if (packed === null) return null;
   const text = await parts.deflate.inflate(packed, 2 * telemetryLimits.batchPlainBytesMax);
-  return text.ok ? recordsIn(new TextDecoder().decode(text.value)) : null;
+  return text.ok ? text.value : null;
 }
 
-export function recordsIn(text: string): OpenedRecord[] {
-  return text
+/** What `plainOf` made bytes of. */
+export function recordsIn(plain: Uint8Array): OpenedRecord[] {
+  return new TextDecoder()
+    .decode(plain)
     .split('\n')
     .slice(0, -1)
     .map((line) => {
@@ -68,7 +75,7 @@ export function recordsIn(text: string): OpenedRecord[] {
       const release = line.slice(first + 1, second);
       return {
         timeMs: Number(line.slice(0, first)),
-        release: release === none ? null : release,
+        release: release === noRelease ? null : release,
         data: line.slice(second + 1),
       };
     });

@@ -174,8 +174,8 @@ async function measured(ground: Ground, deviceId: string, records: number): Prom
     timed(async () => {
       let lines = 0;
       const found = unwrap(await reader.read({ sinceMs, ...filter }, { cursor: null, limit }));
-      for await (const text of found)
-        for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines += 1;
+      for await (const bytes of found)
+        for (let at = bytes.indexOf(0x0a); at >= 0; at = bytes.indexOf(0x0a, at + 1)) lines += 1;
       return lines;
     });
   const file = { path: 'profile.json', role: 'profile' as const, sha256: profileSha256, bytes: 1 };

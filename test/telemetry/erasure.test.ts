@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { registryMigrations, registryStore } from '../../registry/store/open.ts';
 import { createTelemetryRecords } from '../../registry/telemetry/records.ts';
@@ -125,10 +126,9 @@ test('no file of a registry holds a record in clear, and after an erasure no key
   const lines = unwrap(
     await createTelemetryRecords({ ...world.core, store: old }).read({}, { cursor: null, limit: null }),
   );
-  let text = '';
-  for await (const some of lines) text += some;
-  assert.equal(text.includes(one.id), false);
-  assert.equal(text.split('\n').filter((line) => line.includes(other.id)).length, 5);
+  const opened = await text(lines);
+  assert.equal(opened.includes(one.id), false);
+  assert.equal(opened.split('\n').filter((line) => line.includes(other.id)).length, 5);
 });
 
 test('an erasure that was cut off is finished at the next start', async (t) => {

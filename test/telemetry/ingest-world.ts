@@ -2,6 +2,7 @@
 // Trusts: test/fleet/world.ts. Must never: stand in for a part that is under test.
 
 import assert from 'node:assert/strict';
+import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 import { createTelemetryRecords, type RecordFilter } from '../../registry/telemetry/records.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
@@ -97,9 +98,7 @@ export async function openIngestWorld(t: TestContext, options: WorldOptions = {}
     },
     async records(filter: RecordFilter = {}) {
       const lines = unwrap(await stored.read(filter, { cursor: null, limit: null }));
-      let text = '';
-      for await (const some of lines) text += some;
-      return text
+      return (await text(lines))
         .split('\n')
         .slice(0, -1)
         .map((line) => storedRecordSchema.parse(JSON.parse(line)));

@@ -160,12 +160,19 @@ function ofOutbox(device: DeviceNode): string | null {
   return held.batches === 0 ? null : `its outbox holds ${held.records} records in ${held.batches} batches`;
 }
 
-/** It waits for a device that is away, or for a rollout before it that a gate has paused. */
+/**
+ * It waits for a device that is away, or for a rollout before it that a gate has paused or that says itself what it
+ * waits for. Rollouts stand in one order, so that the words lead to an end.
+ */
 function saysWhy(db: SqlTx, reason: string): boolean {
   if (reason.startsWith('waiting for')) return true;
-  const ahead = /(\w+) \(paused\) to end$/.exec(reason)?.[1];
-  const found = db.get<{ state: string }>('SELECT state FROM rollouts WHERE rollout_id = ?', ahead ?? '');
-  return found?.state === 'paused';
+  const ahead = /(\w+) \((?:paused|running)\) to end$/.exec(reason)?.[1];
+  const found = db.get<{ state: string; reason: string | null }>(
+    'SELECT state, reason FROM rollouts WHERE rollout_id = ?',
+    ahead ?? '',
+  );
+  if (found?.state === 'paused') return true;
+  return found?.state === 'running' && found.reason !== null && saysWhy(db, found.reason);
 }
 
 /** Every rollout ends or says what it waits for. */

@@ -3,7 +3,7 @@
 // caller brings the memory), or keep a dictionary from one call to the next.
 
 import binding from 'zstd-napi/binding.js';
-import type { Zstd } from '../kernel/ports.ts';
+import type { Zstd, ZstdLevel } from '../kernel/ports.ts';
 
 const { CParameter, ResetDirective } = binding;
 const magic = [0x28, 0xb5, 0x2f, 0xfd];
@@ -27,6 +27,19 @@ const symbolParameters = [
   [CParameter.minMatch, 7],
 ] as const;
 
+/** Optimal parsing (strategy btopt) that looks at four places and is content with matches of 32 bytes. */
+const textParameters = [
+  [CParameter.compressionLevel, 16],
+  [CParameter.windowLog, 19],
+  [CParameter.hashLog, 17],
+  [CParameter.chainLog, 17],
+  [CParameter.searchLog, 2],
+  [CParameter.minMatch, 5],
+  [CParameter.targetLength, 32],
+  [CParameter.strategy, 7],
+] as const;
+const parametersOf = { symbols: symbolParameters, text: textParameters };
+
 // One of each: the garbage collector does not see what they hold. Neither keeps anything from call to call.
 const compression = new binding.CCtx();
 const decompression = new binding.DCtx();
@@ -39,12 +52,12 @@ function apartFrom(bytes: Uint8Array, dictionary: Uint8Array): Uint8Array {
 function compress(
   into: Uint8Array,
   bytes: Uint8Array,
-  level: number | 'symbols',
+  level: ZstdLevel,
   dictionary: Uint8Array | undefined,
 ): number {
   compression.reset(ResetDirective.sessionAndParameters);
-  if (level === 'symbols') {
-    for (const [parameter, value] of symbolParameters) compression.setParameter(parameter, value);
+  if (typeof level === 'string') {
+    for (const [parameter, value] of parametersOf[level]) compression.setParameter(parameter, value);
   } else {
     const large = (dictionary?.length ?? 0) > largeDictionaryBytes;
     compression.setParameter(
@@ -65,7 +78,9 @@ export const systemZstd: Zstd = {
   compress(bytes, level, dictionary) {
     const into = Buffer.allocUnsafe(binding.compressBound(bytes.length));
     const length =
-      level !== 'symbols' && dictionary !== undefined && bytes.length + dictionary.length <= usedBytesMax
+      typeof level === 'number' &&
+      dictionary !== undefined &&
+      bytes.length + dictionary.length <= usedBytesMax
         ? compression.compressUsingDict(into, apartFrom(bytes, dictionary), dictionary, level)
         : compress(into, bytes, level, dictionary);
     return new Uint8Array(into.subarray(0, length));

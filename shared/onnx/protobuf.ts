@@ -60,14 +60,14 @@ export class ProtobufReader {
     return true;
   }
 
-  /** Value of a varint field as an unsigned 64-bit number. */
-  #varint(): bigint {
+  /** Value of a varint field as an unsigned 64-bit number; a bigint only where it is beyond 2^49. */
+  #varint(): number | bigint {
     let low = 0;
     // Seven groups fit a double exactly; the rest is rare enough for BigInt.
     for (let shift = 1; shift <= 2 ** 42; shift *= 128) {
       const byte = this.#byte();
       low += (byte & 0x7f) * shift;
-      if (byte < 0x80) return BigInt(low);
+      if (byte < 0x80) return low;
     }
     let value = BigInt(low);
     for (let shift = 49n; shift < 70n; shift += 7n) {
@@ -98,7 +98,7 @@ export class ProtobufReader {
   /** A varint field as it stands there, unsigned. */
   varint(): bigint {
     this.#expect(wireTypes.varint);
-    return this.#varint();
+    return BigInt(this.#varint());
   }
 
   /** A fixed-size field: its bytes. */
@@ -125,18 +125,23 @@ export class ProtobufReader {
   /** The elements of a packed `repeated int64` field, as unsigned 64-bit numbers. */
   *packed(): Generator<bigint> {
     const inner = new ProtobufReader(this.bytes());
-    while (inner.#at < inner.#bytes.length) yield inner.#varint();
+    while (inner.#at < inner.#bytes.length) yield BigInt(inner.#varint());
   }
 
   /** A length-delimited field: a view, not a copy. */
   bytes(): Uint8Array {
     this.#expect(wireTypes.bytes);
-    const length = this.#varint();
-    const left = this.#bytes.length - this.#at;
-    if (length > BigInt(left)) throw new ProtobufFault('the file ends inside a field');
+    const length = this.#length();
     const start = this.#at;
-    this.#at += Number(length);
+    this.#at += length;
     return this.#bytes.subarray(start, this.#at);
+  }
+
+  /** Of what follows, all of which is there. */
+  #length(): number {
+    const length = this.#varint();
+    if (length > this.#bytes.length - this.#at) throw new ProtobufFault('the file ends inside a field');
+    return Number(length);
   }
 
   message(): ProtobufReader {
@@ -166,7 +171,7 @@ export class ProtobufReader {
         this.#varint();
         return;
       case wireTypes.bytes:
-        this.bytes();
+        this.#pass(this.#length());
         return;
       case wireTypes.fixed64:
         this.#fixed(8);
@@ -182,11 +187,16 @@ export class ProtobufReader {
 
   #fixed(length: number): void {
     if (this.#bytes.length - this.#at < length) throw new ProtobufFault('the file ends inside a field');
+    this.#pass(length);
+  }
+
+  #pass(length: number): void {
     this.#at += length;
   }
 }
 
-function safeInt(value: bigint): number {
+function safeInt(value: number | bigint): number {
+  if (typeof value === 'number') return value;
   const signed = Number(BigInt.asIntN(64, value));
   if (!Number.isSafeInteger(signed)) throw new ProtobufFault('a number beyond 2^53');
   return signed;

@@ -16,7 +16,7 @@ function decoded(frame: Uint8Array, length: number, over?: Uint8Array): Uint8Arr
 }
 
 test('frames come back at every level, with and without a dictionary', () => {
-  for (const level of [1, 9, 19, 'symbols'] as const) {
+  for (const level of [1, 9, 19, 'symbols', 'text'] as const) {
     assert.deepEqual(decoded(systemZstd.compress(text, level), text.length), text);
     const over = systemZstd.compress(text, level, dictionary);
     assert.deepEqual(decoded(over, text.length, dictionary), text);

@@ -147,8 +147,9 @@ class Rebuild {
   readonly #bases: readonly Uint8Array[];
   readonly #zstd: Zstd;
   readonly #emit: DeltaSink;
-  readonly #elements = new Uint32Array(unitElements);
-  readonly #chunk = new Uint8Array(unitElements * 4);
+  /** As long as the longest piece so far; a unit at most. */
+  #elements = new Uint32Array(0);
+  #chunk = new Uint8Array(0);
   #group: GroupReader | null = null;
   /** Plan and skeleton come first. */
   #nextGroup = 2;
@@ -220,6 +221,11 @@ class Rebuild {
     }
     const width = elementBytes(kind);
     const count = length / width;
+    const longest = Math.min(unitElements, count);
+    if (coding !== 'bytes' && this.#elements.length < longest) {
+      this.#elements = new Uint32Array(longest);
+      this.#chunk = new Uint8Array(longest * 4);
+    }
     for (let from = 0; from < count; from += unitElements) {
       const part = Math.min(unitElements, count - from);
       if (coding === 'bytes') {

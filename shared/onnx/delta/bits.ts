@@ -4,11 +4,12 @@
 
 /** Writes up to 32 bits a call, low bits first. */
 export class BitWriter {
-  #bytes = new Uint8Array(1024);
-  #length = 0;
+  /** What is filled. For a writer in a loop of its own, which gives all of these back. */
+  bytes = new Uint8Array(1024);
+  length = 0;
   /** Fewer than eight bits that fill no byte yet. */
-  #rest = 0;
-  #restBits = 0;
+  rest = 0;
+  restBits = 0;
 
   write(value: number, bits: number): void {
     if (bits > 24) {
@@ -16,25 +17,29 @@ export class BitWriter {
       this.write(value >>> 16, bits - 16);
       return;
     }
-    if (this.#length + 4 > this.#bytes.length) this.#grow();
-    this.#rest |= value << this.#restBits;
-    this.#restBits += bits;
-    while (this.#restBits >= 8) {
-      this.#bytes[this.#length++] = this.#rest;
-      this.#rest >>>= 8;
-      this.#restBits -= 8;
+    this.makeRoom(4);
+    this.rest |= value << this.restBits;
+    this.restBits += bits;
+    while (this.restBits >= 8) {
+      this.bytes[this.length++] = this.rest;
+      this.rest >>>= 8;
+      this.restBits -= 8;
     }
   }
 
-  #grow(): void {
-    const grown = new Uint8Array(this.#bytes.length * 2);
-    grown.set(this.#bytes);
-    this.#bytes = grown;
+  makeRoom(more: number): void {
+    if (this.length + more <= this.bytes.length) return;
+    const grown = new Uint8Array(Math.max(this.bytes.length * 2, this.length + more));
+    grown.set(this.bytes.subarray(0, this.length));
+    this.bytes = grown;
   }
 
   finish(): Uint8Array {
-    if (this.#restBits > 0) this.#bytes[this.#length++] = this.#rest;
-    return this.#bytes.subarray(0, this.#length);
+    if (this.restBits > 0) {
+      this.makeRoom(1);
+      this.bytes[this.length++] = this.rest;
+    }
+    return this.bytes.subarray(0, this.length);
   }
 }
 
@@ -42,22 +47,23 @@ export class BitWriter {
 export const bitPaddingBytes = 8;
 
 export class BitReader {
-  readonly #bytes: Uint8Array;
+  readonly bytes: Uint8Array;
   readonly #bits: number;
-  #at = 0;
+  /** The next bit. For a reader in a loop of its own, which gives it back. */
+  at = 0;
 
   /** `bytes` with `bitPaddingBytes` more than the `length` that holds bits. */
   constructor(bytes: Uint8Array, length: number) {
-    this.#bytes = bytes;
+    this.bytes = bytes;
     this.#bits = length * 8;
   }
 
   /** Up to 32 bits. Far past the end it gives zeros. */
   read(count: number): number {
-    const byte = this.#at >>> 3;
-    const shift = this.#at & 7;
-    this.#at += count;
-    const bytes = this.#bytes;
+    const byte = this.at >>> 3;
+    const shift = this.at & 7;
+    this.at += count;
+    const { bytes } = this;
     if (byte + 5 > bytes.length) return 0;
     const low =
       (bytes[byte] as number) |
@@ -70,10 +76,10 @@ export class BitReader {
   }
 
   get overrun(): boolean {
-    return this.#at > this.#bits;
+    return this.at > this.#bits;
   }
 
   get finished(): boolean {
-    return this.#bits - this.#at < 8 && !this.overrun;
+    return this.#bits - this.at < 8 && !this.overrun;
   }
 }

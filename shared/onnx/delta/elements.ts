@@ -78,6 +78,15 @@ export function loadElements(bytes: Uint8Array, width: 1 | 2 | 4, into: Uint32Ar
     into[at] = width === 2 ? view.getUint16(at * 2, true) : view.getUint32(at * 4, true);
 }
 
+/** One element, as it stands there. */
+export function elementAt(bytes: Uint8Array, width: 1 | 2 | 4, index: number): number {
+  const at = index * width;
+  if (width === 1) return bytes[at] as number;
+  const low = (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
+  if (width === 2) return low;
+  return (low | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>> 0;
+}
+
 /** The way back: the low bits of each. */
 export function storeElements(from: Uint32Array, width: 1 | 2 | 4, into: Uint8Array): void {
   const count = into.length / width;

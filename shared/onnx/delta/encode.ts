@@ -4,7 +4,7 @@
 
 import { sha256Hex } from '../../crypto/digests.ts';
 import { invariant } from '../../kernel/errors.ts';
-import type { Zstd } from '../../kernel/ports.ts';
+import type { Zstd, ZstdLevel } from '../../kernel/ports.ts';
 import { applyDelta } from './apply.ts';
 import { dictionaryStart, packFrame } from './frames.ts';
 import { GroupWriter } from './group-writer.ts';
@@ -22,7 +22,7 @@ import {
 } from './operations.ts';
 import { Pairing } from './pairing.ts';
 import { extentsMax, writePlan } from './plan.ts';
-import { levelFor, skeletonOf, writeSkeleton } from './skeleton.ts';
+import { levelFor, skeletonOf, smallBytesMax, strengthFor, strongest, writeSkeleton } from './skeleton.ts';
 import { TableBook } from './tables.ts';
 import {
   countOf,
@@ -42,9 +42,6 @@ export interface DeltaToEncode {
   zstd: Zstd;
 }
 
-/** Up to this size the whole file is tried as one frame over the base, too. */
-const wholeBytesMax = 96 * 1024;
-const planLevel = 19;
 const unbounded = { scannedMax: Number.POSITIVE_INFINITY, numbersMax: Number.POSITIVE_INFINITY };
 /** Per element, where a turned or scaled base is looked for although one of the same shape was found. */
 const poorShare = 0.78;
@@ -54,7 +51,10 @@ const scaledShare = 0.5;
 const scaledHandicap = 1.03;
 
 /** The smallest patch that is found. The files of the base, at most `basesMax`, are to be applied in this order. */
-export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode): Uint8Array {
+export function encodeDelta(files: DeltaToEncode): Uint8Array {
+  const { zstd, beside = [] } = files;
+  const base = files.base.map(plain);
+  const target = plain(files.target);
   invariant(base.length <= basesMax, `a patch over ${base.length} files`);
   const header = {
     bases: base.map(({ bytes }) => ({ digestStart: digestStartOf(sha256Hex(bytes)), bytes: bytes.length })),
@@ -62,13 +62,19 @@ export function encodeDelta({ base, target, beside = [], zstd }: DeltaToEncode):
   };
   const patches = [
     new Encoder(base, target, beside, zstd).patch(header),
-    ...(target.bytes.length <= wholeBytesMax ? wholePatches(header, base, target.bytes, zstd) : []),
+    // As one frame over the base, too: there is little to take apart in a short file.
+    ...(target.bytes.length <= smallBytesMax ? wholePatches(header, base, target.bytes, zstd) : []),
   ];
   const patch = patches.reduce((best, one) => (one.length < best.length ? one : best));
   const memory = { targetBytesMax: target.bytes.length, memoryBytesMax: Number.MAX_SAFE_INTEGER };
   const rebuilt = applyDelta({ patch, bases: base.map(({ bytes }) => bytes), zstd, limits: memory });
   invariant(rebuilt.ok, `a patch does not apply: ${rebuilt.ok ? '' : rebuilt.refusal.detail}`);
   return patch;
+}
+
+/** Views of a Buffer are Buffers, which cost several times what views of plain bytes do. */
+function plain({ path, bytes }: DeltaFile): DeltaFile {
+  return { path, bytes: new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) };
 }
 
 type Announced = Pick<DeltaHeader, 'bases' | 'target'>;
@@ -100,8 +106,10 @@ class Encoder {
   readonly #judge: Judge;
   readonly #tables: TableBook;
   readonly #groups: GroupWriter;
-  readonly #elements = new Uint32Array(unitElements);
-  readonly #own = new Uint32Array(unitElements);
+  /** Of what is short, or is told apart from numbers. */
+  readonly #strength: ZstdLevel;
+  readonly #elements: Uint32Array;
+  readonly #own: Uint32Array;
 
   constructor(base: readonly DeltaFile[], target: DeltaFile, beside: readonly DeltaFile[], zstd: Zstd) {
     this.#bases = base.map(({ bytes }) => bytes);
@@ -120,7 +128,12 @@ class Encoder {
     this.#tables = new TableBook(new Guesser(this.#bases, extents, [], unbounded), numbersMax);
     this.#guesser = new Guesser(this.#bases, extents, this.#tables.tables, unbounded);
     this.#judge = new Judge(this.#guesser, zstd);
-    this.#groups = new GroupWriter(zstd);
+    const apartBytes = [...extents, ...this.#targetSet.apart].reduce((sum, { length }) => sum + length, 0);
+    this.#strength = target.bytes.length <= smallBytesMax ? strongest : strengthFor(held - apartBytes, held);
+    this.#groups = new GroupWriter(zstd, this.#strength);
+    const longest = this.#targetSet.apart.reduce((most, tensor) => Math.max(most, countOf(tensor)), 0);
+    this.#elements = new Uint32Array(Math.min(unitElements, longest));
+    this.#own = new Uint32Array(this.#elements.length);
   }
 
   patch(header: Announced): Uint8Array {
@@ -131,9 +144,9 @@ class Encoder {
     const skeleton = skeletonOf([this.#target], this.#targetSet.apart);
     const planBytes = writePlan(plan);
     return writePatch(header, 'tensors', [
-      { bytes: packFrame(this.#zstd, planBytes, planLevel), plainBytes: planBytes.length },
+      { bytes: packFrame(this.#zstd, planBytes, this.#strength), plainBytes: planBytes.length },
       {
-        bytes: writeSkeleton(this.#zstd, baseSkeleton, skeleton),
+        bytes: writeSkeleton(this.#zstd, baseSkeleton, skeleton, this.#strength),
         plainBytes: skeleton.length + (plan.base.length === 0 ? 0 : baseSkeleton.length),
       },
       ...this.#groups.sections,

@@ -3,7 +3,7 @@
 // Trusts: nothing in the frame. Must never: decode a frame that declares another size than the patch, or hand
 // zstd a dictionary that it would take for a formatted one.
 
-import type { Zstd } from '../../kernel/ports.ts';
+import type { Zstd, ZstdLevel } from '../../kernel/ports.ts';
 import { DeltaFault } from './bytes.ts';
 
 const magicBytes = 4;
@@ -21,7 +21,7 @@ export function dictionaryStart(bytes: Uint8Array): number | null {
 export function packFrame(
   zstd: Zstd,
   bytes: Uint8Array,
-  level: number | 'symbols',
+  level: ZstdLevel,
   dictionary?: Uint8Array,
 ): Uint8Array {
   return zstd.compress(bytes, level, dictionary).subarray(magicBytes);

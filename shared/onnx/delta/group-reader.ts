@@ -12,6 +12,8 @@ import { routesMax } from './routes.ts';
 import { addDifferences, symbolTable } from './symbols.ts';
 
 const differences = new Int32Array(unitElements);
+/** So many bits from any bit of a byte on lie in four bytes. */
+const shortBitsMax = 24;
 
 export class GroupReader {
   readonly #zstd: Zstd;
@@ -115,16 +117,35 @@ export class GroupReader {
     const streamOf = this.#streamOf;
     const positions = this.#at;
     const bits = this.#bits;
+    const { bytes } = bits;
+    // The heart of a rebuild: few raw bits are read here, without a call.
+    let bitAt = bits.at;
     for (let at = from; at < to; at++) {
       const stream = streamOf[((((guess[at] as number) >>> shift) & mask) - off) & 0xff] as number;
       const position = positions[stream] as number;
       positions[stream] = position + 1;
-      // Past the end of all symbols: undefined, which the table takes for 0; noticed at the end of the unit.
-      const symbol = symbols[position] as number;
+      // Past the end of all symbols they are 0; noticed at the end of the unit.
+      const symbol = position < symbols.length ? (symbols[position] as number) : 0;
       const raw = rawBits[symbol] as number;
-      const amount = (base[symbol] as number) + (raw > 0 ? bits.read(raw) : 0);
-      differences[at] = negative[symbol] === 1 ? -amount : amount;
+      let amount = base[symbol] as number;
+      if (raw > shortBitsMax) {
+        bits.at = bitAt;
+        amount += bits.read(raw);
+        bitAt = bits.at;
+      } else if (raw > 0) {
+        const byte = bitAt >>> 3;
+        const word =
+          (bytes[byte] as number) |
+          ((bytes[byte + 1] as number) << 8) |
+          ((bytes[byte + 2] as number) << 16) |
+          ((bytes[byte + 3] as number) << 24);
+        amount += (word >>> (bitAt & 7)) & ((1 << raw) - 1);
+        bitAt += raw;
+      }
+      const sign = -(negative[symbol] as number);
+      differences[at] = (amount ^ sign) - sign;
     }
+    bits.at = bitAt;
   }
 
   #sparse(operation: Operation, kind: ElementKind, guess: Uint32Array, count: number): void {

@@ -1,7 +1,7 @@
 // Why: collects the units of many tensors, symbols apart by what routes them, so that each table of code lengths is
 // built on numbers that resemble each other. Trusts: its caller for lengths. Must never: hold more than one group.
 
-import type { Zstd } from '../../kernel/ports.ts';
+import type { Zstd, ZstdLevel } from '../../kernel/ports.ts';
 import { BitWriter } from './bits.ts';
 import { ByteWriter } from './bytes.ts';
 import { contextShift, type ElementKind, elementBytes, isFloat } from './elements.ts';
@@ -12,8 +12,9 @@ import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
 
 /** Above it a higher level costs much time and gains nothing on symbols. */
 const strongBytesMax = 8 * 1024;
-const strongLevel = 19;
 const fastLevel = 1;
+/** So many bits fit behind up to seven others in one number. */
+const shortBitsMax = 24;
 /** For tensors that repeat themselves. */
 const bytesLevel = 6;
 
@@ -25,9 +26,11 @@ export interface GroupSection {
 
 export class GroupWriter {
   readonly #zstd: Zstd;
-  readonly #symbols = new Uint8Array(groupElements + unitElements);
-  readonly #routes = new Uint16Array(groupElements + unitElements);
-  readonly #differences = new Int32Array(unitElements);
+  readonly #strength: ZstdLevel;
+  /** Wider as units come: short files have few. */
+  #symbols = new Uint8Array(0);
+  #routes = new Uint16Array(0);
+  #differences = new Int32Array(0);
   #count = 0;
   #units = 0;
   #plain = 0;
@@ -37,8 +40,10 @@ export class GroupWriter {
   #patches = new ByteWriter();
   readonly sections: GroupSection[] = [];
 
-  constructor(zstd: Zstd) {
+  /** `strength`: the level of short parts. */
+  constructor(zstd: Zstd, strength: ZstdLevel) {
     this.#zstd = zstd;
+    this.#strength = strength;
   }
 
   /** One unit whose elements differ from the guess; `dense`, `sparse` or `full`. */
@@ -49,6 +54,7 @@ export class GroupWriter {
     target: Uint32Array,
     count: number,
   ): void {
+    this.#makeRoom(count);
     if (operation.coding === 'full') this.#full(operation, kind, guess, target, count);
     else {
       differencesOf(kind, guess, target, count, this.#differences);
@@ -56,6 +62,18 @@ export class GroupWriter {
       else this.#sparse(operation, kind, guess, count);
     }
     this.#closeUnit();
+  }
+
+  #makeRoom(more: number): void {
+    if (this.#differences.length < more) this.#differences = new Int32Array(more);
+    const needed = this.#count + more;
+    if (needed <= this.#symbols.length) return;
+    const length = Math.min(groupElements + unitElements, Math.max(needed, 2 * this.#symbols.length));
+    const [symbols, routes] = [new Uint8Array(length), new Uint16Array(length)];
+    symbols.set(this.#symbols.subarray(0, this.#count));
+    routes.set(this.#routes.subarray(0, this.#count));
+    this.#symbols = symbols;
+    this.#routes = routes;
   }
 
   addBytes(bytes: Uint8Array): void {
@@ -76,15 +94,37 @@ export class GroupWriter {
     const routes = this.#routes;
     const bits = this.#bits;
     const { rawBits } = symbolTable;
+    const differences = this.#differences;
     let count = this.#count;
+    // The heart of an encoding: few raw bits are written here, without a call.
+    bits.makeRoom((to - from + 1) * 4);
+    const { bytes } = bits;
+    let { length, rest, restBits } = bits;
     for (let at = from; at < to; at++) {
-      const difference = this.#differences[at] as number;
+      const difference = differences[at] as number;
       const symbol = symbolOf(difference);
       symbols[count] = symbol;
       routes[count++] = ((((guess[at] as number) >>> shift) & mask) - off) & 0xff;
       const raw = rawBits[symbol] as number;
-      if (raw > 0) bits.write((difference < 0 ? -difference : difference) & (0xffffffff >>> (32 - raw)), raw);
+      if (raw === 0) continue;
+      let low = (difference < 0 ? -difference : difference) & (0xffffffff >>> (32 - raw));
+      let left = raw;
+      if (left > shortBitsMax) {
+        rest |= (low & 0xff) << restBits;
+        bytes[length++] = rest;
+        rest >>>= 8;
+        low >>>= 8;
+        left -= 8;
+      }
+      rest |= low << restBits;
+      restBits += left;
+      while (restBits >= 8) {
+        bytes[length++] = rest;
+        rest >>>= 8;
+        restBits -= 8;
+      }
     }
+    Object.assign(bits, { length, rest, restBits });
     this.#count = count;
   }
 
@@ -174,11 +214,11 @@ export class GroupWriter {
     this.#patches = new ByteWriter();
   }
 
-  #part(out: ByteWriter, bytes: Uint8Array, level: number | 'symbols'): void {
+  #part(out: ByteWriter, bytes: Uint8Array, level: ZstdLevel): void {
     this.#plain += bytes.length;
     out.varint(bytes.length);
     if (bytes.length === 0) return;
-    const packed = packFrame(this.#zstd, bytes, bytes.length <= strongBytesMax ? strongLevel : level);
+    const packed = packFrame(this.#zstd, bytes, bytes.length <= strongBytesMax ? this.#strength : level);
     const packs = packed.length < bytes.length;
     // Twice its length, and one more where it is packed.
     out.varint((packs ? packed.length : bytes.length) * 2 + (packs ? 1 : 0)).bytes(packs ? packed : bytes);

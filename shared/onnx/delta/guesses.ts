@@ -3,7 +3,7 @@
 // is given, or use arithmetic that two machines may do differently.
 
 import { DeltaFault } from './bytes.ts';
-import { type ElementKind, elementBytes, loadElements } from './elements.ts';
+import { type ElementKind, elementAt, elementBytes, loadElements } from './elements.ts';
 import { rangeOf, rint, toElement, toInteger, toNumbers } from './numbers.ts';
 import { type BaseExtent, type Guess, type Table, tableLength, unitElements } from './operations.ts';
 
@@ -26,6 +26,28 @@ export function tableBounds(baseAndTargetBytes: number): TableBounds {
   return { scannedMax: baseAndTargetBytes * 4, numbersMax: 65_536 + Math.floor(baseAndTargetBytes / 32) };
 }
 
+type PermutedGuess = Extract<Guess, { kind: 'permuted' }>;
+export type SampledGuess = PermutedGuess | Extract<Guess, { kind: 'base' }>;
+
+/** How a base is walked through in another order of axes, and where the walk is. */
+interface Turning {
+  guess: PermutedGuess;
+  sizes: number[];
+  steps: number[];
+  at: number[];
+}
+
+function turningOf(guess: PermutedGuess): Turning {
+  const { dims, order } = guess;
+  const strides = dims.map((_, axis) => dims.slice(axis + 1).reduce((product, size) => product * size, 1));
+  return {
+    guess,
+    sizes: order.map((axis) => dims[axis] as number),
+    steps: order.map((axis) => strides[axis] as number),
+    at: order.map(() => 0),
+  };
+}
+
 type ChannelTable = Extract<Table, { kind: 'peak' | 'span' }>;
 
 /** Reads the base by a plan's extents and tables. */
@@ -36,8 +58,10 @@ export class Guesser {
   readonly #values = new Map<number, Float32Array>();
   /** Amounts of channels, which a scale and its multiples share. */
   readonly #amounts = new Map<string, Float64Array>();
-  readonly #loaded = new Uint32Array(unitElements);
-  readonly #numbers = new Float64Array(unitElements);
+  /** As long as the longest that was asked for; a unit at most. */
+  #loaded = new Uint32Array(0);
+  #numbers = new Float64Array(0);
+  #turning: Turning | null = null;
   #workLeft: number;
   #numbersLeft: number;
 
@@ -69,6 +93,10 @@ export class Guesser {
   #load(index: number, from: number, count: number): Uint32Array {
     const width = elementBytes(this.extent(index).kind);
     const bytes = this.bytes(index).subarray(from * width, (from + count) * width);
+    if (this.#loaded.length < count) {
+      this.#loaded = new Uint32Array(count);
+      this.#numbers = new Float64Array(count);
+    }
     loadElements(bytes, width, this.#loaded);
     return this.#loaded;
   }
@@ -132,32 +160,60 @@ export class Guesser {
     }
   }
 
-  #permuted(
-    guess: Extract<Guess, { kind: 'permuted' }>,
-    from: number,
-    count: number,
-    into: Uint32Array,
-  ): void {
-    const { dims, order } = guess;
-    const strides = dims.map((_, axis) => dims.slice(axis + 1).reduce((product, size) => product * size, 1));
-    const sizes = order.map((axis) => dims[axis] as number);
-    const steps = order.map((axis) => strides[axis] as number);
-    const at = sizes.map(() => 0);
+  /** Single elements of a guess whose type is the base's own; cheaper than `guess` for a few here and there. */
+  sample(guess: SampledGuess, indexes: readonly number[], into: Uint32Array): void {
+    const source = this.bytes(guess.base);
+    const width = elementBytes(this.extent(guess.base).kind);
+    for (let at = 0; at < indexes.length; at++) {
+      const index = indexes[at] as number;
+      let position = index;
+      if (guess.kind === 'permuted') {
+        if (this.#turning?.guess !== guess) this.#turning = turningOf(guess);
+        const { sizes, steps } = this.#turning;
+        position = 0;
+        for (let axis = sizes.length - 1, rest = index; axis >= 0; axis--) {
+          const size = sizes[axis] as number;
+          position += (rest % size) * (steps[axis] as number);
+          rest = Math.floor(rest / size);
+        }
+      }
+      into[at] = elementAt(source, width, position);
+    }
+  }
+
+  #permuted(guess: PermutedGuess, from: number, count: number, into: Uint32Array): void {
+    if (this.#turning?.guess !== guess) this.#turning = turningOf(guess);
+    const { sizes, steps, at } = this.#turning;
+    const inner = sizes.length - 1;
     let position = 0;
-    for (let axis = sizes.length - 1, rest = from; axis >= 0; axis--) {
+    for (let axis = inner, rest = from; axis >= 0; axis--) {
       const size = sizes[axis] as number;
       at[axis] = rest % size;
       rest = Math.floor(rest / size);
       position += (at[axis] as number) * (steps[axis] as number);
     }
-    const source = this.bytes(guess.base);
-    const width = elementBytes(this.extent(guess.base).kind);
-    for (let index = 0; index < count; index++) {
-      let value = 0;
-      for (let byte = 0, start = position * width; byte < width; byte++)
-        value |= (source[start + byte] as number) << (byte * 8);
-      into[index] = value;
-      for (let axis = sizes.length - 1; axis >= 0; axis--) {
+    const { offset, file, kind } = this.extent(guess.base);
+    const source = this.#bases[file] as Uint8Array;
+    const width = elementBytes(kind);
+    const step = inner < 0 ? 0 : (steps[inner] as number);
+    for (let index = 0; index < count; ) {
+      const row = inner < 0 ? 1 : (sizes[inner] as number) - (at[inner] as number);
+      const end = Math.min(count, index + row);
+      for (let byte = offset + position * width; index < end; index++, byte += step * width) {
+        if (width === 1) into[index] = source[byte] as number;
+        else if (width === 2) into[index] = (source[byte] as number) | ((source[byte + 1] as number) << 8);
+        else
+          into[index] =
+            (source[byte] as number) |
+            ((source[byte + 1] as number) << 8) |
+            ((source[byte + 2] as number) << 16) |
+            ((source[byte + 3] as number) << 24);
+      }
+      if (inner < 0 || index === count) return;
+      // To the start of the next row.
+      position -= (at[inner] as number) * step;
+      at[inner] = 0;
+      for (let axis = inner - 1; axis >= 0; axis--) {
         position += steps[axis] as number;
         const next = (at[axis] as number) + 1;
         at[axis] = next;

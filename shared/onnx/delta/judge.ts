@@ -2,17 +2,21 @@
 // Trusts: its caller for types and sizes. Must never: decide what is right; a wrong judgement costs bytes only.
 
 import type { Zstd } from '../../kernel/ports.ts';
-import { contextShift, elementBytes, isFloat } from './elements.ts';
+import { contextShift, elementAt, elementBytes, isFloat } from './elements.ts';
 import { packFrame } from './frames.ts';
-import type { Guesser } from './guesses.ts';
-import { blockElements, type Guess, type Operation, unitElements } from './operations.ts';
+import type { Guesser, SampledGuess } from './guesses.ts';
+import { blockElements, type Guess, type Operation } from './operations.ts';
 import { differencesOf, symbolOf, symbolTable } from './symbols.ts';
 import { countOf, type FileTensor, readElements } from './tensors.ts';
 
-const sampleElements = 4096;
+const sampleElements = 2048;
 const samples = 4;
 /** Of a tensor's bytes, packed to see whether they repeat themselves. */
 const packedSampleBytes = 32 * 1024;
+/** Places at which tensors are compared, of them those of the first look, and by how much that may be wrong. */
+const allPlaces = 48;
+const firstPlaces = 12;
+const firstDoubt = 1.15;
 /** Above this share of differing blocks their runs are not worth telling. */
 const sparseShareMax = 0.7;
 
@@ -23,8 +27,8 @@ export interface Judgement extends Operation {
 export class Judge {
   readonly #guesser: Guesser;
   readonly #zstd: Zstd;
-  readonly #elements = new Uint32Array(unitElements);
-  readonly #target = new Uint32Array(unitElements);
+  readonly #elements = new Uint32Array(sampleElements);
+  readonly #target = new Uint32Array(sampleElements);
   readonly #differences = new Int32Array(sampleElements);
 
   constructor(guesser: Guesser, zstd: Zstd) {
@@ -35,8 +39,9 @@ export class Judge {
   /** Whether the guess is the tensor, to the bit. */
   exact(tensor: FileTensor, guess: Guess): boolean {
     const count = countOf(tensor);
-    for (let from = 0; from < count; from += unitElements) {
-      const part = Math.min(unitElements, count - from);
+    // In short steps: most that are not the tensor show it soon.
+    for (let from = 0; from < count; from += sampleElements) {
+      const part = Math.min(sampleElements, count - from);
       const target = this.#target;
       readElements(tensor, from, part, target);
       this.#guess(tensor, guess, from, part);
@@ -118,19 +123,30 @@ export class Judge {
     return { guess: { kind: 'none' }, coding: 'bytes', exponentShift: 0, bits };
   }
 
-  /** Mean bit length of differences at a few places: how near two tensors are. */
-  distance(tensor: FileTensor, guess: Guess): number {
+  /**
+   * Mean bit length of differences at a few places: how near two tensors are. Beyond `enough` a first look tells that
+   * they are not.
+   */
+  distance(tensor: FileTensor, guess: SampledGuess, enough: number): number {
+    const count = countOf(tensor);
+    const first = this.#distanceAt(tensor, guess, Math.min(count, firstPlaces));
+    if (first > enough * firstDoubt) return first;
+    return this.#distanceAt(tensor, guess, Math.min(count, allPlaces));
+  }
+
+  #distanceAt(tensor: FileTensor, guess: SampledGuess, places: number): number {
     const { kind } = tensor;
     const count = countOf(tensor);
-    const places = Math.min(count, 48);
+    const indexes = Array.from({ length: places }, (_, place) =>
+      Math.floor(((place + 0.5) / places) * count),
+    );
+    this.#guesser.sample(guess, indexes, this.#elements);
+    const width = elementBytes(kind);
+    for (let at = 0; at < places; at++)
+      this.#target[at] = elementAt(tensor.bytes, width, indexes[at] as number);
+    differencesOf(kind, this.#elements, this.#target, places, this.#differences);
     let bits = 0;
-    for (let place = 0; place < places; place++) {
-      const from = Math.floor(((place + 0.5) / places) * count);
-      this.#guess(tensor, guess, from, 1);
-      readElements(tensor, from, 1, this.#target);
-      differencesOf(kind, this.#elements, this.#target, 1, this.#differences);
-      bits += 32 - Math.clz32(Math.abs(this.#differences[0] as number));
-    }
+    for (let at = 0; at < places; at++) bits += 32 - Math.clz32(Math.abs(this.#differences[at] as number));
     return bits / places;
   }
 }

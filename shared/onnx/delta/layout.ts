@@ -90,7 +90,7 @@ class LayoutReader {
   #function(reader: ProtobufReader): void {
     while (reader.next()) {
       if (reader.field === 7) this.#node(reader.message(), 'function', 0);
-      else if (reader.field === 11) this.#attribute(reader.message(), 'function', 0);
+      else if (reader.field === 11) this.#attribute(reader.message(), () => 'function', 0);
       else reader.skip();
     }
   }
@@ -109,43 +109,47 @@ class LayoutReader {
 
   /** NodeProto: input 1, output 2, op_type 4, attribute 5. Its tensors are named by its first output. */
   #node(reader: ProtobufReader, path: string, depth: number): void {
-    const inputs: string[] = [];
+    // Most names and most attributes are of no use here, and a graph is little else: read only what is.
+    const inputs: Uint8Array[] = [];
     const attributes: Uint8Array[] = [];
-    let output = '';
+    let output: Uint8Array | null = null;
     let operator = '';
     while (reader.next()) {
-      if (reader.field === 1) inputs.push(reader.string());
-      else if (reader.field === 2) {
-        const name = reader.string();
-        if (output === '') output = name;
-      } else if (reader.field === 4) operator = reader.string();
+      if (reader.field === 1) inputs.push(reader.bytes());
+      else if (reader.field === 2 && (output === null || output.length === 0)) output = reader.bytes();
+      else if (reader.field === 4) operator = reader.string();
       else if (reader.field === 5) attributes.push(reader.bytes());
       else reader.skip();
     }
-    for (const attribute of attributes) this.#attribute(reader.inner(attribute), joined(path, output), depth);
-    this.#uses(operator, inputs, path);
+    const own = (): string => joined(path, output === null ? '' : reader.text(output));
+    for (const attribute of attributes) this.#attribute(reader.inner(attribute), own, depth);
+    const first = scaledInputs.get(operator);
+    if (first !== undefined)
+      this.#uses(
+        first,
+        inputs.map((input) => joined(path, reader.text(input))),
+      );
   }
 
-  /** Operators that tell which scale and zero point belong to which tensor. */
-  #uses(operator: string, inputs: string[], path: string): void {
-    const at = { DequantizeLinear: [0], QLinearConv: [0, 3], QLinearMatMul: [0, 3] }[operator] ?? [];
+  /** Which scale and zero point belong to which tensor. */
+  #uses(at: readonly number[], inputs: readonly string[]): void {
     for (const first of at) {
-      const [name, scale, zeroPoint = ''] = inputs.slice(first, first + 3).map((one) => joined(path, one));
+      const [name, scale, zeroPoint = ''] = inputs.slice(first, first + 3);
       if (name !== undefined && scale !== undefined) this.#layout.quantised.set(name, { scale, zeroPoint });
     }
   }
 
   /** AttributeProto: name 1, t 5, g 6, floats 7, tensors 10, graphs 11, sparse_tensor 22, sparse_tensors 23. */
-  #attribute(reader: ProtobufReader, path: string, depth: number): void {
-    let name = '';
+  #attribute(reader: ProtobufReader, path: () => string, depth: number): void {
+    let name: Uint8Array | null = null;
+    const inner = (): string => joined(path(), name === null ? '' : reader.text(name));
     while (reader.next()) {
-      const inner = joined(path, name);
-      if (reader.field === 1) name = reader.string();
-      else if (reader.field === 5 || reader.field === 10) this.#tensor(reader.message(), inner);
-      else if (reader.field === 6 || reader.field === 11) this.#graph(reader.message(), inner, depth + 1);
-      else if (reader.field === 22 || reader.field === 23) this.#sparse(reader.message(), inner);
+      if (reader.field === 1) name = reader.bytes();
+      else if (reader.field === 5 || reader.field === 10) this.#tensor(reader.message(), inner());
+      else if (reader.field === 6 || reader.field === 11) this.#graph(reader.message(), inner(), depth + 1);
+      else if (reader.field === 22 || reader.field === 23) this.#sparse(reader.message(), inner());
       else if (reader.field === 7 && reader.wireType === wireTypes.bytes)
-        this.#add(reader.bytes(), { kind: 'float32', signed: true, dims: [], name: inner });
+        this.#add(reader.bytes(), floats, [], inner());
       else reader.skip();
     }
   }
@@ -166,7 +170,7 @@ class LayoutReader {
   #tensor(reader: ProtobufReader, path: string): void {
     const dims: number[] = [];
     const pieces: { bytes: Uint8Array; field: number }[] = [];
-    const entries = new Map<string, string>();
+    let entries: Map<string, string> | null = null;
     let dataType = 0;
     let location = 0;
     let own = '';
@@ -177,6 +181,7 @@ class LayoutReader {
       else if (reader.field === 8) own = reader.string();
       else if (reader.field === 13) {
         const { key, value } = readEntry(reader.message());
+        entries ??= new Map();
         entries.set(key, value);
       } else if (reader.field === 14) location = reader.int();
       else if (packed && dataFields.includes(reader.field))
@@ -186,8 +191,8 @@ class LayoutReader {
         throw new ProtobufFault(`a tensor of more than ${dimensionsMax} dimensions`);
     }
     const name = joined(path, own);
-    for (const { bytes, field } of pieces) this.#add(bytes, { ...typeOf(field, dataType), dims, name });
-    if (location === 1) this.#external(entries, dims, dataType, name);
+    for (const { bytes, field } of pieces) this.#add(bytes, typeOf(field, dataType), dims, name);
+    if (location === 1) this.#external(entries ?? new Map(), dims, dataType, name);
   }
 
   #external(entries: Map<string, string>, dims: number[], dataType: number, name: string): void {
@@ -209,27 +214,42 @@ class LayoutReader {
     return before === 0 ? name : `${name}#${before}`;
   }
 
-  #add(bytes: Uint8Array, tensor: Omit<Extent, 'offset' | 'length'>): void {
-    const width = elementBytes(tensor.kind);
-    const whole = elementsOf(tensor.dims) * width === bytes.length;
+  #add(bytes: Uint8Array, { kind, signed }: ElementType, dims: number[], name: string): void {
+    const width = elementBytes(kind);
+    const whole = elementsOf(dims) * width === bytes.length;
     this.#layout.extents.push({
-      ...tensor,
-      name: this.#unique(tensor.name),
-      dims: whole ? tensor.dims : [],
+      name: this.#unique(name),
+      dims: whole ? dims : [],
       // A length that is no multiple of the element is a broken tensor: its bytes are just bytes.
-      kind: bytes.length % width === 0 ? tensor.kind : 'bytes',
+      kind: bytes.length % width === 0 ? kind : 'bytes',
+      signed,
       offset: bytes.byteOffset - this.#file.byteOffset,
       length: bytes.length,
     });
   }
 }
 
+interface ElementType {
+  kind: ElementKind;
+  signed: boolean;
+}
+
+const floats: ElementType = { kind: 'float32', signed: true };
+const otherBytes: ElementType = { kind: 'bytes', signed: true };
+
+/** Operators, and which of their inputs are followed by a scale and a zero point. */
+const scaledInputs: ReadonlyMap<string, readonly number[]> = new Map([
+  ['DequantizeLinear', [0]],
+  ['QLinearConv', [0, 3]],
+  ['QLinearMatMul', [0, 3]],
+]);
+
 const dataFields = [4, 5, 7, 9, 10, 11];
 
 /** Packed floats are numbers of four bytes; other packed fields are varints, or numbers of eight bytes. */
-function typeOf(field: number, dataType: number): { kind: ElementKind; signed: boolean } {
+function typeOf(field: number, dataType: number): ElementType {
   if (field === 9) return kindOf(dataType);
-  return { kind: field === 4 ? 'float32' : 'bytes', signed: true };
+  return field === 4 ? floats : otherBytes;
 }
 
 function joined(path: string, name: string): string {

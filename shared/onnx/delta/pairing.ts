@@ -3,6 +3,7 @@
 
 import { crc32 } from './bytes.ts';
 import { elementBytes, isFloat } from './elements.ts';
+import type { SampledGuess } from './guesses.ts';
 import type { Judge } from './judge.ts';
 import { type Guess, permutedAxesMax } from './operations.ts';
 import { scalingsOf } from './scaling.ts';
@@ -105,7 +106,8 @@ export class Pairing {
     let best: FileTensor | null = null;
     let nearest = bits * alikeShare;
     for (const candidate of candidates) {
-      const distance = this.#pairs.judge.distance(tensor, { kind: 'base', base: this.#index(candidate) });
+      const guess: SampledGuess = { kind: 'base', base: this.#index(candidate) };
+      const distance = this.#pairs.judge.distance(tensor, guess, nearest);
       if (distance < nearest) [best, nearest] = [candidate, distance];
     }
     return best;
@@ -126,13 +128,18 @@ export class Pairing {
     const candidates = [...(named === undefined ? [] : [named]), ...others]
       .filter((one) => one.kind === tensor.kind && [...one.dims].sort((a, b) => a - b).join() === shape)
       .slice(0, turnedMax);
-    let best: Guess | null = null;
+    let best: SampledGuess | null = null;
     let nearest = elementBytes(tensor.kind) * 8 * alikeShare;
     for (const candidate of candidates) {
       for (const order of ordersOf[dims.length] ?? []) {
         if (!order.every((axis, at) => candidate.dims[axis] === dims[at])) continue;
-        const guess: Guess = { kind: 'permuted', base: this.#index(candidate), dims: candidate.dims, order };
-        const distance = this.#pairs.judge.distance(tensor, guess);
+        const guess: SampledGuess = {
+          kind: 'permuted',
+          base: this.#index(candidate),
+          dims: candidate.dims,
+          order,
+        };
+        const distance = this.#pairs.judge.distance(tensor, guess, nearest);
         if (distance < nearest) [best, nearest] = [guess, distance];
       }
     }

@@ -64,7 +64,8 @@ function costOf(histogram: Uint32Array): { count: number; bits: number } {
   let count = 0;
   let distinct = 0;
   let logs = 0;
-  for (const times of histogram) {
+  for (let symbol = 0; symbol < histogram.length; symbol++) {
+    const times = histogram[symbol] as number;
     if (times === 0) continue;
     count += times;
     distinct += 1;
@@ -80,7 +81,8 @@ function joined(list: Candidate[]): Candidate[] {
   while (merges.length > 0) {
     let best = -1;
     let gain = 0;
-    for (const [at, merged] of merges.entries()) {
+    for (let at = 0; at < merges.length; at++) {
+      const merged = merges[at] as Candidate;
       const saved = (list[at] as Candidate).bits + (list[at + 1] as Candidate).bits - merged.bits;
       if (saved > gain) [best, gain] = [at, saved];
     }
@@ -96,6 +98,8 @@ function joined(list: Candidate[]): Candidate[] {
 }
 
 function merge(left: Candidate, right: Candidate): Candidate {
-  const histogram = left.histogram.map((times, symbol) => times + (right.histogram[symbol] as number));
+  const histogram = left.histogram.slice();
+  for (let symbol = 0; symbol < histogram.length; symbol++)
+    histogram[symbol] = (histogram[symbol] as number) + (right.histogram[symbol] as number);
   return { first: left.first, last: right.last, histogram, ...costOf(histogram) };
 }

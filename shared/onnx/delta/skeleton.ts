@@ -2,7 +2,7 @@
 // Trusts: nothing in the section. Must never: take a dictionary or make a piece beyond its bound, because both are
 // memory of the native coder.
 
-import type { Zstd } from '../../kernel/ports.ts';
+import type { Zstd, ZstdLevel } from '../../kernel/ports.ts';
 import { ByteReader, ByteWriter, DeltaFault, joined } from './bytes.ts';
 import { dictionaryStart, packFrame, unpackFrame } from './frames.ts';
 import { dictionaryBytesMax, pieceBytesMax } from './operations.ts';
@@ -30,13 +30,36 @@ export function skeletonOf(files: readonly Uint8Array[], ranges: readonly FileRa
   return joined(parts);
 }
 
+/** Shorter files are packed as well as can be. */
+export const smallBytesMax = 64 * 1024;
+export const strongest = 19;
+
 /** Strong where the bytes are few, quick where they are many. */
 export function levelFor(bytes: number): number {
-  if (bytes <= 256 * 1024) return 19;
+  if (bytes <= 256 * 1024) return strongest;
   return bytes <= 1024 * 1024 ? 12 : 9;
 }
 
-export function writeSkeleton(zstd: Zstd, base: Uint8Array, target: Uint8Array): Uint8Array {
+/** Of the bytes of both files: up to here the strongest level is a small part of the whole work. */
+const strongShare = 0.08;
+const middleShare = 0.2;
+
+/**
+ * For the skeletons of two files and what else is short: what is strong takes the longer the more it looks at, and
+ * where skeletons are most of both files, something quicker does.
+ */
+export function strengthFor(skeletonBytes: number, bytesOfBoth: number): ZstdLevel {
+  if (skeletonBytes <= bytesOfBoth * strongShare) return strongest;
+  return skeletonBytes <= bytesOfBoth * middleShare ? 16 : 'text';
+}
+
+/** `strength`: the level of pieces that are not too long for it. */
+export function writeSkeleton(
+  zstd: Zstd,
+  base: Uint8Array,
+  target: Uint8Array,
+  strength: ZstdLevel,
+): Uint8Array {
   const out = new ByteWriter();
   for (let from = 0; from < target.length; from += pieceBytesMax) {
     const piece = target.subarray(from, from + pieceBytesMax);
@@ -46,8 +69,9 @@ export function writeSkeleton(zstd: Zstd, base: Uint8Array, target: Uint8Array):
     const low = Math.floor(Math.max(0, Math.min(middle - room / 2, base.length - room)));
     const dictionary = base.subarray(low, low + room);
     const start = dictionaryStart(dictionary);
-    const level = levelFor(piece.length);
     const used = start === null ? undefined : dictionary.subarray(start);
+    const longest = levelFor(piece.length);
+    const level = longest === strongest ? strength : longest;
     const packed = packFrame(zstd, piece, level, used);
     out
       .varint(piece.length)

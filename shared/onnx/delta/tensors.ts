@@ -39,12 +39,11 @@ export function tensorsOf(files: readonly DeltaFile[], describing: readonly Delt
     const own = files.findIndex((file) => file.path === model.path);
     const bytes = files[own]?.bytes;
     if (bytes !== undefined)
-      for (const extent of layout.extents)
-        found.push({
-          ...extent,
-          file: own,
-          bytes: bytes.subarray(extent.offset, extent.offset + extent.length),
-        });
+      // Field by field: a graph has thousands of them.
+      for (const { name, kind, signed, dims, offset, length } of layout.extents) {
+        const part = bytes.subarray(offset, offset + length);
+        found.push({ name, kind, signed, dims, offset, length, file: own, bytes: part });
+      }
     found.push(...externalOf(files, model.path, layout));
   }
   found.sort((a, b) => a.file - b.file || a.offset - b.offset);

@@ -26,8 +26,9 @@ function selectorOf({ label: matchLabels = {}, device, arch }: PutFlags): Select
   throw new FleetError('input-invalid', z.prettifyError(parsed.error));
 }
 
-function inWords({ matchLabels, matchExpressions, devices, capabilities }: Selector): string {
+function inWords({ matchLabels, matchExpressions, regions, devices, capabilities }: Selector): string {
   const lines = [
+    ...(regions === undefined ? [] : [`in ${regions.join(' or ')}`]),
     ...Object.entries(matchLabels).map(([key, value]) => `${key}=${value}`),
     ...matchExpressions.map(({ key, operator, values }) =>
       [key, operator, values.join('|')].join(' ').trim(),

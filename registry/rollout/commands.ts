@@ -59,6 +59,7 @@ const unknown = (rolloutId: string) => refuse('rollout-unknown', `there is no ro
 const inForce: ReadonlySet<RolloutFact['state']> = new Set(['awaiting-approval', 'running', 'paused']);
 
 export function createRolloutCommands(parts: {
+  region: string;
   begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
   store: RegistryStore;
   clock: Clock;
@@ -69,7 +70,7 @@ export function createRolloutCommands(parts: {
   /** Something changed: rollouts are stepped. */
   changed(): void;
 }): RolloutCommands {
-  const { store, clock, transition, changed } = parts;
+  const { region, store, clock, transition, changed } = parts;
   const { qb } = store;
 
   /** Stores what `decide` makes of the rollout. */
@@ -153,7 +154,7 @@ export function createRolloutCommands(parts: {
 
     async retry(rolloutId, by, devices) {
       const file = await store.tx((db): Result<RolloutFile> => {
-        const options = { newcomers: false, nowMs: clock.wall(), changesMax: 0, reference: null };
+        const options = { region, newcomers: false, nowMs: clock.wall(), changesMax: 0, reference: null };
         const facts = readFacts(db, qb, rolloutId, options);
         if (facts === undefined) return unknown(rolloutId);
         if (facts.rollout.endedAtMs === null)
@@ -174,7 +175,7 @@ export function createRolloutCommands(parts: {
     async explain(rolloutId, deviceId) {
       const reference = await parts.referenceOf(rolloutId);
       return store.tx((db): Result<RolloutExplanation> => {
-        const options = { newcomers: true, nowMs: clock.wall(), changesMax: 0, reference };
+        const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, reference };
         const facts = readFacts(db, qb, rolloutId, options);
         if (facts === undefined) return unknown(rolloutId);
         const explanation = explain(facts, deviceId);

@@ -1,7 +1,7 @@
 // Why: the facts of a rollout read from, and a decision written to, the registry's tables; one transaction each.
 // Trusts: the tables of 002-fleet.sql. Must never: decide anything.
 
-import type { Labels, MachineStateName, Reason } from '../../shared/wire/messages.ts';
+import type { Labels, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Selector } from '../../shared/wire/rollout-file.ts';
 import type { RolloutState, WaveState } from '../../shared/wire/rollouts.ts';
 import { barredAmong } from '../catalog/barred.ts';
@@ -12,16 +12,15 @@ import type {
   RolloutRow,
   RolloutWavesTable,
 } from '../store/fleet-tables.ts';
-import { type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
+import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
+import { Columns, deviceFact, deviceRows, type Others, openQuery, selectable } from './device-rows.ts';
 import { asksForEvidence } from './evidence-gates.ts';
 import type {
   DesiredRelease,
   DeviceFact,
   GateView,
   Member,
-  ModelFact,
-  RolloutAhead,
   RolloutDecision,
   RolloutFact,
   RolloutFacts,
@@ -29,8 +28,7 @@ import type {
 } from './facts.ts';
 import { readGroups } from './groups.ts';
 import { readAhead, readBusy } from './others.ts';
-import { isRemoval, isRemoved } from './removal.ts';
-import { matches, type Selectable } from './selector.ts';
+import { matches } from './selector.ts';
 import { type EvidenceKept, readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
@@ -133,206 +131,17 @@ export function readHistory(db: RegistryDb, qb: RegistryQueries, rolloutId: stri
   );
 }
 
-/** Most rollouts ask for nothing that an agent tells of itself; then it is not read for each of its devices. */
-const unasked = JSON.stringify({ version: '', runtime: '', arch: '' });
-
-/** One row per device: itself, what it reported under the name, and its part in the rollout. */
-function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: boolean) {
-  const asked = newcomers || rollout.release.requires !== null;
-  return qb
-    .selectFrom('devices as d')
-    .leftJoin('rollout_devices as m', (join) =>
-      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', rollout.id),
-    )
-    .leftJoin('device_models as r', (join) =>
-      join.onRef('r.device_id', '=', 'd.device_id').on('r.name', '=', rollout.as),
-    )
-    .leftJoin('desired as w', (join) =>
-      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
-    )
-    .select([
-      'd.device_id as id',
-      'd.status as status',
-      'd.presence as presence',
-      'd.presence_at_ms as presenceAtMs',
-      'd.reported_epoch as reportedEpoch',
-      (asked ? sql<string>`d.agent` : sql<string>`${unasked}`).as('agent'),
-      'm.wave_index as wave',
-      'm.state as memberState',
-      'm.reason as memberReason',
-      'm.step as step',
-      'm.epoch as epoch',
-      'm.step_at_ms as stepAtMs',
-      'm.previous as previous',
-      'r.state as modelState',
-      'r.active as active',
-      'r.candidate as candidate',
-      'r.last_good as lastGood',
-      'r.target as target',
-      'r.rollout_id as modelRolloutId',
-      'r.reason as modelReason',
-      'w.release_id as desiredReleaseId',
-      'w.rollout_id as desiredRolloutId',
-    ])
-    .orderBy('d.device_id');
-}
-
-/**
- * Of devices that may be assigned something in this step: what they are by label, and what they are to run now, whole.
- * It is most of the bytes of a look, and of no use for those that have the release assigned.
- */
-function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
-  return qb
-    .selectFrom('devices as d')
-    .leftJoin('rollout_devices as m', (join) =>
-      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', rollout.id),
-    )
-    .leftJoin('desired as w', (join) =>
-      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
-    )
-    .leftJoin('rollout_devices as om', (join) =>
-      join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
-    )
-    .select([
-      'd.device_id as id',
-      'd.labels as labels',
-      'w.release_id as desiredReleaseId',
-      'w.manifest_sha256 as desiredSha256',
-      'w.manifest_bytes as desiredBytes',
-      'w.counter as desiredCounter',
-      'w.rollout_id as desiredRolloutId',
-      'w.policy as desiredPolicy',
-      'w.requires as desiredRequires',
-      'om.state as ownerState',
-      'om.previous as ownerPrevious',
-    ])
-    .where((where) => where.or([where('m.step', 'is', null), where('m.step', 'in', ['waiting', 'left'])]));
-}
-
-type RowOf<Query> = Query extends { execute(): Promise<(infer Row)[]> } ? Row : never;
-type DeviceRow = RowOf<ReturnType<typeof devicesQuery>>;
-type OpenRow = RowOf<ReturnType<typeof openQuery>>;
-
-/** The same text many times over is the same value: nothing in the facts is ever changed in place. */
-class Columns {
-  private readonly known = new Map<string, unknown>();
-
-  of<T>(text: string): T {
-    const before = this.known.get(text);
-    if (before !== undefined) return before as T;
-    const value = fromColumn<T>(text);
-    this.known.set(text, value);
-    return value;
-  }
-
-  ofNullable<T>(text: string | null): T | null {
-    return text === null ? null : this.of<T>(text);
-  }
-}
-
-function memberOf(row: DeviceRow, columns: Columns): Member | null {
-  if (row.wave === null || row.step === null || row.stepAtMs === null || row.epoch === null) return null;
-  return {
-    wave: row.wave,
-    state: row.memberState as Member['state'],
-    reason: columns.ofNullable(row.memberReason),
-    step: row.step,
-    epoch: row.epoch,
-    stepAtMs: row.stepAtMs,
-    previous: columns.ofNullable(row.previous),
-  };
-}
-
-function modelOf(row: DeviceRow, columns: Columns): ModelFact | null {
-  if (row.modelState === null) return null;
-  return {
-    state: row.modelState as MachineStateName,
-    active: row.active,
-    candidate: row.candidate,
-    lastGood: row.lastGood,
-    target: row.target,
-    rolloutId: row.modelRolloutId,
-    reason: columns.ofNullable(row.modelReason),
-  };
-}
-
-function desiredOf(row: OpenRow, columns: Columns): DesiredRelease | null {
-  const { desiredReleaseId, desiredSha256, desiredBytes, desiredCounter, desiredPolicy } = row;
-  if (desiredReleaseId === null || desiredSha256 === null) return null;
-  if (desiredBytes === null || desiredCounter === null || desiredPolicy === null) return null;
-  return {
-    releaseId: desiredReleaseId,
-    manifestSha256: desiredSha256,
-    manifestBytes: desiredBytes,
-    counter: desiredCounter,
-    requires: row.desiredRequires,
-    rolloutId: row.desiredRolloutId,
-    policy: columns.of(desiredPolicy),
-  };
-}
-
-/**
- * What to go back to if the present desired release is replaced now: that one where it is proven on
- * the device, else what its own rollout would have gone back to.
- */
-function provenOf(row: OpenRow, model: ModelFact | null, columns: Columns): DesiredRelease | null {
-  const desired = desiredOf(row, columns);
-  const byRollout = row.ownerState !== null;
-  const gone = desired !== null && isRemoval(desired) && isRemoved(model);
-  const proven = row.ownerState === 'committed' || (model?.lastGood ?? null) === desired?.releaseId || gone;
-  return byRollout && !proven ? columns.ofNullable(row.ownerPrevious) : desired;
-}
-
-/** What other rollouts mean for devices of this one. */
-interface Others {
-  ahead: ReadonlyMap<string, RolloutAhead>;
-  busy: ReadonlySet<string>;
-  /** By device, where the file bounds disruption. */
-  sites: ReadonlyMap<string, string>;
-  /** All under the name, by id. */
-  rollouts: ReadonlyMap<string, { number: number; priority: number; endedAtMs: number | null }>;
-}
-
-function deviceFact(
-  row: DeviceRow,
-  open: OpenRow | undefined,
-  { ahead, busy, sites, rollouts }: Others,
-  columns: Columns,
-): DeviceFact {
-  const { desiredReleaseId: releaseId, desiredRolloutId: rolloutId } = row;
-  const model = modelOf(row, columns);
-  const owner = rolloutId === null ? undefined : rollouts.get(rolloutId);
-  return {
-    id: row.id,
-    active: row.status === 'active',
-    online: row.presence === 'online',
-    presenceAtMs: row.presenceAtMs,
-    reportedEpoch: row.reportedEpoch,
-    agent: columns.of(row.agent),
-    model,
-    desired: releaseId === null ? null : { releaseId, rolloutId },
-    desiredNumber: owner?.number ?? 0,
-    desiredPriority: owner?.priority ?? 0,
-    desiredOpen: owner !== undefined && owner.endedAtMs === null,
-    behind: ahead.get(row.id) ?? null,
-    site: sites.get(row.id) ?? '',
-    busyElsewhere: busy.has(row.id),
-    proven: open === undefined ? null : provenOf(open, model, columns),
-    member: memberOf(row, columns),
-  };
-}
-
-function selectable({ id, labels, agent }: { id: string; labels: string; agent: string }): Selectable {
-  return { id, labels: fromColumn(labels), agent: fromColumn(agent) };
-}
-
 /** How many active devices the selector matches now. */
-export function countMatching(db: RegistryDb, qb: RegistryQueries, selector: Selector): number {
+export function countMatching(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  { selector, region }: { selector: Selector; region: string },
+): number {
   const groups = readGroups(db, qb, selector.groups);
   const rows = db.all(
     qb.selectFrom('devices').select(['device_id as id', 'labels', 'agent']).where('status', '=', 'active'),
   );
-  return rows.filter((row) => matches(selector, selectable(row), groups)).length;
+  return rows.filter((row) => matches(selector, selectable(row, region), groups)).length;
 }
 
 function readRollouts(db: RegistryDb, qb: RegistryQueries, as: string): Others['rollouts'] {
@@ -368,6 +177,8 @@ export function readFacts(
 }
 
 export interface FactOptions {
+  /** Of this registry. */
+  region: string;
   /** Also the devices that match and have no wave yet. */
   newcomers: boolean;
   nowMs: number;
@@ -389,8 +200,8 @@ export function factsOf(
   const kept: EvidenceKept = options.kept ?? new Map();
   const columns = new Columns();
   const inside = 'm.rollout_id';
-  const [all, openOnes] = [devicesQuery(qb, rollout, options.newcomers), openQuery(qb, rollout)];
-  const rows = db.all(options.newcomers ? all : all.where(inside, 'is not', null));
+  const openOnes = openQuery(qb, rollout);
+  const rows = deviceRows(db, qb, rollout, options.newcomers);
   const open = new Map(
     db.all(options.newcomers ? openOnes : openOnes.where(inside, 'is not', null)).map((row) => [row.id, row]),
   );
@@ -398,7 +209,10 @@ export function factsOf(
   const selected = rows.filter((row) => {
     if (row.wave !== null) return true;
     const labels = open.get(row.id)?.labels;
-    return labels !== undefined && matches(rollout.spec.selector, selectable({ ...row, labels }), groups);
+    return (
+      labels !== undefined &&
+      matches(rollout.spec.selector, selectable({ ...row, labels }, options.region), groups)
+    );
   });
   const others = {
     ahead: readAhead(db, qb, rollout),

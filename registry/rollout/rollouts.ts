@@ -69,7 +69,7 @@ function newWave(spec: RolloutSpec, index: number): WaveFact {
 }
 
 export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
-  const { store, releases, clock, entropy, log } = core;
+  const { store, releases, clock, entropy, log, region } = core;
   const stepEveryMs = core.limits.rolloutStepEveryMs;
   const { qb } = store;
   let started = false;
@@ -237,7 +237,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     rolloutId: string,
     { members, reference }: { members: boolean; reference: ReferenceProfile | null },
   ) {
-    const options = { newcomers: members, nowMs: clock.wall(), changesMax, reference, kept };
+    const options = { region, newcomers: members, nowMs: clock.wall(), changesMax, reference, kept };
     const facts = readFacts(db, qb, rolloutId, options);
     if (facts === undefined) return null;
     const decision = step(facts);
@@ -305,7 +305,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   function withWaves(file: RolloutFile, db: RegistryDb): RolloutFile {
     const { growth, ...spec } = file.spec;
     if (growth === undefined) return file;
-    return { ...file, spec: { ...spec, waves: grown(growth, countMatching(db, qb, spec.selector)) } };
+    return {
+      ...file,
+      spec: { ...spec, waves: grown(growth, countMatching(db, qb, { selector: spec.selector, region })) },
+    };
   }
 
   async function unknownRelease(namespace: string, releaseId: string) {
@@ -381,7 +384,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         ...{ reason: null, endsAs: null, endedAtMs: null },
       };
       const waves = [...wavesOf(spec).keys()].map((index) => newWave(spec, index));
-      const options = { newcomers: true, nowMs: clock.wall(), changesMax: 0, reference: null };
+      const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, reference: null };
       return ok(
         planOf({
           facts: factsOf(db, qb, rollout, waves, options),
@@ -417,7 +420,15 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     status: (rolloutId) => store.tx((db) => statusIn(db, qb, rolloutId)),
 
     groups: createDeviceGroups(store, clock, () => wake(true)),
-    ...createRolloutCommands({ begin, store, clock, transition, referenceOf, changed: () => wake(true) }),
+    ...createRolloutCommands({
+      begin,
+      region,
+      store,
+      clock,
+      transition,
+      referenceOf,
+      changed: () => wake(true),
+    }),
 
     async start() {
       started = true;

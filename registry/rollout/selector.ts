@@ -8,6 +8,8 @@ import type { Selector } from '../../shared/wire/rollout-file.ts';
 /** A device as a selector sees it. */
 export interface Selectable {
   id: string;
+  /** Whose registry knows it. */
+  region: string;
   labels: Labels;
   /** As it last reported. */
   agent: Report['agent'];
@@ -18,6 +20,7 @@ export type Groups = ReadonlyMap<string, Selector>;
 
 /** Whether the device fulfils every line of the selector; one without lines matches everything. */
 export function matches(selector: Selector, device: Selectable, groups: Groups): boolean {
+  if (selector.regions !== undefined && !selector.regions.includes(device.region)) return false;
   if (selector.devices !== undefined && !selector.devices.includes(device.id)) return false;
   if (selector.groups !== undefined && !selector.groups.some((name) => isIn(groups, name, device)))
     return false;
@@ -37,7 +40,12 @@ function can({ capabilities }: Selector, { agent }: Selectable): boolean {
   if (version !== undefined && isOlder(agent.version, version)) return false;
   // One that never told is not taken on a guess.
   if (memoryMiB !== undefined && (agent.memoryMiB ?? 0) < memoryMiB) return false;
-  return runtime === undefined || !isOlder(agent.runtime, runtime);
+  return runtime === undefined || !isOlder(runtimeOf(agent.runtime), runtime);
+}
+
+/** Of what an agent says it runs models with, such as `onnxruntime 1.30.0, node 20.20.2`. */
+function runtimeOf(told: string): string {
+  return /^onnxruntime (\S+?),?(?: |$)/.exec(told)?.[1] ?? told;
 }
 
 function hasLabels(selector: Selector, labels: Labels): boolean {

@@ -24,6 +24,8 @@ export interface RegistryDb {
   run(query: Compilable<unknown>): { changes: number };
   all<Row>(query: Compilable<Row>): Row[];
   first<Row>(query: Compilable<Row>): Row | undefined;
+  /** Many rows, each made by `row` of its values in the order in which the query names them. */
+  values<Row>(query: Compilable<unknown>, row: (values: readonly SqlValue[]) => Row): Row[];
   /** For the rare statement that the builder cannot say. */
   sql: SqlTx;
 }
@@ -69,6 +71,10 @@ function registryDb(tx: SqlTx): RegistryDb {
     all<Row>(query: Compilable<Row>) {
       const [text, params] = compile(query);
       return tx.all<Row>(text, ...params);
+    },
+    values(query, row) {
+      const [text, params] = compile(query);
+      return tx.values(text, ...params).map(row);
     },
     first<Row>(query: Compilable<Row>) {
       const [text, params] = compile(query);

@@ -84,8 +84,26 @@ function sqlOf(database: Database.Database): SqlTx {
     run: (sql, ...params) => guarded(() => ({ changes: prepared(sql).run(...params).changes })),
     // The row's shape is the caller's word for its own SQL; SQLite itself gives no types.
     get: <Row>(sql: string, ...params: SqlValue[]) =>
-      guarded(() => prepared(sql).get(...params) as Row | undefined),
-    all: <Row>(sql: string, ...params: SqlValue[]) => guarded(() => prepared(sql).all(...params) as Row[]),
+      guarded(
+        () =>
+          prepared(sql)
+            .raw(false)
+            .get(...params) as Row | undefined,
+      ),
+    all: <Row>(sql: string, ...params: SqlValue[]) =>
+      guarded(
+        () =>
+          prepared(sql)
+            .raw(false)
+            .all(...params) as Row[],
+      ),
+    values: (sql, ...params) =>
+      guarded(
+        () =>
+          prepared(sql)
+            .raw(true)
+            .all(...params) as SqlValue[][],
+      ),
   };
 }
 

@@ -72,6 +72,8 @@ export interface SqlTx {
   run(sql: string, ...params: SqlValue[]): { changes: number };
   get<Row>(sql: string, ...params: SqlValue[]): Row | undefined;
   all<Row>(sql: string, ...params: SqlValue[]): Row[];
+  /** Rows as their values in the order of the columns: for many rows, where objects of the driver cost the most. */
+  values(sql: string, ...params: SqlValue[]): SqlValue[][];
 }
 
 export interface Store {

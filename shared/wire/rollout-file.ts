@@ -33,6 +33,8 @@ export const selectorSchema = z.strictObject({
       }),
     )
     .default([]),
+  /** Only in these regions: one file serves the registries of all, and in any other it is for no device. */
+  regions: z.array(nameSchema).min(1).max(1_000).optional(),
   /** By id: of these alone, those that fulfil all else. */
   devices: z.array(deviceIdSchema).min(1).max(10_000).optional(),
   /** Names of groups that the registry keeps: of one of them at least. */

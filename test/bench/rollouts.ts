@@ -12,7 +12,7 @@ import type { EvidenceKept } from '../../registry/rollout/wave-evidence.ts';
 import { sql } from '../../registry/store/open.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { addToSketch, createSketch, sketchToJson } from '../../shared/stats/sketch.ts';
-import { openWorld, rolloutFile, type World } from '../fleet/world.ts';
+import { openWorld, region, rolloutFile, type World } from '../fleet/world.ts';
 import { onRelease1, v1, v2 } from '../rollout/ground.ts';
 import { percentiles, round } from './measure.ts';
 
@@ -62,7 +62,14 @@ async function looks(world: World, id: string, before: (round: number) => Promis
     const cpu = process.cpuUsage();
     const began = performance.now();
     await store.tx((db) => {
-      const options = { newcomers: false, nowMs: clock.wall(), changesMax: 200, reference: null, kept };
+      const options = {
+        region,
+        newcomers: false,
+        nowMs: clock.wall(),
+        changesMax: 200,
+        reference: null,
+        kept,
+      };
       const facts = readFacts(db, store.qb, id, options);
       if (facts === undefined) throw new Error('no rollout');
       writeDecision(db, store.qb, facts, step(facts), () => {

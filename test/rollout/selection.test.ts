@@ -7,7 +7,7 @@ import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { grown } from '../../registry/rollout/waves.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Result } from '../../shared/kernel/result.ts';
-import { rolloutFile } from '../fleet/world.ts';
+import { region, rolloutFile } from '../fleet/world.ts';
 import { all, assigned, golden, onRelease1, v1, v2, world2 } from './ground.ts';
 
 const codeOf = (result: Result<unknown>): string => (result.ok ? 'ok' : result.refusal.code);
@@ -20,8 +20,11 @@ test('by id, by what the agent reports, and by a group that changes under way', 
   const [one, two] = devices;
   assert.ok(one && two && other);
   await world.start(rolloutFile('by-id', { release: v1, as: 'by-id', selector: { devices: [one.id] } }));
-  one.says = { agent: { version: '0.1.0', runtime: '1.30.0', arch: 'x64', memoryMiB: 1_024 } };
-  two.says = { agent: { version: '0.1.0', runtime: '1.30.0', arch: 'x64', memoryMiB: 512 } };
+  // As an agent says it.
+  const runtime = 'onnxruntime 1.30.0, node 20.20.2';
+  one.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 1_024 } };
+  two.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 512 } };
+  other.says = { agent: { version: '0.1.0', runtime: 'node 20.20.2', arch: 'x64' } };
   for (const device of [...devices, other]) device.report();
   await world.settle();
   const agent = (capabilities: object) => ({ selector: { capabilities } });
@@ -31,13 +34,19 @@ test('by id, by what the agent reports, and by a group that changes under way', 
     ['newer-runtime', agent({ runtime: '1.31.0' })],
     ['other-arch', agent({ arch: ['arm64'] })],
     ['large', agent({ memoryMiB: 900 })],
+    ['own-region', { selector: { regions: ['us', region], capabilities: { memoryMiB: 1 } } }],
+    ['other-region', { selector: { regions: ['us'] } }],
   ] as const)
     await world.start(rolloutFile(as, { release: v1, as, ...spec }));
   const names = async () =>
     all([one, two, other], async (device) =>
       (await device.assignment())?.releases.map(({ as }) => as).sort(),
     );
-  assert.deepEqual(await names(), [['by-id', 'large', 'new-agent'], ['new-agent'], ['new-agent']]);
+  assert.deepEqual(await names(), [
+    ['by-id', 'large', 'new-agent', 'own-region'],
+    ['new-agent', 'own-region'],
+    [],
+  ]);
 
   const byGroup = { release: v1, as: 'grouped', selector: { groups: ['canaries'] } };
   const file = unwrap(parseRolloutFile(rolloutFile('grouped', byGroup)));

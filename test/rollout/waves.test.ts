@@ -51,7 +51,7 @@ test('the same devices, whatever their order; a late one never joins a wave that
   );
 });
 
-const device = { id: 'd1', agent: { version: '0.2.0', runtime: '1.27.0', arch: 'arm64' } };
+const device = { region: 'eu', id: 'd1', agent: { version: '0.2.0', runtime: '1.27.0', arch: 'arm64' } };
 const none = new Map<string, Selector>();
 
 test('selectors mean what Kubernetes means', () => {

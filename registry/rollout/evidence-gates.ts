@@ -24,6 +24,8 @@ export interface WaveEvidence extends RequestSums {
   active: RequestSums | null;
   /** Peak of each device's own probe, bytes. */
   memoryBytes: readonly number[];
+  /** Peak of each device's own probe over that of what it ran before; of devices that measured both. */
+  memoryRatios: readonly number[];
   /** Null where the release has no reference profile. */
   drift: { devices: number; rows: number; features: readonly FeaturePsi[] } | null;
 }
@@ -40,6 +42,7 @@ export const evidenceGates = [
   'latencyP95Ms',
   'latencyP95Ratio',
   'memoryMiB',
+  'memoryRatio',
   'errorRate',
   'errorRateIncrease',
   'driftPsi',
@@ -211,6 +214,27 @@ const judges: Record<EvidenceGate, Judge> = {
         devices,
         verdict: 'fail',
         why: `a device took ${value} MiB, the limit is ${terms.limit} MiB`,
+      };
+    return { value, devices, verdict: 'pass', why: '' };
+  },
+
+  memoryRatio(terms, { memoryRatios }) {
+    const devices = memoryRatios.length;
+    const middle = [...memoryRatios].sort((a, b) => a - b)[Math.floor(devices / 2)];
+    const value = middle === undefined ? null : rounded(middle, 1_000);
+    if (devices < terms.devicesMin || value === null)
+      return {
+        value,
+        devices,
+        verdict: 'waiting',
+        why: `${devices} of ${terms.devicesMin} devices needed have measured it and the release before`,
+      };
+    if (value > terms.limit)
+      return {
+        value,
+        devices,
+        verdict: 'fail',
+        why: `it takes ${value} times the memory of the release before, the limit is ${terms.limit}`,
       };
     return { value, devices, verdict: 'pass', why: '' };
   },

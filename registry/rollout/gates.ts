@@ -34,7 +34,7 @@ export function pendingGates(spec: RolloutSpec, wave: number): GateView[] {
 }
 
 const noEvidence: WaveEvidence = {
-  ...{ devices: 0, requests: 0, errors: 0, latency: null, active: null, memoryBytes: [] },
+  ...{ devices: 0, requests: 0, errors: 0, latency: null, active: null, memoryBytes: [], memoryRatios: [] },
   drift: { devices: 0, rows: 0, features: [] },
 };
 

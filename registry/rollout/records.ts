@@ -307,8 +307,38 @@ export function writeDecision(
   const before = new Map(facts.devices.map(({ id, member }) => [id, member]));
   for (const [deviceId, decided] of decision.members) {
     const member = decision.desired.has(deviceId) ? { ...decided, epoch: issue(deviceId) } : decided;
-    if (!isSame(before.get(deviceId) ?? null, member)) writeMember(db, qb, rollout.id, deviceId, member);
+    const known = before.get(deviceId) ?? null;
+    if (isSame(known, member)) continue;
+    writeMember(db, qb, rollout.id, deviceId, member);
+    const begins = member.step === 'assigned' && known?.step !== 'assigned';
+    if (begins && rollout.spec.gates.memoryRatio !== undefined)
+      notePreviousProbe(db, qb, rollout, deviceId, member);
   }
+}
+
+/** What the device measured of the release that it leaves: its next report tells of another. */
+function notePreviousProbe(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rollout: RolloutFact,
+  deviceId: string,
+  { previous }: Member,
+): void {
+  const measured = db.first(
+    qb
+      .selectFrom('device_models')
+      .select('probe')
+      .where('device_id', '=', deviceId)
+      .where('name', '=', rollout.as)
+      .where('target', '=', previous?.releaseId ?? ''),
+  );
+  db.run(
+    qb
+      .updateTable('rollout_devices')
+      .set({ previous_probe: measured?.probe ?? null })
+      .where('rollout_id', '=', rollout.id)
+      .where('device_id', '=', deviceId),
+  );
 }
 
 export function writeWave(db: RegistryDb, qb: RegistryQueries, rolloutId: string, wave: WaveFact): void {
@@ -334,7 +364,7 @@ function writeMember(
   deviceId: string,
   member: Member,
 ): void {
-  const columns: Omit<RolloutDevicesTable, 'rollout_id' | 'device_id'> = {
+  const columns: Omit<RolloutDevicesTable, 'rollout_id' | 'device_id' | 'previous_probe'> = {
     wave_index: member.wave,
     state: member.state,
     reason: toNullableColumn(member.reason),

@@ -49,25 +49,32 @@ export function readWaveEvidence(
       ? before.sums
       : sumRequests(db.all(rows.select(['device_id as device', 'requests', 'errors', 'latency'])));
   kept.set(key, { stamp, sums });
-  const asksForMemory = rollout.spec.gates.memoryMiB !== undefined;
-  const probes = !asksForMemory
-    ? []
-    : db.all(
-        qb
-          .selectFrom('device_models')
-          .select('probe')
-          .where('name', '=', rollout.as)
-          .where('target', '=', releaseId)
-          .where('rollout_id', '=', rollout.id)
-          .where('device_id', 'in', members),
-      );
+  const { memoryMiB, memoryRatio } = rollout.spec.gates;
+  const probes =
+    memoryMiB === undefined && memoryRatio === undefined
+      ? []
+      : db.all(
+          qb
+            .selectFrom('device_models as d')
+            .innerJoin('rollout_devices as m', (join) =>
+              join.onRef('m.device_id', '=', 'd.device_id').onRef('m.rollout_id', '=', 'd.rollout_id'),
+            )
+            .select(['d.probe', 'm.previous_probe as before'])
+            .where('d.name', '=', rollout.as)
+            .where('d.target', '=', releaseId)
+            .where('d.rollout_id', '=', rollout.id)
+            .where('d.device_id', 'in', members),
+        );
+  const peakOf = (probe: string | null): number | null =>
+    fromNullableColumn<{ memoryBytesPeak: number }>(probe)?.memoryBytesPeak ?? null;
+  const peaks = probes.map(({ probe, before }) => ({ now: peakOf(probe), before: peakOf(before) }));
   return {
     ...sums,
     active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave) : null,
-    memoryBytes: probes.flatMap(({ probe }) => {
-      const evidence = fromNullableColumn<{ memoryBytesPeak: number }>(probe);
-      return evidence === null ? [] : [evidence.memoryBytesPeak];
-    }),
+    memoryBytes: peaks.flatMap(({ now }) => (now === null ? [] : [now])),
+    memoryRatios: peaks.flatMap((peak) =>
+      peak.now !== null && peak.before !== null && peak.before > 0 ? [peak.now / peak.before] : [],
+    ),
     drift: reference === null ? null : driftOf(reference),
   };
 

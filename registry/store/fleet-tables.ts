@@ -206,6 +206,8 @@ export interface RolloutDevicesTable {
   step_at_ms: number;
   /** DesiredRelease (registry/rollout/facts.ts). */
   previous: string | null;
+  /** Its probe of `previous` (ProbeEvidence), where a gate compares with it. */
+  previous_probe: Generated<string | null>;
 }
 
 export interface DeviceGroupsTable {

@@ -104,6 +104,8 @@ export const rolloutFileSchema = z.strictObject({
           /** Times the p95 of what the same devices ran before. */
           latencyP95Ratio: z.number().positive().optional(),
           memoryMiB: z.number().positive().optional(),
+          /** Times the peak of what the same device ran before, each by its own probe; the middle one of the devices. */
+          memoryRatio: z.number().positive().optional(),
           errorRate: fraction.optional(),
           /** By how much the share of failed requests may be above that of what the same devices ran before. */
           errorRateIncrease: fraction.optional(),

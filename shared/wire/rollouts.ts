@@ -32,6 +32,7 @@ export const gateNames = [
   'latencyP95Ms',
   'latencyP95Ratio',
   'memoryMiB',
+  'memoryRatio',
   'errorRate',
   'errorRateIncrease',
   'driftPsi',

@@ -263,7 +263,9 @@ export class Device {
   ): ReportedModel {
     const { as: name, releaseId, rolloutId } = release;
     const present: ReportedModel = before ?? { name, ...idle };
-    const about = { ...present, target: releaseId, rolloutId, reason: null, candidate: null };
+    // As the machine does: what was measured is of the target.
+    const probe = present.target === releaseId ? present.probe : null;
+    const about = { ...present, target: releaseId, rolloutId, reason: null, candidate: null, probe };
     if (present.active === releaseId && present.lastGood === releaseId)
       return { ...about, state: 'committed' };
     if (behaviour === 'good') return { ...about, state: 'committed', active: releaseId, lastGood: releaseId };

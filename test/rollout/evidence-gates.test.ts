@@ -34,7 +34,7 @@ function specOf(gates: object): RolloutSpec {
 }
 
 const nothing: WaveEvidence = {
-  ...{ devices: 0, requests: 0, errors: 0, latency: null, active: null, memoryBytes: [] },
+  ...{ devices: 0, requests: 0, errors: 0, latency: null, active: null, memoryBytes: [], memoryRatios: [] },
   drift: { devices: 0, rows: 0, features: [] },
 };
 const judged = (gates: object, evidence: Partial<WaveEvidence>, counted = 3): string[] =>
@@ -87,6 +87,12 @@ test('gates on evidence: pass, fail and wait, each with its reason', () => {
     judged(large, { memoryBytes: [1, 200 * 1_048_576] })[0] ?? '',
     /^fail 200 .*a device took 200 MiB/,
   );
+
+  const larger = { memoryRatio: 1.2, minDevices: 2 };
+  assert.match(judged(larger, { memoryRatios: [1] })[0] ?? '', /^waiting 1 .*1 of 2 devices needed/);
+  // One that was restarted in between is not the release's fault: the middle one counts.
+  assert.equal(judged(larger, { memoryRatios: [1.1, 3, 1.05] })[0], 'pass 1.1');
+  assert.match(judged(larger, { memoryRatios: [1.5, 1.4] })[0] ?? '', /^fail 1.5 .*1.5 times the memory/);
 
   const drift = { driftPsi: 0.25 };
   assert.match(judged(drift, { drift: null })[0] ?? '', /^waiting - .*no reference profile/);
@@ -321,4 +327,38 @@ test('a release that sees what it was not made for stops at the canary, and says
   assert.equal(state, 'failed');
   assert.match(reason ?? '', /^gate driftPsi of wave 0: PSI \d\.\d+ of input x\[0\] over 440 rows/);
   assert.deepEqual(await all(devices, assigned), [v1, v1, v1]);
+});
+
+/** Its last report again, with what the probe took of its memory. */
+async function measured(world: World, device: Device, memoryMiB: number): Promise<void> {
+  const cases = { goldenCases: 0, goldenPassed: 0, firstFailure: null, latencyP50Ms: 1, latencyP95Ms: 1 };
+  const probe = { ...cases, memoryBytesPeak: memoryMiB * 1_048_576 };
+  device.models = new Map([...device.models].map(([name, model]) => [name, { ...model, probe }]));
+  device.report();
+  await world.settle();
+}
+
+test('a release that takes more memory than what the devices ran before stops at the canary', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(3);
+  await onRelease1(world, devices);
+  for (const device of devices) await measured(world, device, 100);
+  const gates = { memoryMiB: 400, memoryRatio: 1.2 };
+  const id = await world.start(rolloutFile('larger', { release: v2, waves, gates }));
+  const canary = await canaryOf(world, devices);
+  assert.match((await world.status(id)).reason ?? '', /gate memoryMiB of wave 0: 0 of 1 devices/);
+  await measured(world, canary, 150);
+  await all(devices, (device) => device.obey());
+  await world.settle();
+  const stopped = await world.status(id);
+  assert.equal(stopped.state, 'failed');
+  assert.match(stopped.reason ?? '', /^gate memoryRatio of wave 0: it takes 1.5 times the memory/);
+  assert.deepEqual(await all(devices, assigned), [v1, v1, v1]);
+
+  await all(devices, (device) => device.obey());
+  for (const device of devices) await measured(world, device, 100);
+  const again = await world.start(rolloutFile('as-large', { release: v2, waves, gates }));
+  await measured(world, await canaryOf(world, devices), 110);
+  await world.settle();
+  assert.equal((await world.status(again)).waves[0]?.state, 'passed');
 });

@@ -106,6 +106,7 @@ function apply(sim: Sim, event: Event): void {
         latency: null,
         active: null,
         memoryBytes: [],
+        memoryRatios: [],
       };
       const drift = { devices: 0, rows: 0, features: [] };
       sim.facts = { ...facts, evidence: { ...facts.evidence, [event.wave]: { ...counted, drift } } };

@@ -12,7 +12,7 @@ import {
   probeEvidenceSchema,
   shadowEvidenceSchema,
 } from '../../shared/wire/messages.ts';
-import { type DeviceTime, doorOf, windowOf } from './doors.ts';
+import { type Around, type DeviceTime, doorOf, windowOf } from './doors.ts';
 import type { Blobs } from './fetch.ts';
 import type { DeviceFacts } from './judgement.ts';
 import type { Act, Lane } from './lane.ts';
@@ -53,6 +53,8 @@ export interface ActParts {
   agree: (assigned: AssignedRelease) => Promise<Result<void>>;
   /** What the device knows of the time now. */
   time: () => DeviceTime;
+  /** The same, and what the models that switch together with this one say. */
+  around: (state: MachineState) => Around;
   device: DeviceFacts;
   /** The states of all models, as journalled. */
   states: () => MachineState[];
@@ -119,7 +121,7 @@ export function createActs(parts: ActParts): Acts {
   async function awaitDoor(act: Act): Promise<void> {
     const { lane, current } = act;
     while (current() && lane.state.held !== null) {
-      const { reason, changesAtMs } = doorOf(lane.state.held.door, lane.state, parts.time());
+      const { reason, changesAtMs } = doorOf(lane.state.held.door, lane.state, parts.around(lane.state));
       if (reason === null) {
         await agree(act, { type: 'opened' });
         if (!current()) return;

@@ -16,6 +16,12 @@ export interface DeviceTime {
   timezone: string;
 }
 
+/** What else a model's own state does not tell. */
+export interface Around extends DeviceTime {
+  /** Why the models that switch together with it hold it back; null where none does. */
+  together?: Reason | null;
+}
+
 /** Of who was told nothing: every window is closed. */
 export const noTime: DeviceTime = { signedMs: null, wallMs: 0, timezone: 'UTC' };
 
@@ -75,19 +81,22 @@ export function windowOf(door: Door, policy: ActivationPolicy, time: DeviceTime)
   };
 }
 
-/** Window and deferral together. */
+/** Window, deferral and those that switch together with it. */
 export function doorOf(
   door: Door,
   of: { policy: ActivationPolicy; deferral: Deferral | null },
-  time: DeviceTime,
+  around: Around,
 ): DoorState {
-  const nowMs = deferTimeMs(time);
+  const nowMs = deferTimeMs(around);
   if (of.deferral !== null && nowMs < of.deferral.untilMs) {
     const { untilMs } = of.deferral;
     const detail = `deferred at the device until ${new Date(untilMs).toISOString()}`;
     return { reason: { code: 'update-deferred', detail, untilMs }, changesAtMs: untilMs };
   }
-  return windowOf(door, of.policy, time);
+  const state = windowOf(door, of.policy, around);
+  if (state.reason !== null || door === 'download' || (around.together ?? null) === null) return state;
+  // Whoever it waits for says when it goes on.
+  return { reason: around.together ?? null, changesAtMs: null };
 }
 
 /**

@@ -3,6 +3,7 @@
 
 import type { ActivationPolicy, MachineStateName } from '../../shared/wire/messages.ts';
 import {
+  type Around,
   cleared,
   type Deferral,
   type DeviceTime,
@@ -35,9 +36,9 @@ export function through(
   door: Door,
   set: Partial<MachineState>,
   nowMs: number,
-  time: DeviceTime,
+  around: Around,
 ): Change {
-  if (doorOf(door, state, time).reason === null)
+  if (doorOf(door, state, around).reason === null)
     return { to: door === 'download' ? 'fetching' : 'switching', set };
   const held = hold(state, door, nowMs);
   return { ...held, set: { ...held.set, ...set } };

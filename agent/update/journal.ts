@@ -41,6 +41,7 @@ const machineStateSchema = z.strictObject({
   candidate: releaseRefSchema,
   lastGood: releaseRefSchema,
   previous: releaseRefSchema,
+  committedFor: z.string().nullable().default(null),
   target: releaseRefSchema,
   rolloutId: z.string().nullable(),
   policy: activationPolicySchema,

@@ -5,7 +5,7 @@ import type { ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts
 import type { Result } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { AssignedRelease, MachineStateName, Reason } from '../../shared/wire/messages.ts';
-import type { DeviceTime } from './doors.ts';
+import type { Around } from './doors.ts';
 import type { DeviceFacts, Health } from './judgement.ts';
 import type { MachineState } from './machine-state.ts';
 
@@ -41,6 +41,8 @@ export type MachineEvent =
   | { type: 'serve-failed'; manifestSha256: string; reason: Reason }
   /** `stoodStillMs`: for so long of this start nothing served, which is no soak. */
   | { type: 'health'; answer: Result<Health>; stoodStillMs?: number }
+  /** Another model that switches together with it has failed. `fallback`: as for `crash-looped`, where it had switched. */
+  | { type: 'parted'; reason: Reason; fallback: string | null }
   /** The release that serves cannot be kept alive. `fallback`: what both authorities still allow in its place. */
   | { type: 'crash-looped'; manifestSha256: string; reason: Reason; fallback: string | null };
 
@@ -73,7 +75,7 @@ export type Handler<T extends EventType> = (
   state: MachineState,
   event: EventOf<T>,
   nowMs: number,
-  time: DeviceTime,
+  around: Around,
 ) => Change | null;
 /** Events that mean the same in every state are answered in `respond`, all others by the state's row. */
 export type RowEvent = Exclude<EventType, 'booted' | 'assigned' | 'removed' | 'deferred' | 'clock-set'>;

@@ -37,6 +37,8 @@ export interface MachineState {
   lastGood: ReleaseRef | null;
   /** The one committed before `lastGood`; kept on disk so that going back needs no network. */
   previous: ReleaseRef | null;
+  /** The rollout for which `lastGood` took the place of `previous`; null where that is not known. */
+  committedFor: string | null;
   /** What the running or last update was about. Null only where the model was removed. */
   target: ReleaseRef | null;
   rolloutId: string | null;
@@ -72,6 +74,7 @@ export function newMachine(as: string, nowMs: number): MachineState {
     candidate: null,
     lastGood: null,
     previous: null,
+    committedFor: null,
     target: null,
     rolloutId: null,
     policy: { deadlinesMs: { fetching: 3_600_000, probing: 300_000, soaking: 3_600_000 }, soakMs: 0 },

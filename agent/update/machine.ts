@@ -4,7 +4,7 @@
 
 import { limits as houseLimits } from '../../shared/kernel/limits.ts';
 import type { ActivationPolicy, MachineStateName, Reason } from '../../shared/wire/messages.ts';
-import { type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
+import { type Around, deferTimeMs, granted, noTime } from './doors.ts';
 import { closed, effectsUnder, isWayBack, onClockSet, onDeferred, opened, through } from './holds.ts';
 import { judgeHealth, judgeProbe, judgeRequires, judgeShadow } from './judgement.ts';
 import type { Change, Effect, EventOf, Handler, MachineEvent, RowEvent } from './machine-events.ts';
@@ -78,11 +78,30 @@ const fallBack: Handler<'crash-looped'> = (state, event) => {
       active: previous,
       lastGood: previous,
       previous: null,
+      committedFor: null,
       reason,
       rejected: ofTarget ? { manifestSha256: target.manifestSha256, rolloutId, reason } : rejected,
     },
   };
 };
+/** Back to what it ran before this rollout, because another model of it went back. */
+const partedAfter: Handler<'parted'> = (state, { reason, fallback }) => {
+  const { previous, target, rolloutId } = state;
+  if (state.committedFor === null || state.committedFor !== rolloutId || target === null) return null;
+  if (previous === null || previous.manifestSha256 !== fallback) return null;
+  return {
+    to: 'rolling-back',
+    set: {
+      active: previous,
+      lastGood: previous,
+      previous: null,
+      committedFor: null,
+      reason,
+      rejected: { manifestSha256: target.manifestSha256, rolloutId, reason },
+    },
+  };
+};
+const parted: Handler<'parted'> = (state, event) => fail(state, event.reason);
 const failed: Handler<'failed'> = (state, event) => fail(state, event.reason);
 const missed: Handler<'deadline'> = (state, event, nowMs) => {
   if (state.deadlineAtMs === null || nowMs < state.deadlineAtMs) return null;
@@ -113,6 +132,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
         state.held === null ? through(state, 'download', {}, nowMs, time) : null,
       opened,
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -130,6 +150,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       closed,
       opened,
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -138,14 +159,14 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     updating: true,
     deadlineMs: () => ownDeadlinesMs.verifying,
     effects: ['verify'],
-    on: { verified: to('staging'), damaged: to('fetching'), failed, deadline: missed },
+    on: { verified: to('staging'), damaged: to('fetching'), failed, parted, deadline: missed },
   },
   staging: {
     resume: 'staging',
     updating: true,
     deadlineMs: () => ownDeadlinesMs.staging,
     effects: ['stage'],
-    on: { staged: to('probing'), damaged: to('fetching'), failed, deadline: missed },
+    on: { staged: to('probing'), damaged: to('fetching'), failed, parted, deadline: missed },
   },
   probing: {
     resume: 'staging',
@@ -165,6 +186,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       opened,
       damaged: to('fetching'),
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -184,6 +206,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       opened,
       damaged: to('fetching'),
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -207,6 +230,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
       'serve-failed': (state, event) =>
         event.manifestSha256 === state.candidate?.manifestSha256 ? fail(state, event.reason) : null,
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -217,18 +241,26 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     deadlineMs: (policy) => policy.soakMs + policy.deadlinesMs.soaking,
     effects: ['watch'],
     on: {
-      health: (state, event, nowMs) => {
+      health: (state, event, nowMs, around) => {
         const reason = judgeHealth(event.answer);
         if (reason !== null) return fail(state, reason);
         if (state.soakUntilMs !== null && nowMs < state.soakUntilMs + (event.stoodStillMs ?? 0)) return null;
+        if ((around.together ?? null) !== null) return null;
         return {
           to: 'committed',
-          set: { lastGood: state.active, previous: state.lastGood, rejected: null, reason: null },
+          set: {
+            lastGood: state.active,
+            previous: state.lastGood,
+            committedFor: state.rolloutId,
+            rejected: null,
+            reason: null,
+          },
         };
       },
       'serve-failed': (state, event) =>
         event.manifestSha256 === state.active?.manifestSha256 ? fail(state, event.reason) : null,
       failed,
+      parted,
       deadline: missed,
     },
   },
@@ -237,7 +269,7 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     updating: false,
     deadlineMs: never,
     effects: ['settle', 'collect'],
-    on: { 'crash-looped': fallBack },
+    on: { 'crash-looped': fallBack, parted: partedAfter },
   },
   'rolling-back': {
     resume: 'rolling-back',
@@ -287,7 +319,7 @@ function timesUnder(state: MachineState, policy: ActivationPolicy): Partial<Mach
 function onAssigned(
   state: MachineState,
   { release, deferForMs = 0 }: EventOf<'assigned'>,
-  time: DeviceTime,
+  time: Around,
 ): Change {
   const { releaseId, manifestSha256, manifestBytes, counter, requires, rolloutId, policy } = release;
   const target: ReleaseRef = { releaseId, manifestSha256, manifestBytes, counter, requires };
@@ -333,6 +365,7 @@ function onRemoved(): Change {
       candidate: null,
       lastGood: null,
       previous: null,
+      committedFor: null,
       target: null,
       rolloutId: null,
       reason: null,
@@ -343,7 +376,7 @@ function onRemoved(): Change {
   };
 }
 
-function respond(state: MachineState, event: MachineEvent, nowMs: number, time: DeviceTime): Change | null {
+function respond(state: MachineState, event: MachineEvent, nowMs: number, time: Around): Change | null {
   switch (event.type) {
     case 'booted':
       return onBooted(state, nowMs);
@@ -365,7 +398,7 @@ function answerOfRow<T extends RowEvent>(
   state: MachineState,
   event: EventOf<T>,
   nowMs: number,
-  time: DeviceTime,
+  time: Around,
 ): Change | null {
   const handler: Handler<T> | undefined = table[state.phase].on[type];
   return handler === undefined ? null : handler(state, event, nowMs, time);
@@ -399,7 +432,7 @@ export function step(
   state: MachineState,
   event: MachineEvent,
   nowMs: number,
-  options: { journalWritesMax: number; time?: DeviceTime } = houseLimits,
+  options: { journalWritesMax: number; time?: Around } = houseLimits,
 ): Outcome {
   const change = respond(state, event, nowMs, options.time ?? noTime);
   if (change === null) return { next: state, effects: [], journal: false };

@@ -18,7 +18,7 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import type { AssignedRelease, Assignment, Reason, ReportedModel } from '../../shared/wire/messages.ts';
 import { createActs } from './acts.ts';
 import { createDeferral, type DeferAnswer, type DeviceDeferral } from './deferral.ts';
-import { type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
+import { type Around, type DeviceTime, deferTimeMs, granted, noTime } from './doors.ts';
 import { type BlobLimits, type DeliveryCounters, openBlobs } from './fetch.ts';
 import { deleteMachine, readMachines, writeMachine } from './journal.ts';
 import type { DeviceFacts } from './judgement.ts';
@@ -34,6 +34,7 @@ import {
 import { openRelease, reasonOf } from './release.ts';
 import { createServing } from './serving.ts';
 import { type Listeners, reported, tell } from './telling.ts';
+import { type Others, parting, withheld } from './together.ts';
 import { backoffMs, createWaits, faultsRefused } from './waits.ts';
 
 export interface UpdaterParts extends Omit<DeviceFacts, 'arch'>, Listeners {
@@ -121,6 +122,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
     openGate = resolve;
   });
 
+  /** Whether the assignment in force was taken since this start. */
+  let told = false;
+  const others: Others = (as) => lanes.get(as)?.state ?? null;
+  const around = (state: MachineState): Around => {
+    const now = time();
+    return state.policy.together === undefined ? now : { ...now, together: withheld(state, others, now) };
+  };
+
   const models = () => [...lanes.values()].map(reported);
   const changed = () => {
     if (!stopped) parts.onChange(models());
@@ -133,6 +142,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     log,
     agree: (assigned) => parts.trust.agree(assigned),
     time,
+    around,
     device: parts,
     states: () => [...lanes.values()].map((lane) => lane.state),
     // Asked again when its turn comes: an assignment that waits before it may have changed everything.
@@ -187,24 +197,31 @@ export function createUpdater(parts: UpdaterParts): Updater {
   }
 
   async function crashLooped(lane: Lane, manifestSha256: string, reason: Reason): Promise<void> {
-    const { active, previous, phase, policy } = lane.state;
+    const { active, previous, phase } = lane.state;
     if (active?.manifestSha256 !== manifestSha256 || (phase !== 'committed' && phase !== 'idle')) return;
     const fields = { model: lane.as, release: active.releaseId, ...reason };
     if (previous === null) return log.emit('error', 'update.crash-loop', { ...fields, fallback: null });
-    // It was agreed on when it was installed; a publisher may have taken it back since.
-    const assigned = { as: lane.as, ...previous, rolloutId: null, policy };
-    // And its files may have made room for the release that crashes.
-    const agreed = await faultsRefused(async () => {
-      const there = await openRelease(blobs, lane.as, previous);
-      return there.ok ? parts.trust.agree(assigned) : there;
-    });
-    const fallback = agreed.ok ? previous.manifestSha256 : null;
+    const agreed = await fallbackOf(lane);
+    const fallback = agreed?.ok === true ? agreed.value : null;
     log.emit('error', 'update.crash-loop', {
       ...fields,
-      fallback: agreed.ok ? previous.releaseId : null,
-      ...(agreed.ok ? {} : { barredBy: agreed.refusal.code }),
+      fallback: fallback === null ? null : previous.releaseId,
+      ...(agreed === null || agreed.ok ? {} : { barredBy: agreed.refusal.code }),
     });
     await dispatch(lane.as, { type: 'crash-looped', manifestSha256, reason, fallback });
+  }
+
+  /** The release before the last good one, where it can be gone back to; null where there is none. */
+  async function fallbackOf({ as, state: { previous, policy } }: Lane): Promise<Result<string> | null> {
+    if (previous === null) return null;
+    // It was agreed on when it was installed; a publisher may have taken it back since.
+    const assigned = { as, ...previous, rolloutId: null, policy };
+    return faultsRefused(async () => {
+      // And its files may have made room for the release that is to go.
+      const there = await openRelease(blobs, as, previous);
+      const agreed = there.ok ? await parts.trust.agree(assigned) : there;
+      return agreed.ok ? ok(previous.manifestSha256) : agreed;
+    });
   }
 
   /** Events of all models are taken one after the other. */
@@ -226,7 +243,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
     const known = lanes.get(as);
     if (known === undefined && event.type !== 'assigned') return;
     const before = known?.state ?? newMachine(as, clock.mono());
-    const { next, effects, journal } = step(before, event, clock.mono(), { ...ofHouse, time: time() });
+    const { next, effects, journal } = step(before, event, clock.mono(), {
+      ...ofHouse,
+      time: around(before),
+    });
     if (journal) await journalled((db) => writeMachine(db, next));
     if (stopped) return;
     const lane = known ?? makeLane(next);
@@ -240,8 +260,26 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (journal) {
       tell(parts, before, next);
       changed();
+      lookTogether(lane.as);
     }
     for (const effect of effects) await perform(lane, effect);
+  }
+
+  /** A model changed: those that switch together with it look again. */
+  function lookTogether(as: string): void {
+    for (const lane of lanes.values()) {
+      if (lane.as !== as && lane.state.policy.together?.includes(as) !== true) continue;
+      if (lane.as !== as) lane.waits.wake();
+      if (parting(lane.state, others, told) !== null) void enqueue(() => part(lane));
+    }
+  }
+
+  async function part(lane: Lane): Promise<void> {
+    // Its turn may have come much later.
+    const reason = parting(lane.state, others, told);
+    if (reason === null || lane.closed || stopped) return;
+    const fallback = lane.state.phase === 'committed' ? await fallbackOf(lane) : null;
+    await take(lane.as, { type: 'parted', reason, fallback: fallback?.ok === true ? fallback.value : null });
   }
 
   async function perform(lane: Lane, effect: Effect): Promise<void> {
@@ -332,7 +370,11 @@ export function createUpdater(parts: UpdaterParts): Updater {
         for (const as of [...lanes.keys()]) if (!wanted.has(as)) await take(as, { type: 'removed' });
         const said = deferral.now();
         const left = said === null ? {} : { deferForMs: said.untilMs - deferTimeMs(time()) };
+        // Between the first and the last of them nobody is taken for one that does not belong any more.
+        told = false;
         for (const [as, release] of wanted) await take(as, { type: 'assigned', release, ...left });
+        told = true;
+        for (const as of wanted.keys()) lookTogether(as);
       });
       if (stopped) throw new FleetError('interrupted', 'the updater was stopped while it took an assignment');
     },

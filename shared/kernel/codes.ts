@@ -149,6 +149,16 @@ export const codes = {
     'backoff',
     'somebody at the device said not now; lepton-agent defer --clear ends it',
   ),
+  'update-together': row(
+    409,
+    'backoff',
+    'the update goes on by itself once the others of its rollout can switch',
+  ),
+  'update-parted': row(
+    409,
+    'never',
+    'another model of the same rollout failed, or is not part of it any more; nothing of it was kept',
+  ),
   'defer-exhausted': row(
     409,
     'never',

@@ -89,6 +89,8 @@ export const activationPolicySchema = z.object({
   shadow: shadowPolicySchema.exactOptional(),
   /** In the device's own time zone; absent: it downloads and switches at any time. */
   windows: windowPolicySchema.exactOptional(),
+  /** Names of the other models of the rollout: all of them switch, or none does. */
+  together: z.array(nameSchema).min(1).max(31).exactOptional(),
 });
 export type ActivationPolicy = z.infer<typeof activationPolicySchema>;
 

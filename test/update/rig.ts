@@ -51,6 +51,8 @@ export interface RigOverrides {
   store?: (inner: Store) => Store;
   disk?: (inner: Disk) => Disk;
   parts?: Partial<UpdaterParts>;
+  /** Taken as soon as it has started, as the agent does. */
+  inForce?: Assignment;
 }
 
 export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
@@ -118,7 +120,9 @@ export async function createRig(overrides: RigOverrides = {}): Promise<Rig> {
       ...more.parts,
     });
     life = { runtime, updater };
-    await settle(updater.start());
+    const { inForce } = more;
+    const begun = updater.start();
+    await settle(inForce === undefined ? begun : begun.then(() => updater.assign(inForce)));
   }
 
   const rig: Rig = {

@@ -5,8 +5,10 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { deviceIdSchema } from '../../shared/wire/messages.ts';
+import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
 import { rolloutPlanAskSchema, rolloutPlanSchema } from '../../shared/wire/rollout-plan.ts';
 import {
+  type RolloutStatus,
   rolloutAbortSchema,
   rolloutApproveSchema,
   rolloutCommandSchema,
@@ -104,6 +106,23 @@ const showHistory = createRoute({
 const namespaceOf = (id: string | undefined): string | null =>
   id?.includes('/') === true ? (id.split('/')[0] ?? null) : null;
 
+/** The right to the namespace of each release: several that switch together may be of several publishers. */
+function requireAll(
+  c: Parameters<typeof requireAccess>[0],
+  right: Parameters<typeof requireAccess>[1],
+  releases: readonly (string | undefined)[],
+): ReturnType<typeof requireAccess> {
+  const [first, ...others] = [...new Set(releases.map(namespaceOf))];
+  const principal = requireAccess(c, right, first ?? null);
+  for (const namespace of others) requireAccess(c, right, namespace);
+  return principal;
+}
+
+const releasesIn = ({ spec }: RolloutFile): (string | undefined)[] =>
+  spec.releases ?? [spec.release ?? spec.remove];
+const releasesOf = ({ release, releases }: Pick<RolloutStatus, 'release' | 'releases'>): string[] =>
+  releases ?? [release];
+
 export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   const { rollouts } = parts;
 
@@ -111,7 +130,7 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     // Whoever has no token learns nothing about the file either.
     requirePrincipal(c);
     const file = unwrap(parseRolloutFile(c.req.valid('json').file));
-    const principal = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release ?? file.spec.remove));
+    const principal = requireAll(c, 'rollouts.write', releasesIn(file));
     return c.json(unwrap(await rollouts.begin(file, principal.user)), 201);
   });
 
@@ -119,7 +138,7 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     requirePrincipal(c);
     const { file: text, bytesPerSecond = null } = c.req.valid('json');
     const file = unwrap(parseRolloutFile(text));
-    const { user } = requireAccess(c, 'rollouts.write', namespaceOf(file.spec.release ?? file.spec.remove));
+    const { user } = requireAll(c, 'rollouts.write', releasesIn(file));
     return c.json(unwrap(await rollouts.plan(file, user, bytesPerSecond)), 200);
   });
 
@@ -136,8 +155,8 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   api.openapi(abortRollout, async (c) => {
     requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
-    const { release } = unwrap(await rollouts.status(id));
-    const principal = requireAccess(c, 'rollouts.write', namespaceOf(release));
+    const about = unwrap(await rollouts.status(id));
+    const principal = requireAll(c, 'rollouts.write', releasesOf(about));
     unwrap(await rollouts.abort(id, principal.user, c.req.valid('json')?.revert ?? null));
     return c.json(unwrap(await rollouts.status(id)), 200);
   });
@@ -146,8 +165,8 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     api.openapi(route, async (c) => {
       requireAccess(c, 'rollouts.read');
       const { id } = c.req.valid('param');
-      const { release } = unwrap(await rollouts.status(id));
-      const { user } = requireAccess(c, 'rollouts.write', namespaceOf(release));
+      const about = unwrap(await rollouts.status(id));
+      const { user } = requireAll(c, 'rollouts.write', releasesOf(about));
       unwrap(await rollouts[verb](id, user, c.req.valid('json')?.comment ?? null));
       return c.json(unwrap(await rollouts.status(id)), 200);
     });
@@ -155,8 +174,8 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   api.openapi(approveRollout, async (c) => {
     requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
-    const { release } = unwrap(await rollouts.status(id));
-    const { user } = requireAccess(c, 'rollouts.approve', namespaceOf(release));
+    const about = unwrap(await rollouts.status(id));
+    const { user } = requireAll(c, 'rollouts.approve', releasesOf(about));
     const { wave = null, comment = null } = c.req.valid('json') ?? {};
     unwrap(await rollouts.approve(id, user, { wave, comment }));
     return c.json(unwrap(await rollouts.status(id)), 200);
@@ -165,8 +184,8 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   api.openapi(retryRollout, async (c) => {
     requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
-    const { release } = unwrap(await rollouts.status(id));
-    const { user } = requireAccess(c, 'rollouts.write', namespaceOf(release));
+    const about = unwrap(await rollouts.status(id));
+    const { user } = requireAll(c, 'rollouts.write', releasesOf(about));
     return c.json(unwrap(await rollouts.retry(id, user, c.req.valid('json')?.devices ?? null)), 201);
   });
 

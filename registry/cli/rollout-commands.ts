@@ -55,7 +55,7 @@ function text(status: RolloutStatus): string {
     return [`${wave.index}`, wave.state, `${wave.devices['total'] ?? 0}`, states || '-', wave.reason ?? '-'];
   });
   const lines = [
-    `rollout ${status.id} (${status.name}): ${status.release} is ${status.state}${status.reason ? `: ${status.reason}` : ''}`,
+    `rollout ${status.id} (${status.name}): ${status.releases?.join(' with ') ?? status.release} is ${status.state}${status.reason ? `: ${status.reason}` : ''}`,
     table(['WAVE', 'STATE', 'DEVICES', 'NOW', 'REASON'], waves),
   ];
   if (status.gates.length > 0) {

@@ -35,7 +35,7 @@ export function planText(plan: RolloutPlan): string {
   const away = devices.filter((one) => one.offlineSinceMs !== null);
   const conflicts = devices.flatMap(({ id, conflict }) => (conflict === null ? [] : [{ id, conflict }]));
   return [
-    `${plan.name}: ${plan.release} as ${plan.as} on ${devices.length} ${devices.length === 1 ? 'device' : 'devices'}, ${size(plan.bytes)}, ${plan.minMs === null ? 'time not told' : `at least ${lasting(plan.minMs)}`}`,
+    `${plan.name}: ${plan.releases?.join(' with ') ?? `${plan.release} as ${plan.as}`} on ${devices.length} ${devices.length === 1 ? 'device' : 'devices'}, ${size(plan.bytes)}, ${plan.minMs === null ? 'time not told' : `at least ${lasting(plan.minMs)}`}`,
     table(
       ['WAVE', 'DEVICES', 'BYTES', 'AT LEAST', 'APPROVALS'],
       waves.map((one) => [

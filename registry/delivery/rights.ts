@@ -41,7 +41,7 @@ export function createRights(core: Pick<RegistryCore, 'store' | 'releases' | 'li
     // What it says it runs may have to be mended, where it was assigned it once: its word alone opens nothing.
     const running = qb
       .selectFrom('rollout_devices as m')
-      .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
+      .innerJoin('rollout_parts as o', 'o.rollout_id', 'm.rollout_id')
       .innerJoin('device_models as r', (join) =>
         join.onRef('r.device_id', '=', 'm.device_id').onRef('r.name', '=', 'o.as_name'),
       )

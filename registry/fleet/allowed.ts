@@ -42,7 +42,7 @@ export function allowedRows(
   return rows.flatMap((row) => {
     const runs = (releaseId: string): boolean => active.get(row.as_name) === releaseId;
     if (!barred.has(row.release_id) || runs(row.release_id)) return [row];
-    const previous = previousIn(db, qb, deviceId, row.rollout_id);
+    const previous = previousIn(db, qb, deviceId, row);
     if (previous === null) return [];
     if (isBarred(previous.releaseId) && !runs(previous.releaseId)) return [];
     return [
@@ -64,15 +64,19 @@ function previousIn(
   db: RegistryDb,
   qb: RegistryQueries,
   deviceId: string,
-  rolloutId: string | null,
+  row: Pick<DesiredTable, 'rollout_id' | 'as_name'>,
 ): Previous | null {
-  if (rolloutId === null) return null;
+  if (row.rollout_id === null) return null;
   const member = db.first(
     qb
-      .selectFrom('rollout_devices')
-      .select('previous')
-      .where('rollout_id', '=', rolloutId)
-      .where('device_id', '=', deviceId),
+      .selectFrom('rollout_devices as m')
+      .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
+      .select(['m.previous', 'm.companions', 'o.as_name as as'])
+      .where('m.rollout_id', '=', row.rollout_id)
+      .where('m.device_id', '=', deviceId),
   );
-  return fromNullableColumn<Previous>(member?.previous ?? null);
+  if (member === undefined) return null;
+  if (member.as === row.as_name) return fromNullableColumn<Previous>(member.previous);
+  // Of a rollout of several releases.
+  return fromNullableColumn<Record<string, Previous | null>>(member.companions)?.[row.as_name] ?? null;
 }

@@ -17,7 +17,12 @@ export function readActiveEvidence(
   qb: RegistryQueries,
   rollout: RolloutFact,
   wave: WaveFact,
+  isBeside: boolean,
 ): RequestSums {
+  // A name has no quotes and no dots of its own (shared/wire: nameSchema).
+  const before = isBeside
+    ? sql<string>`json_extract(m.companions, ${`$."${rollout.as}".releaseId`})`
+    : sql<string>`json_extract(m.previous, '$.releaseId')`;
   const sinceHour = Math.floor((wave.startedAtMs ?? 0) / hourMs) - hoursBefore;
   const rows = db.all(
     qb
@@ -28,7 +33,7 @@ export function readActiveEvidence(
       .where('m.wave_index', '=', wave.index)
       .where('m.step', '=', 'assigned')
       .where('r.hour', '>=', sinceHour)
-      .whereRef('r.release', '=', sql<string>`json_extract(m.previous, '$.releaseId')`)
+      .whereRef('r.release', '=', before)
       .where('r.release', '!=', rollout.release.releaseId),
   );
   return sumRequests(rows);

@@ -6,12 +6,12 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
 import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/rollouts.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
-import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { needsApproval, waveToApprove } from './approvals.ts';
 import { abort, pause, resume } from './controller.ts';
 import { explain } from './explain.ts';
 import type { RolloutFact } from './facts.ts';
 import {
+  type FactOptions,
   readApprovals,
   readFacts,
   readHistory,
@@ -65,8 +65,8 @@ export function createRolloutCommands(parts: {
   clock: Clock;
   /** Tells of another state in the log, the events and the history. */
   transition(db: RegistryDb, before: RolloutFact, after: RolloutFact, by: string): void;
-  /** The reference profile of the rollout's release, where a gate asks for it. */
-  referenceOf(rolloutId: string): Promise<ReferenceProfile | null>;
+  /** The reference profiles of the rollout's releases, where a gate asks for them. */
+  referencesOf(rolloutId: string): Promise<Pick<FactOptions, 'reference' | 'references'>>;
   /** Something changed: rollouts are stepped. */
   changed(): void;
 }): RolloutCommands {
@@ -173,9 +173,9 @@ export function createRolloutCommands(parts: {
     },
 
     async explain(rolloutId, deviceId) {
-      const reference = await parts.referenceOf(rolloutId);
+      const references = await parts.referencesOf(rolloutId);
       return store.tx((db): Result<RolloutExplanation> => {
-        const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, reference };
+        const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, ...references };
         const facts = readFacts(db, qb, rolloutId, options);
         if (facts === undefined) return unknown(rolloutId);
         const explanation = explain(facts, deviceId);

@@ -19,9 +19,10 @@ import type {
   RolloutFacts,
   WaveFact,
 } from './facts.ts';
-import { type Fitness, fitnessOf, goingBack, isUnfit } from './fitness.ts';
+import { type Fitness, fitnessFor, goingBack, isUnfit } from './fitness.ts';
 import { judgeWave } from './gates.ts';
 import { isRestored, type Outcome, outcomeOf, policyOf } from './members.ts';
+import { togetherWith } from './together.ts';
 import { placeDevices } from './waves.ts';
 
 /** A step under construction: the facts, and what was decided so far. */
@@ -39,6 +40,14 @@ interface Draft {
   wakeAtMs: number | null;
 }
 
+/** Why nobody may install one of its releases any more: together means all of them. */
+function barredOf({ rollout, barred }: RolloutFacts): Reason | undefined {
+  const { release, companions = [] } = rollout;
+  return [release, ...companions.map((one) => one.release)]
+    .map(({ releaseId }) => barred[releaseId])
+    .find((reason) => reason !== undefined);
+}
+
 /** The next step of a rollout. Stepping again without new facts changes nothing. */
 export function step(facts: RolloutFacts): RolloutDecision {
   const draft: Draft = {
@@ -51,13 +60,13 @@ export function step(facts: RolloutFacts): RolloutDecision {
     ),
     devices: new Map(facts.devices.map((device) => [device.id, device])),
     desired: new Map(),
-    fitness: fitnessOf(facts.rollout.release.requires),
+    fitness: fitnessFor(facts.rollout),
     outcomes: new Map(),
     observed: new Map(),
     wakeAtMs: null,
   };
   observe(draft);
-  const barred = facts.barred[draft.rollout.release.releaseId];
+  const barred = barredOf(facts);
   if (barred !== undefined && draft.rollout.state !== 'rolling-back') withhold(draft, barred);
   else if (draft.rollout.state === 'running' || draft.rollout.state === 'awaiting-approval') run(draft);
   else if (draft.rollout.state === 'succeeded') applyToLateDevices(draft);
@@ -164,9 +173,11 @@ function run(draft: Draft): void {
     if (supersededWhole(draft)) return;
     const outcomes = outcomesOf(draft, wave.index);
     const evidence = facts.evidence[wave.index] ?? null;
-    const judgement = judgeWave(rollout.spec, wave.index, outcomes, evidence);
+    const beside = facts.beside?.[wave.index];
+    const judgement = judgeWave(rollout.spec, wave.index, outcomes, evidence, beside);
     wave.gates = judgement.gates;
-    wave.reason = judgement.reason ?? behindOf(draft, wave.index) ?? waitingFor(outcomes);
+    wave.reason =
+      judgement.reason ?? behindOf(draft, wave.index) ?? waitingFor(outcomes) ?? roomHeld(draft, wave.index);
     if (judgement.verdict === 'fail') {
       failWave(draft, wave, judgement.reason ?? 'a gate failed');
       return;
@@ -342,7 +353,7 @@ function assignWave(draft: Draft, wave: number): void {
     draft.desired.set(id, {
       ...rollout.release,
       rolloutId: rollout.id,
-      policy: policyOf(rollout.spec, rollout.waves[wave]),
+      policy: togetherWith(rollout, rollout.as, policyOf(rollout.spec, rollout.waves[wave])),
     });
     draft.members.set(id, { ...member, step: 'assigned', stepAtMs: facts.nowMs, previous: device.proven });
   }
@@ -397,6 +408,18 @@ function behindOf(draft: Draft, wave: number): string | null {
 function waitingFor(outcomes: readonly Outcome[]): string | null {
   const away = outcomes.filter(({ kind }) => kind === 'unreachable').length;
   return away === 0 ? null : `waiting for ${away} unreachable ${away === 1 ? 'device' : 'devices'}`;
+}
+
+/** Devices of other waves that are away take up the room of this one's, in words; null where they do not. */
+function roomHeld(draft: Draft, wave: number): string | null {
+  if (draft.rollout.spec.disruption === undefined) return null;
+  const waiting = waitingOf(draft, wave).filter(([, , { behind }]) => behind === null).length;
+  const away = [...draft.observed].filter(
+    ([id, { step: done }]) => done === 'assigned' && draft.outcomes.get(id)?.kind === 'unreachable',
+  ).length;
+  if (waiting === 0 || away === 0) return null;
+  const those = away === 1 ? 'device, which takes' : 'devices, which take';
+  return `waiting for ${away} unreachable ${those} up the room of ${waiting} ${waiting === 1 ? 'other' : 'others'}`;
 }
 
 function failWave(draft: Draft, wave: WaveFact, reason: string): void {

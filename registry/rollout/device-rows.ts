@@ -5,7 +5,15 @@ import type { SqlValue } from '../../shared/kernel/ports.ts';
 import type { MachineStateName } from '../../shared/wire/messages.ts';
 import { fromColumn } from '../fleet/columns.ts';
 import { type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
-import type { DesiredRelease, DeviceFact, Member, ModelFact, RolloutAhead, RolloutFact } from './facts.ts';
+import type {
+  CompanionFact,
+  DesiredRelease,
+  DeviceFact,
+  Member,
+  ModelFact,
+  RolloutAhead,
+  RolloutFact,
+} from './facts.ts';
 import { isRemoval, isRemoved } from './removal.ts';
 import type { Selectable } from './selector.ts';
 
@@ -70,7 +78,8 @@ const asCommon = 0;
 type Common = readonly SqlValue[] | null;
 
 function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: boolean, common: Common) {
-  const asked = newcomers || rollout.release.requires !== null;
+  const needs = [rollout, ...(rollout.companions ?? [])].some(({ release }) => release.requires !== null);
+  const asked = newcomers || needs;
   const query = qb
     .selectFrom('devices as d')
     .leftJoin('rollout_devices as m', (join) =>
@@ -252,20 +261,32 @@ export interface Others {
   busy: ReadonlySet<string>;
   /** By device, where the file bounds disruption. */
   sites: ReadonlyMap<string, string>;
-  /** All under the name, by id. */
+  /** All under its names, by id. */
   rollouts: ReadonlyMap<string, { number: number; priority: number; endedAtMs: number | null }>;
+  /** By device, in the order of the rollout's companions. */
+  companions: ReadonlyMap<string, readonly CompanionFact[]>;
 }
 
 export function deviceFact(
   row: DeviceRow,
   open: OpenRow | undefined,
-  { ahead, busy, sites, rollouts }: Others,
+  { ahead, busy, sites, rollouts, companions }: Others,
   columns: Columns,
 ): DeviceFact {
-  const { desiredReleaseId: releaseId, desiredRolloutId: rolloutId } = row;
   const model = modelOf(row, columns);
-  const owner = rolloutId === null ? undefined : rollouts.get(rolloutId);
+  const numberOf = (one: DeviceFact['desired']): number => rollouts.get(one?.rolloutId ?? '')?.number ?? 0;
+  const beside = companions.get(row.id);
+  const own =
+    row.desiredReleaseId === null
+      ? null
+      : { releaseId: row.desiredReleaseId, rolloutId: row.desiredRolloutId };
+  const desired =
+    beside === undefined
+      ? own
+      : [own, ...beside.map((one) => one.desired)].reduce((a, b) => (numberOf(b) > numberOf(a) ? b : a));
+  const owner = rollouts.get(desired?.rolloutId ?? '');
   return {
+    ...(beside === undefined ? {} : { companions: beside.map((one) => one.model) }),
     id: row.id,
     active: row.status === 'active',
     online: row.presence === 'online',
@@ -273,7 +294,7 @@ export function deviceFact(
     reportedEpoch: row.reportedEpoch,
     agent: columns.of(row.agent),
     model,
-    desired: releaseId === null ? null : { releaseId, rolloutId },
+    desired,
     desiredNumber: owner?.number ?? 0,
     desiredPriority: owner?.priority ?? 0,
     desiredOpen: owner !== undefined && owner.endedAtMs === null,

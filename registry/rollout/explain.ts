@@ -6,7 +6,7 @@ import type { RolloutExplanation } from '../../shared/wire/rollouts.ts';
 import { approvalsMissing } from './approvals.ts';
 import { type Room, roomFor } from './disruption.ts';
 import type { DeviceFact, Member, RolloutFacts, WaveFact } from './facts.ts';
-import { fitnessOf, isUnfit } from './fitness.ts';
+import { fitnessFor, isUnfit } from './fitness.ts';
 import { isRestored, type Outcome, outcomeOf } from './members.ts';
 
 type Said = Pick<RolloutExplanation['devices'][number], 'waitsFor' | 'untilMs'>;
@@ -57,6 +57,7 @@ function revertedMember({ rollout, nowMs }: RolloutFacts, device: DeviceFact, me
 /** What the device itself says that it waits for; its own words, with window and time, stand in `because`. */
 const heldBy: Readonly<Record<string, string>> = {
   'window-closed': 'its window to open, in its own time zone',
+  'update-together': 'the other releases of the rollout to be ready on it',
   'update-deferred': 'the deferral on the device to end (lepton-agent defer --clear)',
 };
 
@@ -117,7 +118,7 @@ function explainDevice(
   const head = { id: device.id, online: device.online, runs: device.model?.active ?? null };
   const { member } = device;
   if (member === null) {
-    const unfit = fitnessOf(rollout.release.requires)(device);
+    const unfit = fitnessFor(rollout)(device);
     const because = device.active
       ? (unfit?.detail ?? 'it matches the selector and has no wave yet')
       : 'it is revoked or in quarantine';

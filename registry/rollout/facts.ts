@@ -23,6 +23,12 @@ export interface DesiredRelease {
   policy: ActivationPolicy;
 }
 
+/** Another release of a rollout of several. */
+export interface Companion {
+  as: string;
+  release: Omit<DesiredRelease, 'rolloutId' | 'policy'>;
+}
+
 export interface RolloutFact {
   id: string;
   /** Grows with every rollout: the later of two wins. */
@@ -31,6 +37,8 @@ export interface RolloutFact {
   /** Name under which the devices serve it. */
   as: string;
   release: Omit<DesiredRelease, 'rolloutId' | 'policy'>;
+  /** The other releases that switch together with it; absent where it goes out alone. */
+  companions?: readonly Companion[];
   spec: RolloutSpec;
   /** Who started it. */
   createdBy: string;
@@ -83,6 +91,12 @@ export interface ModelFact {
   reason: Reason | null;
 }
 
+/** A companion's name on a device. */
+export interface CompanionFact {
+  model: ModelFact | null;
+  desired: Pick<DesiredRelease, 'releaseId' | 'rolloutId'> | null;
+}
+
 export interface DeviceFact {
   id: string;
   active: boolean;
@@ -92,7 +106,12 @@ export interface DeviceFact {
   /** As it last reported; empty words where the release needs nothing and nobody new is looked for. */
   agent: { version: string; arch: string; memoryMiB?: number };
   model: ModelFact | null;
-  /** What it should run under this name now, and the number of the rollout that said so (0: none). */
+  /** What it reported under the companions' names, in their order; absent where there are none. */
+  companions?: readonly (ModelFact | null)[];
+  /**
+   * What it should run under this name now, and the number of the rollout that said so (0: none). Of a rollout of
+   * several: under that of its names which the latest rollout has.
+   */
   desired: Pick<DesiredRelease, 'releaseId' | 'rolloutId'> | null;
   desiredNumber: number;
   /** What that rollout's priority is, and whether it has not ended. */
@@ -126,6 +145,13 @@ export interface ApprovalFact {
   expiresAtMs: number;
 }
 
+/** What a companion's devices measured, and the gates that ask for it. */
+export interface BesideEvidence {
+  as: string;
+  spec: RolloutSpec;
+  evidence: WaveEvidence;
+}
+
 export interface RolloutFacts {
   rollout: RolloutFact;
   waves: readonly WaveFact[];
@@ -133,6 +159,8 @@ export interface RolloutFacts {
   approvals: readonly ApprovalFact[];
   /** Of waves under way, where the file asks for any. */
   evidence: Readonly<Record<number, WaveEvidence>>;
+  /** Likewise of the companions; absent where there are none. */
+  beside?: Readonly<Record<number, readonly BesideEvidence[]>>;
   /** Releases spoken of here that their publisher lets nobody install any more, by id. */
   barred: Readonly<Record<string, Reason>>;
   nowMs: number;

@@ -13,11 +13,6 @@ type Path = readonly PropertyKey[];
 /** Sections of the contract that this version does not apply: where they stand and why they are refused. */
 const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean; why: string }[] = [
   {
-    path: ['releases'],
-    given: (spec) => spec.releases !== undefined,
-    why: 'switching several releases together',
-  },
-  {
     path: ['windows'],
     given: (spec) => spec.windows !== undefined && spec.remove !== undefined,
     why: 'a window for taking a model away',
@@ -33,6 +28,20 @@ const unsupported: readonly { path: Path; given: (spec: RolloutSpec) => boolean;
 function removalMeasures({ gates }: RolloutSpec): string | null {
   const asked = [...evidenceGates, 'agreement' as const].find((gate) => gates[gate] !== undefined);
   return asked === undefined ? null : `gates.${asked}`;
+}
+
+/** What does not go with several releases, or with these. */
+function severalMeasures(spec: RolloutSpec): { path: (string | number)[]; why: string } | null {
+  const named = (spec.releases ?? []).map((releaseId) => parseReleaseId(releaseId));
+  const unnamed = named.indexOf(null);
+  if (unnamed >= 0) return { path: ['releases', unnamed], why: 'expected NS/NAME@VERSION' };
+  const names = named.map((one) => one?.name ?? '');
+  const twice = names.findIndex((name, index) => names.indexOf(name) !== index);
+  if (twice >= 0) return { path: ['releases', twice], why: `${names[twice]} is served once on a device` };
+  if (names.length > 32) return { path: ['releases'], why: 'at most 32 switch together' };
+  if (spec.as !== undefined && names.length > 1)
+    return { path: ['as'], why: 'several releases are served by their own names' };
+  return null;
 }
 
 /** The file as it is applied. Refusals: `rollout-file-invalid`, `rollout-unsupported`, each with its place. */
@@ -65,6 +74,16 @@ export function parseRolloutFile(text: string): Result<RolloutFile> {
           'rollout-file-invalid',
           ['spec', ...measured.split('.')],
           `spec.${measured}: nothing runs that could be measured`,
+        );
+  }
+  if (spec.releases !== undefined) {
+    const wrong = severalMeasures(spec);
+    return wrong === null
+      ? ok(data)
+      : at(
+          'rollout-file-invalid',
+          ['spec', ...wrong.path],
+          `spec.${wrong.path.map(String).join('.')}: ${wrong.why}`,
         );
   }
   if (spec.release === undefined || parseReleaseId(spec.release) === null)

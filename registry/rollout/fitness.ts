@@ -5,7 +5,7 @@ import { manifestSchema } from '../../shared/wire/manifest.ts';
 import type { Reason } from '../../shared/wire/messages.ts';
 import { lacking } from '../../shared/wire/requires.ts';
 import { fromColumn } from '../fleet/columns.ts';
-import type { DesiredRelease, DeviceFact, Member, RolloutFacts } from './facts.ts';
+import type { DesiredRelease, DeviceFact, Member, ModelFact, RolloutFact, RolloutFacts } from './facts.ts';
 
 /** Why the device cannot run the release, by its own last report; null where it can. */
 export type Fitness = (device: DeviceFact) => Reason | null;
@@ -24,15 +24,27 @@ export function fitnessOf(requires: string | null): Fitness {
   };
 }
 
+/** Of all its releases: one that a device cannot run keeps the others from it. */
+export function fitnessFor({ release, companions = [] }: RolloutFact): Fitness {
+  const all = [release, ...companions.map((one) => one.release)].map(({ requires }) => fitnessOf(requires));
+  return (device) => {
+    for (const fits of all) {
+      const reason = fits(device);
+      if (reason !== null) return reason;
+    }
+    return null;
+  };
+}
+
 /** Not assigned by the registry itself, because the device lacks what the release needs. */
 export function isUnfit(member: Member): boolean {
   return member.step === 'left' && member.epoch === 0 && member.reason?.code === 'release-incompatible';
 }
 
-/** What was good there once goes on at once: a window is for what is new. */
-function withoutWindows(release: DesiredRelease): DesiredRelease {
-  const { windows, ...policy } = release.policy;
-  return windows === undefined ? release : { ...release, policy };
+/** What was good there once goes on at once and alone: windows and companions are for what is new. */
+function unheld(release: DesiredRelease): DesiredRelease {
+  const { windows, together, ...policy } = release.policy;
+  return windows === undefined && together === undefined ? release : { ...release, policy };
 }
 
 /**
@@ -41,12 +53,12 @@ function withoutWindows(release: DesiredRelease): DesiredRelease {
  */
 export function goingBack(
   barred: RolloutFacts['barred'],
-  device: DeviceFact,
+  device: { model: Pick<ModelFact, 'active'> | null },
   previous: DesiredRelease | null,
 ): { release: DesiredRelease | null; reason: Reason | null } {
   const why = previous === null ? undefined : barred[previous.releaseId];
   if (previous === null || why === undefined || device.model?.active === previous.releaseId)
-    return { release: previous === null ? null : withoutWindows(previous), reason: null };
+    return { release: previous === null ? null : unheld(previous), reason: null };
   const detail = `${why.detail}: the device does not go back to it and nothing is assigned in its place`;
   return { release: null, reason: { code: why.code, detail } };
 }

@@ -6,7 +6,7 @@
 
 import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import { evidenceGates, judgeEvidence, type WaveEvidence } from './evidence-gates.ts';
-import type { GateView } from './facts.ts';
+import type { BesideEvidence, GateView } from './facts.ts';
 import { type Outcome, probeVerdict } from './members.ts';
 
 export interface WaveJudgement {
@@ -98,13 +98,22 @@ export function judgeWave(
   index: number,
   outcomes: readonly Outcome[],
   evidence: WaveEvidence | null,
+  beside: readonly BesideEvidence[] = [],
 ): WaveJudgement {
   const tally = tallyOf(outcomes);
   const judged = [
     probeGate(spec, index, tally),
     ...agreementGate(spec, index, tally),
     ...successGate(spec, index, tally),
-    ...judgeEvidence(spec, index, evidence ?? noEvidence, tally.counted),
+    ...worst([
+      judgeEvidence(spec, index, evidence ?? noEvidence, tally.counted),
+      ...beside.map((one) =>
+        judgeEvidence(one.spec, index, one.evidence, tally.counted).map(({ gate, reason }) => ({
+          gate,
+          reason: reason === '' ? '' : `${one.as}: ${reason}`,
+        })),
+      ),
+    ]),
   ];
   const gates = judged.map(({ gate }) => gate);
   const failed = judged.find(({ gate }) => gate.verdict === 'fail');
@@ -121,6 +130,18 @@ export function judgeWave(
   const open = judged.find(({ gate }) => gate.verdict === 'waiting');
   if (open !== undefined) return { gates, verdict: 'waiting', reason: open.reason };
   return { gates, verdict: 'pass', reason: null };
+}
+
+const severity = { pass: 0, waiting: 1, fail: 2 } as const;
+
+/** Of several releases the one that stands worst speaks for a gate. */
+function worst([first = [], ...others]: readonly JudgedGate[][]): JudgedGate[] {
+  return first.map((own) =>
+    others.reduce((one, list) => {
+      const other = list.find(({ gate }) => gate.gate === one.gate.gate);
+      return other !== undefined && severity[other.gate.verdict] > severity[one.gate.verdict] ? other : one;
+    }, own),
+  );
 }
 
 interface JudgedGate {

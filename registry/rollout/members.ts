@@ -6,7 +6,7 @@ import { longestWaitMs } from '../../shared/kernel/windows.ts';
 import type { ActivationPolicy, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Wave } from '../../shared/wire/rollout-file.ts';
 import { deferMaxMsDefault, type WindowPolicy } from '../../shared/wire/windows.ts';
-import type { DeviceFact, Member, RolloutFact } from './facts.ts';
+import type { DeviceFact, Member, ModelFact, RolloutFact } from './facts.ts';
 import { isRemoval, isRemoved } from './removal.ts';
 
 /**
@@ -125,9 +125,35 @@ export function outcomeOf(rollout: RolloutFact, device: DeviceFact, member: Memb
     : away(rollout, device, member, reported, nowMs);
 }
 
-/** What the device's last report says, if it is about this assignment. */
+/**
+ * What the device's last report says, if it is about this assignment. Of several releases: failed as soon as one is, by
+ * its own reason; done when all are; else where the first stands that is not done.
+ */
 function reportedOutcome(rollout: RolloutFact, device: DeviceFact, member: Member): Outcome {
-  const { model } = device;
+  const own = partOutcome({ ...rollout, model: device.model }, device, member);
+  const { companions = [] } = rollout;
+  if (companions.length === 0) return own;
+  const all = [
+    own,
+    ...companions.map(({ release }, at) =>
+      partOutcome({ id: rollout.id, release, model: device.companions?.[at] ?? null }, device, member),
+    ),
+  ];
+  const failed = all.filter(({ kind }) => kind === 'failed');
+  return (
+    failed.find((one) => one.reason?.code !== 'update-parted') ??
+    failed[0] ??
+    all.find(({ kind }) => kind !== 'committed') ??
+    own
+  );
+}
+
+interface Part extends Pick<RolloutFact, 'id' | 'release'> {
+  model: ModelFact | null;
+}
+
+function partOutcome(rollout: Part, device: DeviceFact, member: Member): Outcome {
+  const { model } = rollout;
   const outcome = (kind: Outcome['kind'], state: Member['state'], why: Reason | null): Outcome => ({
     kind,
     state,
@@ -199,7 +225,9 @@ export function isRestored(
     return { restored: true, untilMs: null }; // a later rollout has it
   }
   const { model } = device;
-  const resting = model === null || model.state === 'idle' || model.state === 'committed';
+  const atRest = (one: ModelFact | null): boolean =>
+    one === null || one.state === 'idle' || one.state === 'committed';
+  const resting = atRest(model) && (device.companions ?? []).every(atRest);
   const { previous } = member;
   const before = previous === null || isRemoval(previous) ? null : previous.releaseId;
   const back = (model?.active ?? null) === before;

@@ -4,6 +4,11 @@
 import type { RolloutState } from '../../shared/wire/rollouts.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { RolloutAhead, RolloutFact } from './facts.ts';
+import { namesOf } from './together.ts';
+
+/** Rollouts that change what is served under one of the names. */
+export const partsNamed = (qb: RegistryQueries, names: readonly string[]) =>
+  qb.selectFrom('rollout_parts').select('rollout_id').where('as_name', 'in', names);
 
 /**
  * By device: the rollout that goes first under the same name. Rollouts go by priority, those of one priority by age; one
@@ -13,14 +18,15 @@ import type { RolloutAhead, RolloutFact } from './facts.ts';
 export function readAhead(
   db: RegistryDb,
   qb: RegistryQueries,
-  { id, number, as, priority, spec }: RolloutFact,
+  rollout: RolloutFact,
 ): Map<string, RolloutAhead> {
+  const { id, number, priority, spec } = rollout;
   const queues = spec.whenBusy === 'queue';
   const ahead = db.all(
     qb
       .selectFrom('rollouts')
       .select(['rollout_id as id', 'state'])
-      .where('as_name', '=', as)
+      .where('rollout_id', 'in', partsNamed(qb, namesOf(rollout)))
       .where('ended_at_ms', 'is', null)
       .where('rollout_id', '!=', id)
       .where((where) =>
@@ -49,13 +55,17 @@ export function readAhead(
 }
 
 /** By device: the latest rollout of the same name that has not ended and counts it. */
-export function readOpen(db: RegistryDb, qb: RegistryQueries, as: string): Map<string, RolloutAhead> {
+export function readOpen(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  names: readonly string[],
+): Map<string, RolloutAhead> {
   const rows = db.all(
     qb
       .selectFrom('rollouts as o')
       .innerJoin('rollout_devices as m', 'm.rollout_id', 'o.rollout_id')
       .select(['o.rollout_id as id', 'o.state as state', 'm.device_id as deviceId'])
-      .where('o.as_name', '=', as)
+      .where('o.rollout_id', 'in', partsNamed(qb, names))
       .where('o.ended_at_ms', 'is', null)
       .where('m.step', '!=', 'left')
       .orderBy('o.number'),

@@ -5,15 +5,16 @@ import type { ModelView } from '../../shared/wire/http.ts';
 import type { RolloutPlan } from '../../shared/wire/rollout-plan.ts';
 import { approvalsMissing } from './approvals.ts';
 import { step } from './controller.ts';
-import type { DeviceFact, Member, RolloutAhead, RolloutFacts } from './facts.ts';
+import type { DeviceFact, Member, ModelFact, RolloutAhead, RolloutFacts } from './facts.ts';
 import { isUnfit } from './fitness.ts';
 import { isRemoval, isRemoved } from './removal.ts';
+import { together } from './together.ts';
 
 export interface PlanInput {
   /** Of the rollout as if it had just begun. */
   facts: RolloutFacts;
-  /** The model's releases with what is fetched of each; null where a model is taken away. */
-  model: ModelView | null;
+  /** Releases of the rollout's model and of its companions, with what is fetched of each; none where a model is taken away. */
+  models: readonly ModelView[];
   /** By device: another rollout of the same name that has not ended. */
   others: ReadonlyMap<string, RolloutAhead>;
   bytesPerSecond: number | null;
@@ -24,20 +25,39 @@ type Planned = RolloutPlan['devices'][number];
 const versionOf = (releaseId: string): string => releaseId.slice(releaseId.indexOf('@') + 1);
 
 /** What a device fetches that runs this; the smallest that it would be offered now. */
-function costFrom(active: string | null, { facts, model }: PlanInput): Pick<Planned, 'bytes' | 'way'> {
-  const { releaseId } = facts.rollout.release;
+function costFrom(
+  active: string | null,
+  releaseId: string,
+  model: ModelView | undefined,
+): Pick<Planned, 'bytes' | 'way'> {
   const release = model?.versions.find(({ version }) => version === versionOf(releaseId));
-  if (model === null || release === undefined) return { bytes: 0, way: 'none' };
+  if (model === undefined || release === undefined) return { bytes: 0, way: 'none' };
   const whole = Math.min(release.bytes, release.compressedBytes ?? release.bytes);
   const sameModel = active?.startsWith(`${model.name}@`) === true;
   const delta = sameModel ? release.deltas.find(({ from }) => from === versionOf(active)) : undefined;
   return delta === undefined ? { bytes: whole, way: 'whole' } : { bytes: delta.bytes, way: 'delta' };
 }
 
-function isDone({ rollout }: RolloutFacts, { model }: DeviceFact): boolean {
+function isDone({ rollout }: RolloutFacts, { model, companions = [] }: DeviceFact): boolean {
   if (isRemoval(rollout.release)) return isRemoved(model);
-  const { releaseId } = rollout.release;
-  return model?.active === releaseId && model.lastGood === releaseId && model.candidate === null;
+  return partsOf(rollout, { model, companions }).every(({ releaseId, model: one }) => runs(one, releaseId));
+}
+
+const runs = (model: ModelFact | null, releaseId: string): boolean =>
+  model?.active === releaseId && model.lastGood === releaseId && model.candidate === null;
+
+/** Every release of the rollout with what the device reported under its name. */
+function partsOf(
+  { release, companions = [] }: RolloutFacts['rollout'],
+  device: Pick<DeviceFact, 'model' | 'companions'>,
+): { releaseId: string; model: ModelFact | null }[] {
+  return [
+    { releaseId: release.releaseId, model: device.model },
+    ...companions.map((one, at) => ({
+      releaseId: one.release.releaseId,
+      model: device.companions?.[at] ?? null,
+    })),
+  ];
 }
 
 function conflictOf(device: DeviceFact, others: PlanInput['others']): Planned['conflict'] {
@@ -51,14 +71,25 @@ function planned(
   input: PlanInput,
   device: DeviceFact,
   { wave }: Member,
-  costs: Map<string | null, ReturnType<typeof costFrom>>,
+  costs: Map<string, ReturnType<typeof costFrom>>,
 ): Planned {
-  const runs = device.model?.active ?? null;
   const done = isDone(input.facts, device);
-  const cost = costs.get(runs) ?? costFrom(runs, input);
-  costs.set(runs, cost);
+  const each = partsOf(input.facts.rollout, device).map(({ releaseId, model }, at) => {
+    const active = model?.active ?? null;
+    // What of several is there already is not fetched again.
+    if (device.companions !== undefined && runs(model, releaseId)) return { bytes: 0, way: 'none' as const };
+    const key = `${at} ${active}`;
+    const cost = costs.get(key) ?? costFrom(active, releaseId, input.models[at]);
+    costs.set(key, cost);
+    return cost;
+  });
+  const ways = each.map(({ way }) => way);
+  const cost = {
+    bytes: each.reduce((sum, { bytes }) => sum + bytes, 0),
+    way: ways.find((way) => way === 'whole') ?? ways.find((way) => way === 'delta') ?? ('none' as const),
+  };
   return {
-    ...{ id: device.id, wave, runs, done },
+    ...{ id: device.id, wave, runs: device.model?.active ?? null, done },
     ...(done ? { bytes: 0, way: 'none' as const } : cost),
     offlineSinceMs: device.online ? null : device.presenceAtMs,
     conflict: conflictOf(device, input.others),
@@ -100,7 +131,7 @@ export function planOf(input: PlanInput): RolloutPlan {
   const { facts } = input;
   const { rollout } = facts;
   const { members } = step(facts);
-  const costs = new Map<string | null, ReturnType<typeof costFrom>>();
+  const costs = new Map<string, ReturnType<typeof costFrom>>();
   const devices: Planned[] = [];
   const incompatible: RolloutPlan['incompatible'] = [];
   for (const device of facts.devices) {
@@ -122,6 +153,7 @@ export function planOf(input: PlanInput): RolloutPlan {
   return {
     name: rollout.name,
     release: rollout.release.releaseId,
+    ...together(rollout),
     as: rollout.as,
     waves,
     devices,

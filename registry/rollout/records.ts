@@ -14,6 +14,7 @@ import type {
 } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
+import { moveCompanions, readCompanionFacts, readCompanions } from './companions.ts';
 import { Columns, deviceFact, deviceRows, type Others, openQuery, selectable } from './device-rows.ts';
 import { asksForEvidence } from './evidence-gates.ts';
 import type {
@@ -27,9 +28,10 @@ import type {
   WaveFact,
 } from './facts.ts';
 import { readGroups } from './groups.ts';
-import { readAhead, readBusy } from './others.ts';
+import { partsNamed, readAhead, readBusy } from './others.ts';
 import { matches } from './selector.ts';
-import { type EvidenceKept, readWaveEvidence } from './wave-evidence.ts';
+import { namesOf } from './together.ts';
+import { type EvidenceKept, readBesideEvidence, readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
 function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
@@ -66,7 +68,10 @@ export function readRollout(db: RegistryDb, qb: RegistryQueries, rolloutId: stri
       .select('releases.requires')
       .where('rollout_id', '=', rolloutId),
   );
-  return row === undefined ? undefined : rolloutFact(row);
+  if (row === undefined) return undefined;
+  const companions = readCompanions(db, qb, rolloutId);
+  const rollout = rolloutFact(row);
+  return companions.length === 0 ? rollout : { ...rollout, companions };
 }
 
 export function readWaves(db: RegistryDb, qb: RegistryQueries, rolloutId: string): WaveFact[] {
@@ -144,12 +149,12 @@ export function countMatching(
   return rows.filter((row) => matches(selector, selectable(row, region), groups)).length;
 }
 
-function readRollouts(db: RegistryDb, qb: RegistryQueries, as: string): Others['rollouts'] {
+function readRollouts(db: RegistryDb, qb: RegistryQueries, names: readonly string[]): Others['rollouts'] {
   const rows = db.all(
     qb
       .selectFrom('rollouts')
       .select(['rollout_id as id', 'number', 'priority', 'ended_at_ms as endedAtMs'])
-      .where('as_name', '=', as),
+      .where('rollout_id', 'in', partsNamed(qb, names)),
   );
   return new Map(rows.map(({ id, ...row }) => [id, row]));
 }
@@ -185,6 +190,8 @@ export interface FactOptions {
   changesMax: number;
   /** Of the release, null where it has none. */
   reference: ReferenceProfile | null;
+  /** Of its companions, in their order. */
+  references?: readonly (ReferenceProfile | null)[];
   /** Sums of evidence from one look to the next; absent: all are made anew. */
   kept?: EvidenceKept;
 }
@@ -218,7 +225,8 @@ export function factsOf(
     ahead: readAhead(db, qb, rollout),
     busy: readBusy(db, qb, rollout),
     sites: readSites(db, qb, rollout),
-    rollouts: readRollouts(db, qb, rollout.as),
+    rollouts: readRollouts(db, qb, namesOf(rollout)),
+    companions: readCompanionFacts(db, qb, rollout),
   };
   const devices = selected.map((row) => deviceFact(row, open.get(row.id), others, columns));
   const measured = asksForEvidence(rollout.spec)
@@ -231,6 +239,16 @@ export function factsOf(
     evidence: Object.fromEntries(
       measured.map((wave) => [wave.index, readWaveEvidence(db, qb, rollout, wave, options.reference, kept)]),
     ),
+    ...(rollout.companions === undefined
+      ? {}
+      : {
+          beside: Object.fromEntries(
+            measured.map((wave) => [
+              wave.index,
+              readBesideEvidence(db, qb, rollout, wave, options.references ?? [], kept),
+            ]),
+          ),
+        }),
     approvals: rollout.spec.approvals === undefined ? [] : readApprovals(db, qb, rollout.id),
     barred: barredFor(db, qb, rollout, devices),
     nowMs: options.nowMs,
@@ -245,7 +263,8 @@ function barredFor(
   rollout: RolloutFact,
   devices: readonly DeviceFact[],
 ): Record<string, Reason> {
-  const releaseIds = new Set([rollout.release.releaseId]);
+  const own = [rollout, ...(rollout.companions ?? [])].map(({ release }) => release.releaseId);
+  const releaseIds = new Set(own);
   for (const { member, proven } of devices) {
     if (member?.previous) releaseIds.add(member.previous.releaseId);
     if (proven !== null) releaseIds.add(proven.releaseId);
@@ -303,17 +322,43 @@ export function writeDecision(
     if (before?.state !== what)
       writeHistory(db, qb, rollout.id, { wave: index, what, by: null, reason, atMs: facts.nowMs });
   }
-  for (const [deviceId, release] of decision.desired) writeDesired(db, qb, deviceId, rollout.as, release);
+  const write = (deviceId: string, as: string, release: DesiredRelease | null): void =>
+    writeDesired(db, qb, deviceId, as, release);
+  /** What companions go back to, of devices that are assigned now. */
+  const companionsOf = new Map<string, string>();
+  for (const moved of decision.desired) {
+    const before = moveCompanions(db, qb, rollout, moved, write);
+    if (before !== null) companionsOf.set(moved[0], before);
+    write(moved[0], rollout.as, moved[1]);
+  }
   const before = new Map(facts.devices.map(({ id, member }) => [id, member]));
   for (const [deviceId, decided] of decision.members) {
     const member = decision.desired.has(deviceId) ? { ...decided, epoch: issue(deviceId) } : decided;
     const known = before.get(deviceId) ?? null;
     if (isSame(known, member)) continue;
     writeMember(db, qb, rollout.id, deviceId, member);
+    const companions = companionsOf.get(deviceId);
+    if (companions !== undefined) noteCompanions(db, qb, rollout.id, deviceId, companions);
     const begins = member.step === 'assigned' && known?.step !== 'assigned';
     if (begins && rollout.spec.gates.memoryRatio !== undefined)
       notePreviousProbe(db, qb, rollout, deviceId, member);
   }
+}
+
+function noteCompanions(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rolloutId: string,
+  deviceId: string,
+  companions: string,
+): void {
+  db.run(
+    qb
+      .updateTable('rollout_devices')
+      .set({ companions })
+      .where('rollout_id', '=', rolloutId)
+      .where('device_id', '=', deviceId),
+  );
 }
 
 /** What the device measured of the release that it leaves: its next report tells of another. */
@@ -364,7 +409,7 @@ function writeMember(
   deviceId: string,
   member: Member,
 ): void {
-  const columns: Omit<RolloutDevicesTable, 'rollout_id' | 'device_id' | 'previous_probe'> = {
+  const columns: Omit<RolloutDevicesTable, 'rollout_id' | 'device_id' | 'previous_probe' | 'companions'> = {
     wave_index: member.wave,
     state: member.state,
     reason: toNullableColumn(member.reason),

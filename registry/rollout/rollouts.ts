@@ -5,6 +5,7 @@ import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Timer } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import type { ModelView } from '../../shared/wire/http.ts';
 import type { RolloutFile, RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import type { RolloutPlan } from '../../shared/wire/rollout-plan.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
@@ -15,6 +16,7 @@ import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { createRolloutCommands, type RolloutCommands } from './commands.ts';
+import { writeCompanions } from './companions.ts';
 import { step } from './controller.ts';
 import type { RolloutFact, WaveFact } from './facts.ts';
 import { pendingGates } from './gates.ts';
@@ -23,6 +25,7 @@ import { readOpen } from './others.ts';
 import { planOf } from './plan.ts';
 import {
   countMatching,
+  type FactOptions,
   factsOf,
   readFacts,
   readRollout,
@@ -32,6 +35,7 @@ import {
 } from './records.ts';
 import { isRemoval, removalOf } from './removal.ts';
 import { statusIn } from './status.ts';
+import { namesOf } from './together.ts';
 import type { EvidenceKept } from './wave-evidence.ts';
 import { grown, wavesOf } from './waves.ts';
 
@@ -62,6 +66,8 @@ const gapShare = 4;
 const reportedMax = 1_000;
 /** Assignments signed in one transaction: about 10 ms. */
 const changesMax = 200;
+
+type References = Pick<FactOptions, 'reference' | 'references'>;
 
 function newWave(spec: RolloutSpec, index: number): WaveFact {
   const gates = pendingGates(spec, index);
@@ -209,9 +215,9 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   /** Steps one rollout until nothing more follows from what is known. */
   async function advance(rolloutId: string, members: boolean): Promise<number | null> {
     try {
-      const reference = await referenceOf(rolloutId);
+      const references = await referencesOf(rolloutId);
       for (;;) {
-        const stepped = await store.tx((db) => stepIn(db, rolloutId, { members, reference }));
+        const stepped = await store.tx((db) => stepIn(db, rolloutId, members, references));
         if (stepped === null) return null;
         if (stepped.devices.length > 0) await fleet.director.publish(stepped.devices);
         if (stopped) return null;
@@ -226,18 +232,17 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   }
 
   /** What a gate on drift compares with: read once a pass, outside of the transaction. */
-  async function referenceOf(rolloutId: string): Promise<ReferenceProfile | null> {
+  async function referencesOf(rolloutId: string): Promise<References> {
     const rollout = await store.tx((db) => readRollout(db, qb, rolloutId));
-    if (rollout?.spec.gates.driftPsi === undefined) return null;
-    return fleet.evidence.profiles.of(rollout.release.releaseId);
+    if (rollout?.spec.gates.driftPsi === undefined) return { reference: null };
+    const { profiles } = fleet.evidence;
+    const references: (ReferenceProfile | null)[] = [];
+    for (const { release } of rollout.companions ?? []) references.push(await profiles.of(release.releaseId));
+    return { reference: await profiles.of(rollout.release.releaseId), references };
   }
 
-  function stepIn(
-    db: RegistryDb,
-    rolloutId: string,
-    { members, reference }: { members: boolean; reference: ReferenceProfile | null },
-  ) {
-    const options = { region, newcomers: members, nowMs: clock.wall(), changesMax, reference, kept };
+  function stepIn(db: RegistryDb, rolloutId: string, members: boolean, references: References) {
+    const options = { region, newcomers: members, nowMs: clock.wall(), changesMax, ...references, kept };
     const facts = readFacts(db, qb, rolloutId, options);
     if (facts === undefined) return null;
     const decision = step(facts);
@@ -268,9 +273,8 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     db: RegistryDb,
     id: string,
     file: RolloutFile,
-    as: string,
+    { as, release, companions = [] }: About,
     createdBy: string,
-    release: RolloutFact['release'],
   ): void {
     db.run(
       qb.insertInto('rollouts').values({
@@ -291,6 +295,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         priority: file.spec.priority,
       }),
     );
+    writeCompanions(db, qb, id, companions);
     writeHistory(db, qb, id, {
       wave: null,
       what: 'running',
@@ -319,8 +324,23 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
   }
 
+  type About = Pick<RolloutFact, 'as' | 'release' | 'companions'>;
+
+  /** One release of the catalogue. Refusals as `begin`. */
+  async function releaseNamed(
+    releaseId: string,
+  ): Promise<Result<{ name: string; release: About['release'] }>> {
+    const name = parseReleaseId(releaseId);
+    if (name === null) return refuse('release-unknown', `${releaseId} is no NS/NAME@VERSION`);
+    const found = await releases.find(releaseId);
+    if (found === null) return unknownRelease(name.namespace, releaseId);
+    if (found.barred !== null) return { ok: false, refusal: found.barred };
+    const { manifestSha256, manifestBytes, counter, requires } = found;
+    return ok({ name: name.name, release: { releaseId, manifestSha256, manifestBytes, counter, requires } });
+  }
+
   /** What a file is about. Refusals as `begin`. */
-  async function resolved(file: RolloutFile): Promise<Result<Pick<RolloutFact, 'as' | 'release'>>> {
+  async function resolved(file: RolloutFile): Promise<Result<About>> {
     const { spec } = file;
     if (spec.remove !== undefined) {
       const known = await releases.show(spec.remove);
@@ -328,14 +348,17 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       const [, name = ''] = spec.remove.split('/');
       return ok({ as: spec.as ?? name, release: removalOf(spec.remove) });
     }
-    const name = parseReleaseId(spec.release ?? '');
-    if (name === null) return refuse('rollout-unsupported', 'this version rolls out one release');
-    const found = await releases.find(spec.release ?? '');
-    if (found === null) return unknownRelease(name.namespace, spec.release ?? '');
-    if (found.barred !== null) return { ok: false, refusal: found.barred };
-    const { releaseId, manifestSha256, manifestBytes, counter, requires } = found;
-    const release = { releaseId, manifestSha256, manifestBytes, counter, requires };
-    return ok({ as: spec.as ?? name.name, release });
+    const [first = '', ...others] = spec.releases ?? [spec.release ?? ''];
+    const own = await releaseNamed(first);
+    if (!own.ok) return own;
+    const { name, release } = own.value;
+    const companions: { as: string; release: About['release'] }[] = [];
+    for (const releaseId of others) {
+      const other = await releaseNamed(releaseId);
+      if (!other.ok) return other;
+      companions.push({ as: other.value.name, release: other.value.release });
+    }
+    return ok({ as: spec.as ?? name, release, ...(companions.length === 0 ? {} : { companions }) });
   }
 
   /** Refusal: `group-unknown`. */
@@ -350,11 +373,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
     const about = await resolved(file);
     if (!about.ok) return about;
-    const { as, release } = about.value;
     const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
     const stored = await store.tx((db) => {
       const checked = checkGroups(db, file.spec);
-      if (checked.ok) insert(db, id, withWaves(file, db), as, createdBy, release);
+      if (checked.ok) insert(db, id, withWaves(file, db), about.value, createdBy);
       return checked;
     });
     if (!stored.ok) return stored;
@@ -371,9 +393,13 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   async function plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>> {
     const about = await resolved(file);
     if (!about.ok) return about;
-    const { as, release } = about.value;
-    const shown = isRemoval(release) ? null : await releases.show(release.releaseId.split('@')[0] ?? '');
-    if (shown !== null && !shown.ok) return shown;
+    const { as, release, companions = [] } = about.value;
+    const models: ModelView[] = [];
+    for (const one of isRemoval(release) ? [] : [release, ...companions.map((other) => other.release)]) {
+      const shown = await releases.show(one.releaseId.split('@')[0] ?? '');
+      if (!shown.ok) return shown;
+      models.push(shown.value);
+    }
     return store.tx((db) => {
       const checked = checkGroups(db, file.spec);
       if (!checked.ok) return checked;
@@ -382,14 +408,15 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
         ...{ id: '', number: Number.MAX_SAFE_INTEGER, name: metadata.name, as, release, spec },
         ...{ createdBy: by, priority: spec.priority, waves: wavesOf(spec), state: 'running' },
         ...{ reason: null, endsAs: null, endedAtMs: null },
+        ...(companions.length === 0 ? {} : { companions }),
       };
       const waves = [...wavesOf(spec).keys()].map((index) => newWave(spec, index));
       const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, reference: null };
       return ok(
         planOf({
           facts: factsOf(db, qb, rollout, waves, options),
-          model: shown === null ? null : shown.value,
-          others: readOpen(db, qb, as),
+          models,
+          others: readOpen(db, qb, namesOf(rollout)),
           bytesPerSecond: rate,
         }),
       );
@@ -426,7 +453,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       store,
       clock,
       transition,
-      referenceOf,
+      referencesOf,
       changed: () => wake(true),
     }),
 

@@ -7,6 +7,7 @@ import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import { fromNullableColumn } from '../fleet/columns.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import { readApprovals, readRollout, readWaves } from './records.ts';
+import { together } from './together.ts';
 
 const inWords = (reason: Reason | null): string | null =>
   reason === null ? null : `${reason.code}: ${reason.detail}`;
@@ -32,6 +33,7 @@ export function statusIn(db: RegistryDb, qb: RegistryQueries, rolloutId: string)
     id: rollout.id,
     name: rollout.name,
     release: rollout.release.releaseId,
+    ...together(rollout),
     state: rollout.state,
     reason: rollout.reason,
     waves: waves.map(({ index, state, reason }) => {

@@ -8,13 +8,33 @@ import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { readActiveEvidence } from './active-evidence.ts';
 import { comparesWithActive, type RequestSums, type WaveEvidence } from './evidence-gates.ts';
-import type { RolloutFact, WaveFact } from './facts.ts';
+import type { BesideEvidence, RolloutFact, WaveFact } from './facts.ts';
 import { sumRequests } from './request-sums.ts';
 
 const hourMs = 3_600_000;
 
 /** Sums of the last look by rollout and wave, with what they were made of. */
 export type EvidenceKept = Map<string, { stamp: string; sums: RequestSums }>;
+
+/**
+ * The same of each companion, in their order, by gates of its own. What a device's probe of the release before took of
+ * its memory is noted for the first release alone.
+ */
+export function readBesideEvidence(
+  db: RegistryDb,
+  qb: RegistryQueries,
+  rollout: RolloutFact,
+  wave: WaveFact,
+  references: readonly (ReferenceProfile | null)[],
+  kept: EvidenceKept,
+): BesideEvidence[] {
+  const { memoryRatio, ...gates } = rollout.spec.gates;
+  const spec = { ...rollout.spec, gates };
+  return (rollout.companions ?? []).map(({ as, release }, at) => {
+    const beside = { ...rollout, as, release, spec };
+    return { as, spec, evidence: readWaveEvidence(db, qb, beside, wave, references[at] ?? null, kept, true) };
+  });
+}
 
 /** Rows of hours by the devices' own clocks: the hour in which the wave began counts whole. */
 export function readWaveEvidence(
@@ -24,6 +44,7 @@ export function readWaveEvidence(
   wave: WaveFact,
   reference: ReferenceProfile | null,
   kept: EvidenceKept,
+  isBeside = false,
 ): WaveEvidence {
   const { releaseId } = rollout.release;
   const members = qb
@@ -42,7 +63,7 @@ export function readWaveEvidence(
   const stamp = JSON.stringify(
     db.first(rows.select((of) => [of.fn.countAll().as('rows'), of.fn.sum('requests').as('requests')])),
   );
-  const key = `${rollout.id} ${wave.index} ${sinceHour}`;
+  const key = `${rollout.id} ${rollout.as} ${wave.index} ${sinceHour}`;
   const before = kept.get(key);
   const sums =
     before?.stamp === stamp
@@ -70,7 +91,7 @@ export function readWaveEvidence(
   const peaks = probes.map(({ probe, before }) => ({ now: peakOf(probe), before: peakOf(before) }));
   return {
     ...sums,
-    active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave) : null,
+    active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave, isBeside) : null,
     memoryBytes: peaks.flatMap(({ now }) => (now === null ? [] : [now])),
     memoryRatios: peaks.flatMap((peak) =>
       peak.now !== null && peak.before !== null && peak.before > 0 ? [peak.now / peak.before] : [],

@@ -208,6 +208,24 @@ export interface RolloutDevicesTable {
   previous: string | null;
   /** Its probe of `previous` (ProbeEvidence), where a gate compares with it. */
   previous_probe: Generated<string | null>;
+  /** By name DesiredRelease or null, for the rollout's companions; null where it has none. */
+  companions: Generated<string | null>;
+}
+
+export interface RolloutCompanionsTable {
+  rollout_id: string;
+  as_name: string;
+  release_id: string;
+  manifest_sha256: string;
+  manifest_bytes: number;
+  counter: number;
+}
+
+/** A view: every release of every rollout, with its name. */
+export interface RolloutPartsView {
+  rollout_id: string;
+  as_name: string;
+  release_id: string;
 }
 
 export interface DeviceGroupsTable {
@@ -229,6 +247,8 @@ export interface FleetTables {
   rollouts: RolloutsTable;
   rollout_waves: RolloutWavesTable;
   rollout_devices: RolloutDevicesTable;
+  rollout_companions: RolloutCompanionsTable;
+  rollout_parts: RolloutPartsView;
   rollout_approvals: RolloutApprovalsTable;
   rollout_history: RolloutHistoryTable;
   device_groups: DeviceGroupsTable;

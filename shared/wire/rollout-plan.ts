@@ -18,6 +18,8 @@ export const rolloutPlanAskSchema = z.object({
 export const rolloutPlanSchema = z.object({
   name: z.string(),
   release: z.string(),
+  /** All of them, where several switch together. */
+  releases: z.array(z.string()).exactOptional(),
   as: z.string(),
   waves: z.array(
     z.object({

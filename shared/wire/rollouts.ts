@@ -41,6 +41,8 @@ export const rolloutStatusSchema = z.object({
   id: z.string(),
   name: z.string(),
   release: z.string(),
+  /** All of them, where several switch together. */
+  releases: z.array(z.string()).exactOptional(),
   state: z.enum(rolloutStates),
   reason: z.string().nullable(),
   waves: z.array(

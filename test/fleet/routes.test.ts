@@ -92,8 +92,11 @@ test('rollouts over HTTP need the right to the release’s namespace', async (t)
   );
   const unknown = rolloutFile('digits', { release: 'acme/digits@9.0.0' });
   assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: unknown }), 'release-unknown');
-  const many = rolloutFile('digits', { releases: [release, release] });
-  assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: many }), 'rollout-unsupported');
+  const twice = rolloutFile('digits', { releases: [release, release] });
+  assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: twice }), 'rollout-file-invalid');
+  // The right to one of several that switch together is not enough.
+  const mixed = rolloutFile('digits', { releases: [release, 'other/eyes@1.0.0'] });
+  assert.equal(await codeOf(operator, 'POST', '/rollouts', { file: mixed }), 'namespace-forbidden');
 
   const started = await call(operator, 'POST', '/rollouts', { file });
   assert.equal(started.status, 201);

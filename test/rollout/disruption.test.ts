@@ -87,6 +87,38 @@ test('a device on which another rollout is at work is counted, and is not taken 
   assert.equal((await world.status(id)).state, 'succeeded');
 });
 
+test('the room of a wave is held by one of another wave that is away: it says so', async (t) => {
+  const world = await world2(t);
+  const devices = await world.devices(3, { site: 'a' });
+  const disruption = { label: 'site', maxUnavailable: 1 };
+  const deadlines = { unreachable: { after: '30m' } };
+  const waves = [{ count: 1 }, { percent: 100 }];
+  const id = await world.start(rolloutFile('held', { release: v1, waves, disruption, deadlines }));
+  const got = await Promise.all(devices.map(assigned));
+  const canary = devices[got.indexOf(v1)];
+  assert.ok(canary);
+  const standing = async (status: string): Promise<void> => {
+    await world.store.tx((db) =>
+      db.sql.run('UPDATE devices SET status = ? WHERE device_id = ?', status, canary.id),
+    );
+    await world.restart();
+  };
+  // Taken out, the canary proves nothing and is not waited for; back in, it has the release assigned and is away.
+  await standing('quarantined');
+  assert.equal((await world.status(id)).waves[0]?.state, 'passed');
+  await standing('active');
+  canary.offline();
+  await world.pass(31 * 60_000);
+  for (const device of devices) if (device !== canary) device.online();
+  await obeyOne(
+    world,
+    devices.filter((device) => device !== canary),
+  );
+  const status = await world.status(id);
+  assert.equal(status.state, 'running');
+  assert.match(status.reason ?? '', /^waiting for 1 unreachable device, which takes up the room of 1 other$/);
+});
+
 const kinds = ['waiting', 'working', 'committed', 'failed', 'unreachable', 'ignored'] as const;
 
 test('whatever is under way: the bound holds, and there is room where nobody is', () => {

@@ -97,7 +97,6 @@ for (const [name, text, place] of malformed) {
 }
 
 const unsupportedInPlace: [section: string, text: string][] = [
-  ['spec.releases', replaced('release: acme/digits@2.0.0', 'releases: [acme/digits@2.0.0]')],
   ['spec.gates.agreement', replaced('minDevices: 2', 'agreement: 0.9')],
   [
     'spec.windows',

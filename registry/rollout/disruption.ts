@@ -18,7 +18,10 @@ type Part = Pick<Member, 'step' | 'wave'>;
 
 /** Until it serves again what it served before, or the release that it was given: its site does without it. */
 function isUnavailable(member: Part | undefined, outcome: Outcome | undefined, device: DeviceFact): boolean {
-  if (device.busyElsewhere) return true;
+  return device.busyElsewhere || isAtWork(member, outcome);
+}
+
+function isAtWork(member: Part | undefined, outcome: Outcome | undefined): boolean {
   const kind = outcome?.kind;
   return member?.step === 'assigned' && (kind === 'working' || kind === 'unreachable');
 }
@@ -39,17 +42,25 @@ export function roomFor(
   const unavailable = new Map<string, number>();
   const waiting = new Set<string>();
   const begun = new Set<string>();
+  /** Sites in which this rollout itself is at work. */
+  const own = new Set<string>();
   for (const { device, member, outcome } of devices) {
     const { site } = device;
     if (isUnavailable(member, outcome, device)) unavailable.set(site, counted(unavailable, site) + 1);
+    if (isAtWork(member, outcome)) own.add(site);
     if (member?.wave !== wave) continue;
     if (member.step === 'waiting' && device.active && device.behind === null) waiting.add(site);
     else if (member.step === 'assigned' && outcome?.kind !== 'ignored') begun.add(site);
   }
-  const open = new Set(unavailable.keys());
+  // Where others are at work counts as well; one may join them only as long as all places are few enough.
+  const taken = new Set(unavailable.keys());
+  const open = new Set(maxSites === undefined || taken.size <= maxSites ? taken : own);
   const inTurn = [...waiting].sort();
-  for (const site of [...inTurn.filter((one) => begun.has(one)), ...inTurn])
-    if (maxSites === undefined || open.size < maxSites) open.add(site);
+  for (const site of [...inTurn.filter((one) => begun.has(one)), ...inTurn]) {
+    if (open.has(site) || (maxSites !== undefined && taken.size >= maxSites)) continue;
+    open.add(site);
+    taken.add(site);
+  }
   // One that another rollout works on is counted already, and is not taken twice at once.
   const has = ({ site, busyElsewhere }: DeviceFact): boolean =>
     !busyElsewhere && open.has(site) && counted(unavailable, site) < maxUnavailable;

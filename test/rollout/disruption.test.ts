@@ -156,6 +156,16 @@ test('whatever is under way: the bound holds, and there is room where nobody is'
         for (const site of ['', 'a', 'b', 'c']) if (busyIn(site) > 0) sites.add(site);
         const before = ['', 'a', 'b', 'c'].filter((site) => busyIn(site) > 0).length;
         if (maxSites !== undefined) assert.ok(sites.size <= Math.max(maxSites, before));
+        // To join another rollout at a site is to begin there: the bound holds for that as well.
+        const ownAt = new Set(
+          parts
+            .filter(
+              ({ member, outcome }) => member.step === 'assigned' && /working|unreach/.test(outcome.kind),
+            )
+            .map(({ device }) => device.site),
+        );
+        const begins = taken.filter(({ device }) => !ownAt.has(device.site)).length > 0;
+        if (maxSites !== undefined && begins) assert.ok(before <= maxSites);
         if (parts.every((part) => !isBusy(part)) && waiting.length > 0) assert.ok(taken.length > 0);
       },
     ),

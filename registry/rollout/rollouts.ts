@@ -3,51 +3,26 @@
 
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Timer } from '../../shared/kernel/ports.ts';
-import { parseReleaseId } from '../../shared/kernel/releases.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { ModelView } from '../../shared/wire/http.ts';
-import type { RolloutFile, RolloutSpec } from '../../shared/wire/rollout-file.ts';
-import type { RolloutPlan } from '../../shared/wire/rollout-plan.ts';
+import type { Result } from '../../shared/kernel/result.ts';
+import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
 import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
-import { fromColumn, toColumn } from '../fleet/columns.ts';
+import { fromColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { createRolloutCommands, type RolloutCommands } from './commands.ts';
-import { writeCompanions } from './companions.ts';
 import { step } from './controller.ts';
-import type { RolloutFact, WaveFact } from './facts.ts';
-import { pendingGates } from './gates.ts';
-import { createDeviceGroups, type DeviceGroups, readGroups } from './groups.ts';
-import { readOpen } from './others.ts';
-import { planOf } from './plan.ts';
-import {
-  countMatching,
-  type FactOptions,
-  factsOf,
-  readFacts,
-  readRollout,
-  writeDecision,
-  writeHistory,
-  writeWave,
-} from './records.ts';
-import { isRemoval, removalOf } from './removal.ts';
+import type { RolloutFact } from './facts.ts';
+import { createDeviceGroups, type DeviceGroups } from './groups.ts';
+import { type FactOptions, readFacts, readRollout, writeDecision, writeHistory } from './records.ts';
+import { createRolloutStarting, type RolloutStarting } from './starting.ts';
 import { statusIn } from './status.ts';
-import { namesOf } from './together.ts';
 import type { EvidenceKept } from './wave-evidence.ts';
-import { grown, wavesOf } from './waves.ts';
 
-export interface Rollouts extends RolloutCommands {
+export interface Rollouts extends RolloutCommands, RolloutStarting {
   groups: DeviceGroups;
-  /**
-   * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
-   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`.
-   */
-  begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
-  /** What `begin` would do now, with the same refusals; nothing is stored. `rate`: bytes a second and device. */
-  plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>>;
   /** Newest first. */
   list(): Promise<RolloutSummary[]>;
   /** Refusal: `rollout-unknown`. */
@@ -69,13 +44,8 @@ const changesMax = 200;
 
 type References = Pick<FactOptions, 'reference' | 'references'>;
 
-function newWave(spec: RolloutSpec, index: number): WaveFact {
-  const gates = pendingGates(spec, index);
-  return { index, state: 'pending', reason: null, gates, startedAtMs: null, endedAtMs: null };
-}
-
 export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
-  const { store, releases, clock, entropy, log, region } = core;
+  const { store, releases, clock, log, region } = core;
   const stepEveryMs = core.limits.rolloutStepEveryMs;
   const { qb } = store;
   let started = false;
@@ -269,163 +239,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     for (const key of [...kept.keys()]) if (key.startsWith(`${id} `)) kept.delete(key);
   }
 
-  function insert(
-    db: RegistryDb,
-    id: string,
-    file: RolloutFile,
-    { as, release, companions = [] }: About,
-    createdBy: string,
-  ): void {
-    db.run(
-      qb.insertInto('rollouts').values({
-        rollout_id: id,
-        name: file.metadata.name,
-        release_id: release.releaseId,
-        as_name: as,
-        manifest_sha256: release.manifestSha256,
-        manifest_bytes: release.manifestBytes,
-        counter: release.counter,
-        spec: toColumn(file.spec),
-        state: 'running',
-        reason: null,
-        ends_as: null,
-        created_by: createdBy,
-        created_at_ms: clock.wall(),
-        ended_at_ms: null,
-        priority: file.spec.priority,
-      }),
-    );
-    writeCompanions(db, qb, id, companions);
-    writeHistory(db, qb, id, {
-      wave: null,
-      what: 'running',
-      by: createdBy,
-      reason: null,
-      atMs: clock.wall(),
-    });
-    for (const index of wavesOf(file.spec).keys()) writeWave(db, qb, id, newWave(file.spec, index));
-  }
-
-  /** `growth` becomes waves for as many devices as match now, so that everybody can see them. */
-  function withWaves(file: RolloutFile, db: RegistryDb): RolloutFile {
-    const { growth, ...spec } = file.spec;
-    if (growth === undefined) return file;
-    return {
-      ...file,
-      spec: { ...spec, waves: grown(growth, countMatching(db, qb, { selector: spec.selector, region })) },
-    };
-  }
-
-  async function unknownRelease(namespace: string, releaseId: string) {
-    const waiting = await releases.pending(namespace);
-    if (waiting?.releaseId !== releaseId)
-      return refuse('release-unknown', `the catalogue does not name ${releaseId}`);
-    const { signatures, threshold } = waiting;
-    return refuse('release-not-signed', `${releaseId} has ${signatures} of ${threshold} signatures`);
-  }
-
-  type About = Pick<RolloutFact, 'as' | 'release' | 'companions'>;
-
-  /** One release of the catalogue. Refusals as `begin`. */
-  async function releaseNamed(
-    releaseId: string,
-  ): Promise<Result<{ name: string; release: About['release'] }>> {
-    const name = parseReleaseId(releaseId);
-    if (name === null) return refuse('release-unknown', `${releaseId} is no NS/NAME@VERSION`);
-    const found = await releases.find(releaseId);
-    if (found === null) return unknownRelease(name.namespace, releaseId);
-    if (found.barred !== null) return { ok: false, refusal: found.barred };
-    const { manifestSha256, manifestBytes, counter, requires } = found;
-    return ok({ name: name.name, release: { releaseId, manifestSha256, manifestBytes, counter, requires } });
-  }
-
-  /** What a file is about. Refusals as `begin`. */
-  async function resolved(file: RolloutFile): Promise<Result<About>> {
-    const { spec } = file;
-    if (spec.remove !== undefined) {
-      const known = await releases.show(spec.remove);
-      if (!known.ok) return refuse('release-unknown', `the catalogue names no release of ${spec.remove}`);
-      const [, name = ''] = spec.remove.split('/');
-      return ok({ as: spec.as ?? name, release: removalOf(spec.remove) });
-    }
-    const [first = '', ...others] = spec.releases ?? [spec.release ?? ''];
-    const own = await releaseNamed(first);
-    if (!own.ok) return own;
-    const { name, release } = own.value;
-    const companions: { as: string; release: About['release'] }[] = [];
-    for (const releaseId of others) {
-      const other = await releaseNamed(releaseId);
-      if (!other.ok) return other;
-      companions.push({ as: other.value.name, release: other.value.release });
-    }
-    return ok({ as: spec.as ?? name, release, ...(companions.length === 0 ? {} : { companions }) });
-  }
-
-  /** Refusal: `group-unknown`. */
-  function checkGroups(db: RegistryDb, { selector }: RolloutSpec): Result<void> {
-    const known = readGroups(db, qb, selector.groups);
-    const gone = selector.groups?.find((group) => !known.has(group));
-    return gone === undefined
-      ? ok(undefined)
-      : refuse('group-unknown', `there is no group ${gone}: lepton groups list`);
-  }
-
-  async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
-    const about = await resolved(file);
-    if (!about.ok) return about;
-    const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
-    const stored = await store.tx((db) => {
-      const checked = checkGroups(db, file.spec);
-      if (checked.ok) insert(db, id, withWaves(file, db), about.value, createdBy);
-      return checked;
-    });
-    if (!stored.ok) return stored;
-    log.emit('info', 'rollout.transition', {
-      rolloutId: id,
-      name: file.metadata.name,
-      from: null,
-      to: 'running',
-    });
-    wake(true);
-    return ok({ id });
-  }
-
-  async function plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>> {
-    const about = await resolved(file);
-    if (!about.ok) return about;
-    const { as, release, companions = [] } = about.value;
-    const models: ModelView[] = [];
-    for (const one of isRemoval(release) ? [] : [release, ...companions.map((other) => other.release)]) {
-      const shown = await releases.show(one.releaseId.split('@')[0] ?? '');
-      if (!shown.ok) return shown;
-      models.push(shown.value);
-    }
-    return store.tx((db) => {
-      const checked = checkGroups(db, file.spec);
-      if (!checked.ok) return checked;
-      const { metadata, spec } = withWaves(file, db);
-      const rollout: RolloutFact = {
-        ...{ id: '', number: Number.MAX_SAFE_INTEGER, name: metadata.name, as, release, spec },
-        ...{ createdBy: by, priority: spec.priority, waves: wavesOf(spec), state: 'running' },
-        ...{ reason: null, endsAs: null, endedAtMs: null },
-        ...(companions.length === 0 ? {} : { companions }),
-      };
-      const waves = [...wavesOf(spec).keys()].map((index) => newWave(spec, index));
-      const options = { region, newcomers: true, nowMs: clock.wall(), changesMax: 0, reference: null };
-      return ok(
-        planOf({
-          facts: factsOf(db, qb, rollout, waves, options),
-          models,
-          others: readOpen(db, qb, namesOf(rollout)),
-          bytesPerSecond: rate,
-        }),
-      );
-    });
-  }
+  const starting = createRolloutStarting({ ...core, began: () => wake(true) });
 
   return {
-    begin,
-    plan,
+    ...starting,
 
     async list() {
       const rows = await store.tx((db) =>
@@ -448,7 +265,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
 
     groups: createDeviceGroups(store, clock, () => wake(true)),
     ...createRolloutCommands({
-      begin,
+      begin: starting.begin,
       region,
       store,
       clock,

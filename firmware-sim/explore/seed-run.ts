@@ -17,10 +17,13 @@ export interface SeedOptions {
   generation?: Generation;
 }
 
-/** 2: windows, zones, deferral; order, growth, disruption and approvals of rollouts; pauses and retries. */
-export const generations = [1, 2] as const;
+/**
+ * 2: windows, zones, deferral; order, growth, disruption and approvals of rollouts; pauses and retries.
+ * 3: rollouts of several releases.
+ */
+export const generations = [1, 2, 3] as const;
 export type Generation = (typeof generations)[number];
-export const latestGeneration: Generation = 2;
+export const latestGeneration: Generation = 3;
 
 /** How often each thing was reached, by `area name`: `fault disk.full`, `state device soaking`, `code fetch-timeout`, … */
 export type Coverage = Record<string, number>;

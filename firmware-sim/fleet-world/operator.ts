@@ -19,6 +19,8 @@ const triesMax = 60;
 const patienceMs = 30_000;
 const approveEveryMs = 45_000;
 
+type Releases = readonly [SimRelease, ...SimRelease[]];
+
 export interface Operator {
   take(step: Step): void;
   /** After everything healed: what a person would put right. */
@@ -66,7 +68,7 @@ export function createOperator(fleet: FleetWorld): Operator {
     world.later(patienceMs, look);
   }
 
-  function fileOf(release: SimRelease, choice: RolloutChoice): string {
+  function fileOf([release, ...others]: Releases, choice: RolloutChoice): string {
     const { waves, shadow, success, onGateFailure, site, unreachable, deadlineMs } = choice;
     const { growth, disruption, approvals, priority, queue, windows } = choice;
     named += 1;
@@ -75,7 +77,9 @@ export function createOperator(fleet: FleetWorld): Operator {
       kind: 'Rollout',
       metadata: { name: `${release.model}-${named}` },
       spec: {
-        release: release.releaseId,
+        ...(others.length === 0
+          ? { release: release.releaseId }
+          : { releases: [release, ...others].map(({ releaseId }) => releaseId) }),
         ...(growth === null
           ? { waves: waves.map(({ soakMs, ...wave }) => ({ ...wave, soak: `${soakMs}ms` })) }
           : { growth: { start: growth.start, factor: growth.factor, soak: `${growth.soakMs}ms` } }),
@@ -111,10 +115,10 @@ export function createOperator(fleet: FleetWorld): Operator {
 
   async function rollOut(
     parts: RegistryParts,
-    release: SimRelease,
+    releases: Releases,
     choice: RolloutChoice,
   ): Promise<Result<unknown>> {
-    const file = unwrap(parseRolloutFile(fileOf(release, choice)));
+    const file = unwrap(parseRolloutFile(fileOf(releases, choice)));
     const begun = await parts.rollouts.begin(file, 'operator');
     if (begun.ok) {
       rollouts.push(begun.value.id);
@@ -159,7 +163,14 @@ export function createOperator(fleet: FleetWorld): Operator {
   function pushAndRollOut(act: Act & { kind: 'release' }): void {
     wanted(`push ${act.model} ${act.release}`, async (parts) => {
       const pushed = await publisher.push(parts, { model: act.model, kind: act.release });
-      return pushed.ok ? rollOut(parts, pushed.value, act.rollout) : pushed;
+      if (!pushed.ok) return pushed;
+      const other = fleet.terms.models.find((model) => model !== act.model);
+      if (!act.rollout.together || other === undefined) return rollOut(parts, [pushed.value], act.rollout);
+      const beside = await publisher.push(parts, { model: other, kind: 'good' });
+      if (!beside.ok) return beside;
+      // By name, so that what is bad is now the first, now the other.
+      const [a, b] = [pushed.value, beside.value];
+      return rollOut(parts, a.model < b.model ? [a, b] : [b, a], act.rollout);
     });
   }
 
@@ -265,7 +276,7 @@ export function createOperator(fleet: FleetWorld): Operator {
       case 'roll-out-older': {
         const release = known(act.model).at(-1 - act.back);
         if (release === undefined) return;
-        wanted(`roll out ${release.releaseId} again`, (parts) => rollOut(parts, release, act.rollout));
+        wanted(`roll out ${release.releaseId} again`, (parts) => rollOut(parts, [release], act.rollout));
         return;
       }
       case 'abort': {

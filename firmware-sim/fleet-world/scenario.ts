@@ -25,6 +25,8 @@ export interface RolloutChoice {
   /** People who have to allow the first wave; the operators are slow, and sometimes too slow. */
   approvals: { required: number; expiresMs: number } | null;
   windows: WindowChoice | null;
+  /** With a good release of the other model, all or none. */
+  together: boolean;
 }
 
 export type Act =
@@ -238,5 +240,6 @@ function drawRollout(seed: number, number: number, terms: WorldTerms): RolloutCh
         }
       : null,
     windows: terms.windowed ? drawWindows(seed, number) : null,
+    together: terms.bundled && chance('together') < 0.6,
   };
 }

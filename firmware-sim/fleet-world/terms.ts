@@ -24,6 +24,8 @@ export interface WorldTerms {
   /** Between two records of the application on a device. */
   recordEveryMs: number;
   models: readonly string[];
+  /** Rollouts may be of releases of both models. */
+  bundled: boolean;
   /** Rollouts may have windows, devices stand in several zones, and people at them say "not now". */
   windowed: boolean;
   generation: Generation;
@@ -49,7 +51,9 @@ export function drawTerms(seed: number, generation: Generation = latestGeneratio
   const fetchSyncBytesMin = 2 ** between(7, 10, 'sync');
   const shortLived = sometimes(0.25, 'short-lived');
   const chaosMs = between(4, sometimes(0.12, 'long') ? 150 : 30, 'chaos') * minuteMs;
-  const windowed = generation >= 2 && sometimes(0.35, 'windowed');
+  // They take the longest: a world of the latest generation has them less often.
+  const windowed = generation >= 2 && sometimes(generation >= 3 ? 0.12 : 0.35, 'windowed');
+  const bundled = generation >= 3 && sometimes(0.35, 'bundled');
   const waysBytesMin = 2 ** between(4, 10, 'ways-min');
   return {
     devices: between(1, sometimes(0.3, 'many') ? 5 : 3, 'devices'),
@@ -99,7 +103,8 @@ export function drawTerms(seed: number, generation: Generation = latestGeneratio
     },
     encodes: sometimes(0.6, 'encodes'),
     recordEveryMs: between(20, 240, 'record') * secondMs,
-    models: sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
+    models: bundled || sometimes(0.35, 'models') ? ['alpha', 'beta'] : ['alpha'],
+    bundled,
     windowed,
     generation,
     originMs: windowed

@@ -3,7 +3,12 @@
 
 import type { MachineState } from '../../agent/update/machine.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
-import { assignmentSchema, parseMessage, signedMessageSchema } from '../../shared/wire/messages.ts';
+import {
+  type AssignedRelease,
+  assignmentSchema,
+  parseMessage,
+  signedMessageSchema,
+} from '../../shared/wire/messages.ts';
 import type { DeviceNode } from '../fleet-world/device-node.ts';
 import type { Publisher } from '../fleet-world/publisher.ts';
 import type { RegistryNode } from '../fleet-world/registry-node.ts';
@@ -90,6 +95,27 @@ function ofModels(machines: ReadonlyMap<string, MachineState>, message: Uint8Arr
       return `${as} rests on what is not committed`;
   }
   for (const as of machines.keys()) if (!wanted.has(as)) return `${as} is not assigned and still there`;
+  return ofTogether(machines, wanted);
+}
+
+/** What a rollout of several releases brought is there whole, or not at all. */
+function ofTogether(
+  machines: ReadonlyMap<string, MachineState>,
+  wanted: ReadonlyMap<string, AssignedRelease>,
+): string | null {
+  for (const [as, release] of wanted) {
+    const state = machines.get(as);
+    const switched =
+      state?.active?.manifestSha256 === release.manifestSha256 && state.committedFor === release.rolloutId;
+    for (const name of switched ? (release.policy.together ?? []) : []) {
+      const [other, partner] = [wanted.get(name), machines.get(name)];
+      if (other === undefined || other.rolloutId !== release.rolloutId) continue;
+      // One that keeps dying goes back; the others cannot where what they ran before may not be installed any more.
+      if (partner?.rejected?.reason.code === 'model-crash-loop') continue;
+      if (partner?.active?.manifestSha256 !== other.manifestSha256)
+        return `${as} switched and ${name}, which goes with it, did not`;
+    }
+  }
   return null;
 }
 

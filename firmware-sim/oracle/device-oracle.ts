@@ -124,6 +124,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
         require(why === null, `${state.as} begins to fetch ${state.candidate.releaseId}: ${why}`);
       }
       changed(before, state);
+      switchedTogether(state, next);
     }
     machines = next;
   }
@@ -149,6 +150,18 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     if (phase === 'rolling-back' && before !== undefined && before.lastGood !== null && !torn) {
       require(state.active !==
         null, `${as} rolls back to nothing, though ${before.lastGood.releaseId} was good`);
+    }
+  }
+
+  /** None of a rollout switches before all of it have passed their probe. */
+  function switchedTogether(state: MachineState, all: ReadonlyMap<string, MachineState>): void {
+    if ((state.phase !== 'switching' && state.phase !== 'soaking') || torn) return;
+    for (const name of state.policy.together ?? []) {
+      const other = all.get(name);
+      if (other === undefined || other.rolloutId !== state.rolloutId) continue;
+      reached.count('state', `device ${state.phase} together`);
+      require(other.probe !== null ||
+        other.phase === 'committed', `${state.as} switches before ${name} has passed its probe`);
     }
   }
 

@@ -127,8 +127,8 @@ export function createRegistryOracle(parts: {
   /** Who is given a release is in turn: allowed, not while it is paused, behind nobody, within its site's bound. */
   function checkTurn(db: SqlTx, deviceId: string, rolloutId: string, spec: RolloutSpec): void {
     const short = deviceId.slice(0, 8);
-    const own = db.get<{ number: number; as: string; priority: number; sinceMs: number; wave: number }>(
-      `SELECT r.number, r.as_name AS "as", r.priority, m.step_at_ms AS sinceMs, m.wave_index AS wave
+    const own = db.get<{ number: number; priority: number; sinceMs: number; wave: number }>(
+      `SELECT r.number, r.priority, m.step_at_ms AS sinceMs, m.wave_index AS wave
        FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
        WHERE r.rollout_id = ? AND m.device_id = ?`,
       rolloutId,
@@ -148,11 +148,13 @@ export function createRegistryOracle(parts: {
       world.violate(`${node}: ${short} was assigned while its rollout was paused`);
     const ahead = db.get<{ id: string }>(
       `SELECT r.rollout_id AS id FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
-       WHERE m.device_id = ? AND m.step != 'left' AND r.as_name = ? AND r.ended_at_ms IS NULL AND r.created_at_ms < ?
+       WHERE m.device_id = ? AND m.step != 'left' AND r.ended_at_ms IS NULL AND r.created_at_ms < ?
+         AND r.rollout_id IN (SELECT rollout_id FROM rollout_parts WHERE as_name IN
+           (SELECT as_name FROM rollout_parts WHERE rollout_id = ?))
          AND r.rollout_id != ? AND (r.priority > ? OR (? AND r.priority = ? AND r.number < ?))`,
       deviceId,
-      own.as,
       own.sinceMs,
+      rolloutId,
       rolloutId,
       own.priority,
       spec.whenBusy === 'queue' ? 1 : 0,

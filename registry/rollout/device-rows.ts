@@ -71,6 +71,8 @@ const others = [
 ] as const;
 /** Most rollouts ask for nothing that an agent tells of itself; then it is not read for each of its devices. */
 const unasked = JSON.stringify({ version: '', runtime: '', arch: '' });
+/** Fewer than this are read as they are. */
+const fewRows = 16;
 /** In place of a text that is the common one: no column that is alike holds numbers. */
 const asCommon = 0;
 
@@ -117,10 +119,11 @@ export function deviceRows(
   rollout: RolloutFact,
   newcomers: boolean,
 ): DeviceRow[] {
-  const [first] = db.values(devicesQuery(qb, rollout, newcomers, null).limit(1), (row) => row);
-  if (first === undefined) return [];
-  const common = first.slice(0, alike.length);
-  return db.values(devicesQuery(qb, rollout, newcomers, common), (row) => {
+  const some = db.values(devicesQuery(qb, rollout, newcomers, null).limit(fewRows), (row) => row);
+  const common = some[0]?.slice(0, alike.length) ?? [];
+  const isAll = some.length < fewRows;
+  const rows = isAll ? some : db.values(devicesQuery(qb, rollout, newcomers, common), (row) => row);
+  return rows.map((row) => {
     const text = (at: number): string | null =>
       (row[at] === asCommon ? common[at] : row[at]) as string | null;
     return {

@@ -86,6 +86,7 @@ async function live({ origin, opens }: Night): Promise<void> {
     growth: null,
     priority: 0,
     queue: false,
+    together: false,
     approvals: null,
     windows: night,
   };

@@ -37,7 +37,7 @@ export function disagreement(
     const why = ofDevice(registry, one, publisher);
     if (why !== null) return `${one.device.node}: ${why}`;
   }
-  return registry.place.look(registryFile, openRollouts);
+  return registry.place.look(registryFile, (db) => openRollouts(db) ?? leftBehind(db));
 }
 
 function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher: Publisher): string | null {
@@ -199,6 +199,16 @@ function saysWhy(db: SqlTx, reason: string): boolean {
   );
   if (found?.state === 'paused') return true;
   return found?.state === 'running' && found.reason !== null && saysWhy(db, found.reason);
+}
+
+/** What was taken back from a device is not what it is to run, under none of the rollout's names. */
+function leftBehind(db: SqlTx): string | null {
+  const left = db.get<{ device: string; as: string; rollout: string }>(
+    `SELECT w.device_id AS device, w.as_name AS "as", w.rollout_id AS rollout FROM desired w
+     JOIN rollout_devices m ON m.rollout_id = w.rollout_id AND m.device_id = w.device_id WHERE m.step = 'reverted'`,
+  );
+  if (left === undefined) return null;
+  return `${left.as} of ${left.device.slice(0, 8)} was taken back by ${left.rollout} and is still assigned`;
 }
 
 /** Every rollout ends or says what it waits for. */

@@ -65,6 +65,10 @@ const fail = (state: MachineState, reason: Reason): Change => ({
         : { manifestSha256: state.target.manifestSha256, rolloutId: state.rolloutId, reason },
   },
 });
+const toPrevious = (previous: ReleaseRef, reason: Reason, rejected: MachineState['rejected']): Change => ({
+  to: 'rolling-back',
+  set: { active: previous, lastGood: previous, previous: null, committedFor: null, reason, rejected },
+});
 /** Back to the release before the last good one: it was proven here, and unlike this one it can be kept alive. */
 const fallBack: Handler<'crash-looped'> = (state, event) => {
   const { active, previous, target, rolloutId, rejected } = state;
@@ -72,34 +76,18 @@ const fallBack: Handler<'crash-looped'> = (state, event) => {
   if (previous === null || previous.manifestSha256 !== event.fallback) return null;
   const { reason } = event;
   const ofTarget = target !== null && target.manifestSha256 === active.manifestSha256;
-  return {
-    to: 'rolling-back',
-    set: {
-      active: previous,
-      lastGood: previous,
-      previous: null,
-      committedFor: null,
-      reason,
-      rejected: ofTarget ? { manifestSha256: target.manifestSha256, rolloutId, reason } : rejected,
-    },
-  };
+  return toPrevious(
+    previous,
+    reason,
+    ofTarget ? { manifestSha256: target.manifestSha256, rolloutId, reason } : rejected,
+  );
 };
 /** Back to what it ran before this rollout, because another model of it went back. */
 const partedAfter: Handler<'parted'> = (state, { reason, fallback }) => {
   const { previous, target, rolloutId } = state;
   if (state.committedFor === null || state.committedFor !== rolloutId || target === null) return null;
   if (previous === null || previous.manifestSha256 !== fallback) return null;
-  return {
-    to: 'rolling-back',
-    set: {
-      active: previous,
-      lastGood: previous,
-      previous: null,
-      committedFor: null,
-      reason,
-      rejected: { manifestSha256: target.manifestSha256, rolloutId, reason },
-    },
-  };
+  return toPrevious(previous, reason, { manifestSha256: target.manifestSha256, rolloutId, reason });
 };
 const parted: Handler<'parted'> = (state, event) => fail(state, event.reason);
 const failed: Handler<'failed'> = (state, event) => fail(state, event.reason);

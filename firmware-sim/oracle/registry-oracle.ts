@@ -3,6 +3,7 @@
 
 import { cumulativeDevices } from '../../registry/rollout/waves.ts';
 import type { RegistryBus, SqlTx } from '../../shared/kernel/ports.ts';
+import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import {
   type Assignment,
   assignmentSchema,
@@ -66,6 +67,9 @@ export function createRegistryOracle(parts: {
       return;
     }
     truth.issued(deviceId, epoch, payload, releases);
+    for (const { as, releaseId } of releases)
+      if (parseReleaseId(releaseId)?.name !== as)
+        world.violate(`${node}: ${releaseId} is assigned to ${deviceId.slice(0, 8)} as ${as}`);
     if (durable === epoch) for (const release of releases) checkWave(deviceId, release);
   }
 

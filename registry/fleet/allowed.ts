@@ -4,7 +4,8 @@
 import { barredAmong } from '../catalog/barred.ts';
 import type { DesiredTable } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
-import { fromNullableColumn, toColumn } from './columns.ts';
+import { toColumn } from './columns.ts';
+import { previousUnder } from './previous.ts';
 
 /** As rollouts store it (registry/rollout/facts.ts). */
 interface Previous {
@@ -42,7 +43,10 @@ export function allowedRows(
   return rows.flatMap((row) => {
     const runs = (releaseId: string): boolean => active.get(row.as_name) === releaseId;
     if (!barred.has(row.release_id) || runs(row.release_id)) return [row];
-    const previous = previousIn(db, qb, deviceId, row);
+    const previous = previousUnder<Previous>(db, qb, deviceId, {
+      rolloutId: row.rollout_id,
+      as: row.as_name,
+    });
     if (previous === null) return [];
     if (isBarred(previous.releaseId) && !runs(previous.releaseId)) return [];
     return [
@@ -58,25 +62,4 @@ export function allowedRows(
       },
     ];
   });
-}
-
-function previousIn(
-  db: RegistryDb,
-  qb: RegistryQueries,
-  deviceId: string,
-  row: Pick<DesiredTable, 'rollout_id' | 'as_name'>,
-): Previous | null {
-  if (row.rollout_id === null) return null;
-  const member = db.first(
-    qb
-      .selectFrom('rollout_devices as m')
-      .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
-      .select(['m.previous', 'm.companions', 'o.as_name as as'])
-      .where('m.rollout_id', '=', row.rollout_id)
-      .where('m.device_id', '=', deviceId),
-  );
-  if (member === undefined) return null;
-  if (member.as === row.as_name) return fromNullableColumn<Previous>(member.previous);
-  // Of a rollout of several releases.
-  return fromNullableColumn<Record<string, Previous | null>>(member.companions)?.[row.as_name] ?? null;
 }

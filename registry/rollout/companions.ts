@@ -5,11 +5,24 @@
 import type { MachineStateName, Reason } from '../../shared/wire/messages.ts';
 import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn } from '../fleet/columns.ts';
+import { previousUnder } from '../fleet/previous.ts';
+import type { DesiredTable } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { Companion, CompanionFact, DesiredRelease, RolloutFact } from './facts.ts';
 import { goingBack } from './fitness.ts';
 import { isRemoval } from './removal.ts';
 import { togetherWith } from './together.ts';
+
+/** What a row names by the columns that `rollouts`, `rollout_companions` and `desired` share. */
+export const releaseIn = (
+  row: Pick<DesiredTable, 'release_id' | 'manifest_sha256' | 'manifest_bytes' | 'counter' | 'requires'>,
+): Companion['release'] => ({
+  releaseId: row.release_id,
+  manifestSha256: row.manifest_sha256,
+  manifestBytes: row.manifest_bytes,
+  counter: row.counter,
+  requires: row.requires,
+});
 
 export function readCompanions(db: RegistryDb, qb: RegistryQueries, rolloutId: string): Companion[] {
   const rows = db.all(
@@ -21,16 +34,7 @@ export function readCompanions(db: RegistryDb, qb: RegistryQueries, rolloutId: s
       .where('c.rollout_id', '=', rolloutId)
       .orderBy('c.as_name'),
   );
-  return rows.map((row) => ({
-    as: row.as_name,
-    release: {
-      releaseId: row.release_id,
-      manifestSha256: row.manifest_sha256,
-      manifestBytes: row.manifest_bytes,
-      counter: row.counter,
-      requires: row.requires,
-    },
-  }));
+  return rows.map((row) => ({ as: row.as_name, release: releaseIn(row) }));
 }
 
 export function writeCompanions(
@@ -123,11 +127,7 @@ function provenUnder(
   );
   if (row === undefined) return null;
   const desired: DesiredRelease = {
-    releaseId: row.release_id,
-    manifestSha256: row.manifest_sha256,
-    manifestBytes: row.manifest_bytes,
-    counter: row.counter,
-    requires: row.requires,
+    ...releaseIn(row),
     rolloutId: row.rollout_id,
     policy: fromColumn(row.policy),
   };
@@ -136,27 +136,9 @@ function provenUnder(
     row.ownerState === 'committed' ||
     row.lastGood === desired.releaseId ||
     (isRemoval(desired) && row.lastGood === null);
-  return proven ? desired : previousUnder(db, qb, deviceId, { rolloutId: row.rollout_id, as });
-}
-
-/** What the rollout took the place of on the device under the name. */
-export function previousUnder(
-  db: RegistryDb,
-  qb: RegistryQueries,
-  deviceId: string,
-  { rolloutId, as }: { rolloutId: string | null; as: string },
-): DesiredRelease | null {
-  const row = db.first(
-    qb
-      .selectFrom('rollout_devices as m')
-      .innerJoin('rollouts as o', 'o.rollout_id', 'm.rollout_id')
-      .select(['m.previous', 'm.companions', 'o.as_name as as'])
-      .where('m.device_id', '=', deviceId)
-      .where('m.rollout_id', '=', rolloutId ?? ''),
-  );
-  if (row === undefined) return null;
-  if (row.as === as) return fromNullableColumn<DesiredRelease>(row.previous);
-  return fromNullableColumn<Record<string, DesiredRelease | null>>(row.companions)?.[as] ?? null;
+  return proven
+    ? desired
+    : previousUnder<DesiredRelease>(db, qb, deviceId, { rolloutId: row.rollout_id, as });
 }
 
 type WriteDesired = (deviceId: string, as: string, release: DesiredRelease | null) => void;
@@ -197,7 +179,7 @@ export function moveCompanions(
     );
     // A later rollout has it.
     if (present?.rolloutId !== rollout.id) continue;
-    const previous = previousUnder(db, qb, deviceId, { rolloutId: rollout.id, as });
+    const previous = previousUnder<DesiredRelease>(db, qb, deviceId, { rolloutId: rollout.id, as });
     const barred = Object.fromEntries(barredAmong(db, qb, previous === null ? [] : [previous.releaseId]));
     write(deviceId, as, goingBack(barred, { model: present }, previous).release);
   }

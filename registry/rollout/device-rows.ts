@@ -4,6 +4,7 @@
 import type { SqlValue } from '../../shared/kernel/ports.ts';
 import type { MachineStateName } from '../../shared/wire/messages.ts';
 import { fromColumn } from '../fleet/columns.ts';
+import { previousColumn } from '../fleet/previous.ts';
 import { type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
 import type {
   CompanionFact,
@@ -71,7 +72,6 @@ const others = [
 ] as const;
 /** Most rollouts ask for nothing that an agent tells of itself; then it is not read for each of its devices. */
 const unasked = JSON.stringify({ version: '', runtime: '', arch: '' });
-/** Fewer than this are read as they are. */
 const fewRows = 16;
 /** In place of a text that is the common one: no column that is alike holds numbers. */
 const asCommon = 0;
@@ -111,17 +111,18 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: bool
 /**
  * A row for each device: of the rollout, or also of those that have no wave yet. There are ten thousand each time a
  * rollout is looked at. So the driver gives values, in half the time of objects, and what a first row says is not
- * handed over again for each that says the same.
+ * handed over again for each that says the same. `few`: fewer rows than this are not worth that.
  */
 export function deviceRows(
   db: RegistryDb,
   qb: RegistryQueries,
   rollout: RolloutFact,
   newcomers: boolean,
+  few: number = fewRows,
 ): DeviceRow[] {
-  const some = db.values(devicesQuery(qb, rollout, newcomers, null).limit(fewRows), (row) => row);
+  const some = db.values(devicesQuery(qb, rollout, newcomers, null).limit(few), (row) => row);
   const common = some[0]?.slice(0, alike.length) ?? [];
-  const isAll = some.length < fewRows;
+  const isAll = some.length < few;
   const rows = isAll ? some : db.values(devicesQuery(qb, rollout, newcomers, common), (row) => row);
   return rows.map((row) => {
     const text = (at: number): string | null =>
@@ -169,6 +170,7 @@ export function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
     .leftJoin('rollout_devices as om', (join) =>
       join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
     )
+    .leftJoin('rollouts as o', 'o.rollout_id', 'w.rollout_id')
     .select([
       'd.device_id as id',
       'd.labels as labels',
@@ -180,7 +182,7 @@ export function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'w.policy as desiredPolicy',
       'w.requires as desiredRequires',
       'om.state as ownerState',
-      'om.previous as ownerPrevious',
+      previousColumn(rollout.as, { rollout: 'o', member: 'om' }).as('ownerPrevious'),
     ])
     .where((where) => where.or([where('m.step', 'is', null), where('m.step', 'in', ['waiting', 'left'])]));
 }
@@ -260,6 +262,8 @@ function provenOf(row: OpenRow, model: ModelFact | null, columns: Columns): Desi
 
 /** What other rollouts mean for devices of this one. */
 export interface Others {
+  /** Whose facts these are. */
+  id: string;
   ahead: ReadonlyMap<string, RolloutAhead>;
   busy: ReadonlySet<string>;
   /** By device, where the file bounds disruption. */
@@ -273,7 +277,7 @@ export interface Others {
 export function deviceFact(
   row: DeviceRow,
   open: OpenRow | undefined,
-  { ahead, busy, sites, rollouts, companions }: Others,
+  { id, ahead, busy, sites, rollouts, companions }: Others,
   columns: Columns,
 ): DeviceFact {
   const model = modelOf(row, columns);
@@ -283,10 +287,10 @@ export function deviceFact(
     row.desiredReleaseId === null
       ? null
       : { releaseId: row.desiredReleaseId, rolloutId: row.desiredRolloutId };
-  const desired =
-    beside === undefined
-      ? own
-      : [own, ...beside.map((one) => one.desired)].reduce((a, b) => (numberOf(b) > numberOf(a) ? b : a));
+  const all = [own, ...(beside ?? []).map((one) => one.desired)];
+  // Once it is assigned here, a name that is another rollout's says that the device is.
+  const foreign = own?.rolloutId === id ? all.filter((one) => one?.rolloutId !== id) : all;
+  const desired = foreign.reduce((a, b) => (numberOf(b) > numberOf(a) ? b : a), foreign[0] ?? own);
   const owner = rollouts.get(desired?.rolloutId ?? '');
   return {
     ...(beside === undefined ? {} : { companions: beside.map((one) => one.model) }),

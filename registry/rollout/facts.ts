@@ -110,7 +110,7 @@ export interface DeviceFact {
   companions?: readonly (ModelFact | null)[];
   /**
    * What it should run under this name now, and the number of the rollout that said so (0: none). Of a rollout of
-   * several: under that of its names which the latest rollout has.
+   * several: under a name that another rollout has where there is one, the latest's first.
    */
   desired: Pick<DesiredRelease, 'releaseId' | 'rolloutId'> | null;
   desiredNumber: number;

@@ -14,7 +14,7 @@ import type {
 } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
-import { moveCompanions, readCompanionFacts, readCompanions } from './companions.ts';
+import { moveCompanions, readCompanionFacts, readCompanions, releaseIn } from './companions.ts';
 import { Columns, deviceFact, deviceRows, type Others, openQuery, selectable } from './device-rows.ts';
 import { asksForEvidence } from './evidence-gates.ts';
 import type {
@@ -41,13 +41,7 @@ function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact
     number: row.number,
     name: row.name,
     as: row.as_name,
-    release: {
-      releaseId: row.release_id,
-      manifestSha256: row.manifest_sha256,
-      manifestBytes: row.manifest_bytes,
-      counter: row.counter,
-      requires: row.requires,
-    },
+    release: releaseIn(row),
     spec,
     createdBy: row.created_by,
     priority: row.priority,
@@ -222,6 +216,7 @@ export function factsOf(
     );
   });
   const others = {
+    id: rollout.id,
     ahead: readAhead(db, qb, rollout),
     busy: readBusy(db, qb, rollout),
     sites: readSites(db, qb, rollout),

@@ -32,7 +32,7 @@ export function readBesideEvidence(
   const spec = { ...rollout.spec, gates };
   return (rollout.companions ?? []).map(({ as, release }, at) => {
     const beside = { ...rollout, as, release, spec };
-    return { as, spec, evidence: readWaveEvidence(db, qb, beside, wave, references[at] ?? null, kept, true) };
+    return { as, spec, evidence: readWaveEvidence(db, qb, beside, wave, references[at] ?? null, kept) };
   });
 }
 
@@ -44,7 +44,6 @@ export function readWaveEvidence(
   wave: WaveFact,
   reference: ReferenceProfile | null,
   kept: EvidenceKept,
-  isBeside = false,
 ): WaveEvidence {
   const { releaseId } = rollout.release;
   const members = qb
@@ -91,7 +90,7 @@ export function readWaveEvidence(
   const peaks = probes.map(({ probe, before }) => ({ now: peakOf(probe), before: peakOf(before) }));
   return {
     ...sums,
-    active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave, isBeside) : null,
+    active: comparesWithActive(rollout.spec) ? readActiveEvidence(db, qb, rollout, wave) : null,
     memoryBytes: peaks.flatMap(({ now }) => (now === null ? [] : [now])),
     memoryRatios: peaks.flatMap((peak) =>
       peak.now !== null && peak.before !== null && peak.before > 0 ? [peak.now / peak.before] : [],

@@ -89,7 +89,9 @@ test('each device gets all of them, told of each other, and the next wave begins
   const [late] = await world.devices(1);
   assert.ok(late);
   assert.deepEqual(await assigned(late), [digits(2), eyes(2)]);
-  assert.deepEqual((await rights.releasesOf(canary.id)).sort(), [digits(2), eyes(2)]);
+  // What it still runs may have to be mended, whatever it is to run next.
+  await world.start(rolloutFile('eyes-3', { release: eyes(3) }));
+  assert.deepEqual((await rights.releasesOf(canary.id)).sort(), [digits(2), eyes(2), eyes(3)]);
 });
 
 test('one that fails stops all at the canary, with its own reason, and all go back', async (t) => {
@@ -138,6 +140,35 @@ test('what a later rollout took stays, and the rest goes back to what it was', a
   await world.settle();
   assert.deepEqual(await assigned(two), [digits(1), eyes(1)]);
   assert.ok((await assigned(one)).includes(eyes(3)));
+});
+
+test('a later rollout of one of them that is taken back leaves what was there before both', async (t) => {
+  const { world, devices } = await ground(t, 1);
+  const [device] = devices;
+  assert.ok(device);
+  await world.start(rolloutFile('both', { ...both, waves: [{ percent: 100 }] }));
+  await device.obey('fetching');
+  const id = await world.start(rolloutFile('eyes-3', { release: eyes(3) }));
+  assert.ok((await assigned(device)).includes(eyes(3)));
+  unwrap(await world.rollouts.abort(id, 'tester', true));
+  await world.settle();
+  const served = (await device.assignment())?.releases.find(({ as }) => as === 'eyes');
+  assert.equal(served?.releaseId, eyes(1));
+});
+
+test('one that goes first takes a name back: the device is its, and this rollout leaves it alone', async (t) => {
+  const { world, devices } = await ground(t, 1);
+  const [device] = devices;
+  assert.ok(device);
+  const selector = { matchLabels: { line: 'fast' } };
+  await world.start(rolloutFile('eyes-3', { release: eyes(3), priority: 5, selector }));
+  const id = await world.start(rolloutFile('both', { ...both, waves: [{ percent: 100 }] }));
+  await device.obey('fetching');
+  await world.store.tx((db) => db.sql.run(`UPDATE devices SET labels = '{"line":"fast"}'`));
+  await world.restart();
+  assert.deepEqual(await assigned(device), [digits(2), eyes(3)]);
+  const reason = (await world.status(id)).devices[0]?.reason ?? '';
+  assert.match(reason, /^update-superseded/);
 });
 
 test('a first install that is taken back leaves none of them', async (t) => {

@@ -88,9 +88,12 @@ test('a first install of all or of none', async () => {
 
 test('what ran before this rollout is not taken back with it', async () => {
   const rig = await ground();
-  const wanted = { ...keysOf(['good', 'slow'], 1), alpha: 'alpha/good/0', gamma: 'gamma/good/1' };
-  await rig.settle(rig.updater.assign(bundle(rig, 2, wanted)));
-  assert.deepEqual(served(rig, [0, 1]), [0, 0, 0]);
+  // It has something to go back to, and no reason.
+  const alone = { ...keysOf(['good', 'good', 'good'], 0), alpha: 'alpha/good/2' };
+  await rig.settle(rig.updater.assign(rig.assignment(2, alone)));
+  const wanted = { ...keysOf(['good', 'slow'], 1), alpha: 'alpha/good/2', gamma: 'gamma/good/1' };
+  await rig.settle(rig.updater.assign(bundle(rig, 3, wanted)));
+  assert.deepEqual(served(rig, [0, 1, 2]), [2, 0, 0]);
   assert.equal(rig.updater.models()[0]?.state, 'committed');
 });
 

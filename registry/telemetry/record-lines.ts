@@ -19,6 +19,8 @@ export interface LinesWanted {
 const [lineFeed, space, zero, nine] = [0x0a, 0x20, 0x30, 0x39];
 const encoder = new TextEncoder();
 const lineEnd = encoder.encode('}\n');
+/** A release's name with its key, and what else stands between the fields. */
+const aroundRelease = 80;
 /** Of an index or a time. */
 const digitsMax = 20;
 
@@ -96,7 +98,9 @@ export function recordLines(
   const only = wanted.release === null ? null : encoder.encode(wanted.release);
   let release = new Uint8Array(0);
   let afterTime = new Uint8Array(0);
-  const out = new Lines(2 * plain.length + 256);
+  // As many lines as if all were as long as the first.
+  const likely = Math.ceil(plain.length / (plain.indexOf(lineFeed) + 1 || 1));
+  const out = new Lines(plain.length + likely * (start.length + middle.length + aroundRelease));
   let records = 0;
   let index = -1;
   for (let from = 0; from < plain.length && records < limit; ) {

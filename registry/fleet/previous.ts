@@ -10,7 +10,7 @@ import { fromNullableColumn } from './columns.ts';
  */
 export const previousColumn = (as: string, { rollout, member }: { rollout: string; member: string }) =>
   sql<string | null>`iif(${sql.ref(`${rollout}.as_name`)} = ${as}, ${sql.ref(`${member}.previous`)},
-    json_extract(${sql.ref(`${member}.companions`)}, ${`$."${as}"`}))`;
+    json_extract(${sql.ref(`${member}.companions`)}, '$."' || ${as} || '"'))`;
 
 /** The same of one device, as its value. */
 export function previousUnder<Release>(

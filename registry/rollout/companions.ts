@@ -7,7 +7,7 @@ import { barredAmong } from '../catalog/barred.ts';
 import { fromColumn, fromNullableColumn, toColumn } from '../fleet/columns.ts';
 import { previousUnder } from '../fleet/previous.ts';
 import type { DesiredTable } from '../store/fleet-tables.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries } from '../store/open.ts';
 import type { Companion, CompanionFact, DesiredRelease, RolloutFact } from './facts.ts';
 import { goingBack } from './fitness.ts';
 import { isRemoval } from './removal.ts';
@@ -24,16 +24,18 @@ export const releaseIn = (
   requires: row.requires,
 });
 
+const companionsQuery = fixed((qb, rolloutId: string) =>
+  qb
+    .selectFrom('rollout_companions as c')
+    .leftJoin('releases', 'releases.release_id', 'c.release_id')
+    .selectAll('c')
+    .select('releases.requires')
+    .where('c.rollout_id', '=', rolloutId)
+    .orderBy('c.as_name'),
+);
+
 export function readCompanions(db: RegistryDb, qb: RegistryQueries, rolloutId: string): Companion[] {
-  const rows = db.all(
-    qb
-      .selectFrom('rollout_companions as c')
-      .leftJoin('releases', 'releases.release_id', 'c.release_id')
-      .selectAll('c')
-      .select('releases.requires')
-      .where('c.rollout_id', '=', rolloutId)
-      .orderBy('c.as_name'),
-  );
+  const rows = db.all(companionsQuery(qb, rolloutId));
   return rows.map((row) => ({ as: row.as_name, release: releaseIn(row) }));
 }
 

@@ -5,7 +5,7 @@ import type { SqlValue } from '../../shared/kernel/ports.ts';
 import type { MachineStateName } from '../../shared/wire/messages.ts';
 import { fromColumn } from '../fleet/columns.ts';
 import { previousColumn } from '../fleet/previous.ts';
-import { type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
 import type {
   CompanionFact,
   DesiredRelease,
@@ -79,9 +79,18 @@ const asCommon = 0;
 /** Texts that stand for themselves where a row has `asCommon`; null: each row tells its own. */
 type Common = readonly SqlValue[] | null;
 
-function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: boolean, common: Common) {
-  const needs = [rollout, ...(rollout.companions ?? [])].some(({ release }) => release.requires !== null);
-  const asked = newcomers || needs;
+/** Whether newcomers are looked for, and what an agent tells of itself is read. */
+interface Looks {
+  newcomers: boolean;
+  asked: boolean;
+}
+
+function devicesQuery(
+  qb: RegistryQueries,
+  rollout: Pick<RolloutFact, 'id' | 'as'>,
+  { newcomers, asked }: Looks,
+  common: Common,
+) {
   const query = qb
     .selectFrom('devices as d')
     .leftJoin('rollout_devices as m', (join) =>
@@ -108,6 +117,12 @@ function devicesQuery(qb: RegistryQueries, rollout: RolloutFact, newcomers: bool
     : query.where('m.rollout_id', 'is not', null).orderBy('m.device_id');
 }
 
+const someDevices = (looks: Looks) =>
+  fixed((qb, id: string, as: string, few: number) => devicesQuery(qb, { id, as }, looks, null).limit(few));
+const someMembers = someDevices({ newcomers: false, asked: false });
+const someMembersAsked = someDevices({ newcomers: false, asked: true });
+const someOfAll = someDevices({ newcomers: true, asked: true });
+
 /**
  * A row for each device: of the rollout, or also of those that have no wave yet. There are ten thousand each time a
  * rollout is looked at. So the driver gives values, in half the time of objects, and what a first row says is not
@@ -120,10 +135,15 @@ export function deviceRows(
   newcomers: boolean,
   few: number = fewRows,
 ): DeviceRow[] {
-  const some = db.values(devicesQuery(qb, rollout, newcomers, null).limit(few), (row) => row);
+  const needs = [rollout, ...(rollout.companions ?? [])].some(({ release }) => release.requires !== null);
+  const asked = newcomers || needs;
+  const first = newcomers ? someOfAll : asked ? someMembersAsked : someMembers;
+  const some = db.values(first(qb, rollout.id, rollout.as, few), (row) => row);
   const common = some[0]?.slice(0, alike.length) ?? [];
   const isAll = some.length < few;
-  const rows = isAll ? some : db.values(devicesQuery(qb, rollout, newcomers, common), (row) => row);
+  const rows = isAll
+    ? some
+    : db.values(devicesQuery(qb, rollout, { newcomers, asked }, common), (row) => row);
   return rows.map((row) => {
     const text = (at: number): string | null =>
       (row[at] === asCommon ? common[at] : row[at]) as string | null;
@@ -158,14 +178,14 @@ export function deviceRows(
  * Of devices that may be assigned something in this step: what they are by label, and what they are to run now, whole.
  * It is most of the bytes of a look, and of no use for those that have the release assigned.
  */
-export function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
+function openQuery(qb: RegistryQueries, id: string, as: string) {
   return qb
     .selectFrom('devices as d')
     .leftJoin('rollout_devices as m', (join) =>
-      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', rollout.id),
+      join.onRef('m.device_id', '=', 'd.device_id').on('m.rollout_id', '=', id),
     )
     .leftJoin('desired as w', (join) =>
-      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', rollout.as),
+      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', as),
     )
     .leftJoin('rollout_devices as om', (join) =>
       join.onRef('om.device_id', '=', 'd.device_id').onRef('om.rollout_id', '=', 'w.rollout_id'),
@@ -182,10 +202,15 @@ export function openQuery(qb: RegistryQueries, rollout: RolloutFact) {
       'w.policy as desiredPolicy',
       'w.requires as desiredRequires',
       'om.state as ownerState',
-      previousColumn(rollout.as, { rollout: 'o', member: 'om' }).as('ownerPrevious'),
+      previousColumn(as, { rollout: 'o', member: 'om' }).as('ownerPrevious'),
     ])
     .where((where) => where.or([where('m.step', 'is', null), where('m.step', 'in', ['waiting', 'left'])]));
 }
+
+export const openOfAll = fixed(openQuery);
+export const openOfMembers = fixed((qb, id: string, as: string) =>
+  openQuery(qb, id, as).where('m.rollout_id', 'is not', null),
+);
 
 type RowOf<Query> = Query extends { execute(): Promise<(infer Row)[]> } ? Row : never;
 export type OpenRow = RowOf<ReturnType<typeof openQuery>>;

@@ -2,13 +2,43 @@
 // Trusts: the tables. Must never: decide anything.
 
 import type { RolloutState } from '../../shared/wire/rollouts.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
 import type { RolloutAhead, RolloutFact } from './facts.ts';
 import { namesOf } from './together.ts';
 
-/** Rollouts that change what is served under one of the names. */
-export const partsNamed = (qb: RegistryQueries, names: readonly string[]) =>
-  qb.selectFrom('rollout_parts').select('rollout_id').where('as_name', 'in', names);
+/** Rollouts that change what is served under one of the names, a JSON array. */
+export const partsNamed = (qb: RegistryQueries, names: string) =>
+  qb
+    .selectFrom('rollout_parts')
+    .select('rollout_id')
+    .where('as_name', 'in', sql<string>`(SELECT value FROM json_each(${names}))`);
+
+/** Of a higher priority than the rollout's, and of its own with a lower number than this. */
+const aheadQuery = fixed((qb, names: string, id: string, priority: number, before: number) =>
+  qb
+    .selectFrom('rollouts')
+    .select(['rollout_id as id', 'state'])
+    .where('rollout_id', 'in', partsNamed(qb, names))
+    .where('ended_at_ms', 'is', null)
+    .where('rollout_id', '!=', id)
+    .where((where) =>
+      where.or([
+        where('priority', '>', priority),
+        where.and([where('priority', '=', priority), where('number', '<', before)]),
+      ]),
+    )
+    // The first of all is written last and stays.
+    .orderBy('priority', 'asc')
+    .orderBy('number', 'desc'),
+);
+
+const membersQuery = fixed((qb, rolloutId: string) =>
+  qb
+    .selectFrom('rollout_devices')
+    .select('device_id as deviceId')
+    .where('rollout_id', '=', rolloutId)
+    .where('step', '!=', 'left'),
+);
 
 /**
  * By device: the rollout that goes first under the same name. Rollouts go by priority, those of one priority by age; one
@@ -21,33 +51,11 @@ export function readAhead(
   rollout: RolloutFact,
 ): Map<string, RolloutAhead> {
   const { id, number, priority, spec } = rollout;
-  const queues = spec.whenBusy === 'queue';
-  const ahead = db.all(
-    qb
-      .selectFrom('rollouts')
-      .select(['rollout_id as id', 'state'])
-      .where('rollout_id', 'in', partsNamed(qb, namesOf(rollout)))
-      .where('ended_at_ms', 'is', null)
-      .where('rollout_id', '!=', id)
-      .where((where) =>
-        where.or([
-          where('priority', '>', priority),
-          ...(queues ? [where.and([where('priority', '=', priority), where('number', '<', number)])] : []),
-        ]),
-      )
-      // The first of all is written last and stays.
-      .orderBy('priority', 'asc')
-      .orderBy('number', 'desc'),
-  );
+  const before = spec.whenBusy === 'queue' ? number : 0;
+  const ahead = db.all(aheadQuery(qb, JSON.stringify(namesOf(rollout)), id, priority, before));
   const found = new Map<string, RolloutAhead>();
   for (const one of ahead) {
-    const devices = db.all(
-      qb
-        .selectFrom('rollout_devices')
-        .select('device_id as deviceId')
-        .where('rollout_id', '=', one.id)
-        .where('step', '!=', 'left'),
-    );
+    const devices = db.all(membersQuery(qb, one.id));
     const first = { id: one.id, state: one.state as RolloutState };
     for (const { deviceId } of devices) found.set(deviceId, first);
   }
@@ -65,7 +73,7 @@ export function readOpen(
       .selectFrom('rollouts as o')
       .innerJoin('rollout_devices as m', 'm.rollout_id', 'o.rollout_id')
       .select(['o.rollout_id as id', 'o.state as state', 'm.device_id as deviceId'])
-      .where('o.rollout_id', 'in', partsNamed(qb, names))
+      .where('o.rollout_id', 'in', partsNamed(qb, JSON.stringify(names)))
       .where('o.ended_at_ms', 'is', null)
       .where('m.step', '!=', 'left')
       .orderBy('o.number'),

@@ -1,6 +1,7 @@
 // Why: the facts of a rollout read from, and a decision written to, the registry's tables; one transaction each.
 // Trusts: the tables of 002-fleet.sql. Must never: decide anything.
 
+import { createRecent } from '../../shared/kernel/recent.ts';
 import type { Labels, Reason } from '../../shared/wire/messages.ts';
 import type { RolloutSpec, Selector } from '../../shared/wire/rollout-file.ts';
 import type { RolloutState, WaveState } from '../../shared/wire/rollouts.ts';
@@ -12,10 +13,18 @@ import type {
   RolloutRow,
   RolloutWavesTable,
 } from '../store/fleet-tables.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { moveCompanions, readCompanionFacts, readCompanions, releaseIn } from './companions.ts';
-import { Columns, deviceFact, deviceRows, type Others, openQuery, selectable } from './device-rows.ts';
+import {
+  Columns,
+  deviceFact,
+  deviceRows,
+  type Others,
+  openOfAll,
+  openOfMembers,
+  selectable,
+} from './device-rows.ts';
 import { asksForEvidence } from './evidence-gates.ts';
 import type {
   DesiredRelease,
@@ -34,8 +43,19 @@ import { namesOf } from './together.ts';
 import { type EvidenceKept, readBesideEvidence, readWaveEvidence } from './wave-evidence.ts';
 import { wavesOf } from './waves.ts';
 
+const specs = createRecent<RolloutSpec>(256);
+
+/** The same text is the same value: nothing changes a spec, and a rollout is looked at many times. */
+export function specOf(text: string): RolloutSpec {
+  const known = specs.get(text);
+  if (known !== undefined) return known;
+  const spec = fromColumn<RolloutSpec>(text);
+  specs.set(text, spec);
+  return spec;
+}
+
 function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact {
-  const spec = fromColumn<RolloutSpec>(row.spec);
+  const spec = specOf(row.spec);
   return {
     id: row.rollout_id,
     number: row.number,
@@ -53,15 +73,28 @@ function rolloutFact(row: RolloutRow & { requires: string | null }): RolloutFact
   };
 }
 
+const rolloutQuery = fixed((qb, rolloutId: string) =>
+  qb
+    .selectFrom('rollouts')
+    .leftJoin('releases', 'releases.release_id', 'rollouts.release_id')
+    .selectAll('rollouts')
+    .select('releases.requires')
+    .where('rollout_id', '=', rolloutId),
+);
+
+const wavesQuery = fixed((qb, rolloutId: string) =>
+  qb.selectFrom('rollout_waves').selectAll().where('rollout_id', '=', rolloutId).orderBy('wave_index'),
+);
+
+const rolloutsQuery = fixed((qb, names: string) =>
+  qb
+    .selectFrom('rollouts')
+    .select(['rollout_id as id', 'number', 'priority', 'ended_at_ms as endedAtMs'])
+    .where('rollout_id', 'in', partsNamed(qb, names)),
+);
+
 export function readRollout(db: RegistryDb, qb: RegistryQueries, rolloutId: string): RolloutFact | undefined {
-  const row = db.first(
-    qb
-      .selectFrom('rollouts')
-      .leftJoin('releases', 'releases.release_id', 'rollouts.release_id')
-      .selectAll('rollouts')
-      .select('releases.requires')
-      .where('rollout_id', '=', rolloutId),
-  );
+  const row = db.first(rolloutQuery(qb, rolloutId));
   if (row === undefined) return undefined;
   const companions = readCompanions(db, qb, rolloutId);
   const rollout = rolloutFact(row);
@@ -69,12 +102,7 @@ export function readRollout(db: RegistryDb, qb: RegistryQueries, rolloutId: stri
 }
 
 export function readWaves(db: RegistryDb, qb: RegistryQueries, rolloutId: string): WaveFact[] {
-  const query = qb
-    .selectFrom('rollout_waves')
-    .selectAll()
-    .where('rollout_id', '=', rolloutId)
-    .orderBy('wave_index');
-  return db.all(query).map((row: RolloutWavesTable) => ({
+  return db.all(wavesQuery(qb, rolloutId)).map((row: RolloutWavesTable) => ({
     index: row.wave_index,
     state: row.state as WaveState,
     reason: row.reason,
@@ -144,12 +172,7 @@ export function countMatching(
 }
 
 function readRollouts(db: RegistryDb, qb: RegistryQueries, names: readonly string[]): Others['rollouts'] {
-  const rows = db.all(
-    qb
-      .selectFrom('rollouts')
-      .select(['rollout_id as id', 'number', 'priority', 'ended_at_ms as endedAtMs'])
-      .where('rollout_id', 'in', partsNamed(qb, names)),
-  );
+  const rows = db.all(rolloutsQuery(qb, JSON.stringify(names)));
   return new Map(rows.map(({ id, ...row }) => [id, row]));
 }
 
@@ -200,12 +223,9 @@ export function factsOf(
 ): RolloutFacts {
   const kept: EvidenceKept = options.kept ?? new Map();
   const columns = new Columns();
-  const inside = 'm.rollout_id';
-  const openOnes = openQuery(qb, rollout);
   const rows = deviceRows(db, qb, rollout, options.newcomers);
-  const open = new Map(
-    db.all(options.newcomers ? openOnes : openOnes.where(inside, 'is not', null)).map((row) => [row.id, row]),
-  );
+  const openOnes = (options.newcomers ? openOfAll : openOfMembers)(qb, rollout.id, rollout.as);
+  const open = new Map(db.all(openOnes).map((row) => [row.id, row]));
   const groups = readGroups(db, qb, rollout.spec.selector.groups);
   const selected = rows.filter((row) => {
     if (row.wave !== null) return true;

@@ -4,19 +4,17 @@
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Timer } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
-import type { RolloutSpec } from '../../shared/wire/rollout-file.ts';
 import type { RolloutStatus, RolloutSummary } from '../../shared/wire/rollouts.ts';
-import { barredReleases } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
-import { fromColumn } from '../fleet/columns.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { ReferenceProfile } from '../telemetry/profiles.ts';
 import { createRolloutCommands, type RolloutCommands } from './commands.ts';
 import { step } from './controller.ts';
+import { dueQuery, firstBarred } from './due.ts';
 import type { RolloutFact } from './facts.ts';
 import { createDeviceGroups, type DeviceGroups } from './groups.ts';
-import { type FactOptions, readFacts, readRollout, writeDecision, writeHistory } from './records.ts';
+import { type FactOptions, readFacts, readRollout, specOf, writeDecision, writeHistory } from './records.ts';
 import { createRolloutStarting, type RolloutStarting } from './starting.ts';
 import { statusIn } from './status.ts';
 import type { EvidenceKept } from './wave-evidence.ts';
@@ -133,51 +131,10 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
    * that queue come last, the earliest of them first, so that none takes what another is before it in line for.
    */
   function due(db: RegistryDb, members: boolean, some: readonly string[]): string[] {
-    // One that could not run a release may have a newer agent now.
-    const unfit = qb
-      .selectFrom('rollout_devices')
-      .select('rollout_id')
-      .where('device_id', 'in', some)
-      .where('step', '=', 'left')
-      .where('state', '=', 'incompatible');
     // Rare: where nothing is barred, nobody's assignment is looked through.
-    const anyBarred = db.first(barredReleases(qb).limit(1)) !== undefined;
-    const barredAndNotRun = qb
-      .selectFrom('desired as w')
-      .leftJoin('device_models as r', (join) =>
-        join.onRef('r.device_id', '=', 'w.device_id').onRef('r.name', '=', 'w.as_name'),
-      )
-      .select('w.rollout_id')
-      .where('w.release_id', 'in', barredReleases(qb))
-      .where('w.rollout_id', 'is not', null)
-      .where((where) =>
-        where.or([where('r.active', 'is', null), where('r.active', '!=', where.ref('w.release_id'))]),
-      );
-    const late = qb
-      .selectFrom('rollout_devices')
-      .select('rollout_id')
-      .where('step', 'in', ['assigned', 'reverted'])
-      .where('state', 'not in', ['committed', 'idle', 'incompatible']);
-    const query = qb
-      .selectFrom('rollouts')
-      .select(['rollout_id', 'priority', 'number', 'spec'])
-      .where((where) =>
-        where.or([
-          where('state', 'in', [
-            'awaiting-approval',
-            'running',
-            'paused',
-            'rolling-back',
-            ...(members ? ['succeeded'] : []),
-          ]),
-          where('rollout_id', 'in', late),
-          where('rollout_id', 'in', unfit),
-          ...(anyBarred ? [where('rollout_id', 'in', barredAndNotRun)] : []),
-        ]),
-      )
-      .orderBy('number', 'desc');
-    const found = db.all(query);
-    const queues = (row: { spec: string }): boolean => fromColumn<RolloutSpec>(row.spec).whenBusy === 'queue';
+    const anyBarred = db.first(firstBarred(qb)) !== undefined;
+    const found = db.all(dueQuery(members, anyBarred)(qb, JSON.stringify(some)));
+    const queues = (row: { spec: string }): boolean => specOf(row.spec).whenBusy === 'queue';
     const inLine = [...found.filter((row) => !queues(row)), ...found.filter(queues).reverse()];
     return inLine.sort((a, b) => b.priority - a.priority).map((row) => row.rollout_id);
   }

@@ -5,6 +5,7 @@
 import { fileURLToPath } from 'node:url';
 import {
   type Compilable,
+  type CompiledQuery,
   DummyDriver,
   Kysely,
   SqliteAdapter,
@@ -50,11 +51,37 @@ export const migrationsFolder = fileURLToPath(
   new URL('../../../registry/store/migrations/', import.meta.url),
 );
 
+/** Stands for a parameter while a `fixed` query is built. */
+class Blank {
+  readonly at: number;
+  constructor(at: number) {
+    this.at = at;
+  }
+}
+
 function toSqlValue(value: unknown): SqlValue {
   if (value === null || typeof value === 'string' || typeof value === 'bigint') return value;
   if (typeof value === 'number' || value instanceof Uint8Array) return value;
   if (typeof value === 'boolean') return value ? 1 : 0;
   invariant(false, `a query parameter of type ${typeof value} cannot be stored`);
+}
+
+/**
+ * A query that is built once and asked with other values each time: building takes half of a short query's time.
+ * `build` gets blanks in place of the values, so it may hand them to the builder and do nothing else with them.
+ */
+export function fixed<Values extends readonly SqlValue[], Row>(
+  build: (qb: RegistryQueries, ...values: Values) => Compilable<Row>,
+): (qb: RegistryQueries, ...values: Values) => Compilable<Row> {
+  let built: CompiledQuery<Row> | null = null;
+  return (qb, ...values) => ({
+    compile: () => {
+      const blanks: unknown[] = values.map((_, at) => new Blank(at));
+      built ??= build(qb, ...(blanks as unknown as Values)).compile();
+      const parameters = built.parameters.map((one) => (one instanceof Blank ? values[one.at] : one));
+      return { ...built, parameters };
+    },
+  });
 }
 
 function compile(query: Compilable<unknown>): [text: string, params: SqlValue[]] {

@@ -3,6 +3,7 @@
 // clock; whoever asks knows which clock is to be believed.
 
 import { X509Certificate } from 'node:crypto';
+import { createRecent } from '../kernel/recent.ts';
 import { deviceIdOf, publicKeyFromSpki } from './spki.ts';
 
 /** Extended key usage id-kp-serverAuth, RFC 5280 §4.2.1.12. */
@@ -14,8 +15,7 @@ export interface CertificateDates {
 }
 
 /** Certificates that were read lately: a device's own and its authorities' are asked for with each report and session. */
-const lately = new Map<string, X509Certificate>();
-const latelyMax = 32;
+const lately = createRecent<X509Certificate>(32);
 
 /** Null where it is no certificate in PEM. */
 export function readCertificate(pem: string): X509Certificate | null {
@@ -23,8 +23,6 @@ export function readCertificate(pem: string): X509Certificate | null {
   if (known !== undefined) return known;
   try {
     const certificate = new X509Certificate(pem);
-    const oldest = lately.keys().next();
-    if (lately.size >= latelyMax && oldest.done !== true) lately.delete(oldest.value);
     lately.set(pem, certificate);
     return certificate;
   } catch {

@@ -107,13 +107,27 @@ function sqlOf(database: Database.Database): SqlTx {
   };
 }
 
-function transact<T>(database: Database.Database, begin: string, work: () => T): T {
+type Transact = <T>(work: () => T) => T;
+
+/** Both statements are compiled once. */
+function transactions(database: Database.Database, begin: string): Transact {
+  const opening = database.prepare(begin);
+  const closing = database.prepare('COMMIT');
+  return (work) => transact(database, opening, closing, work);
+}
+
+function transact<T>(
+  database: Database.Database,
+  opening: Database.Statement,
+  closing: Database.Statement,
+  work: () => T,
+): T {
   invariant(!database.inTransaction, 'a transaction was begun inside another');
-  guarded(() => database.exec(begin));
+  guarded(() => opening.run());
   try {
     const value = work();
     invariant(!(value instanceof Promise), 'a transaction must be one synchronous function');
-    guarded(() => database.exec('COMMIT'));
+    guarded(() => closing.run());
     return value;
   } catch (error) {
     // SQLite may have rolled back by itself (disk full).
@@ -122,7 +136,12 @@ function transact<T>(database: Database.Database, begin: string, work: () => T):
   }
 }
 
-function migrate(database: Database.Database, sql: SqlTx, migrations: readonly Migration[]): void {
+function migrate(
+  database: Database.Database,
+  sql: SqlTx,
+  transact: Transact,
+  migrations: readonly Migration[],
+): void {
   database.exec('CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL) STRICT');
   const applied = new Map(
     sql
@@ -141,7 +160,7 @@ function migrate(database: Database.Database, sql: SqlTx, migrations: readonly M
     if (before === sha256) continue;
     if (before !== undefined)
       throw new FleetError('migration-edited', `${name} was applied with another text`);
-    transact(database, 'BEGIN IMMEDIATE', () => {
+    transact(() => {
       database.exec(text);
       sql.run('INSERT INTO migrations (name, sha256) VALUES (?, ?)', name, sha256);
     });
@@ -151,7 +170,7 @@ function migrate(database: Database.Database, sql: SqlTx, migrations: readonly M
 function storeOf(database: Database.Database, options: StoreOptions): SqliteStore {
   const readOnly = options.readOnly === true;
   const sql = sqlOf(database);
-  const begin = readOnly ? 'BEGIN' : 'BEGIN IMMEDIATE';
+  let transact: Transact;
   try {
     guarded(() => {
       // Before the first page is written: later it would take a whole VACUUM.
@@ -161,19 +180,22 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
       database.pragma(`synchronous = ${options.synchronous}`);
       database.pragma('foreign_keys = ON');
       database.pragma('trusted_schema = OFF');
-      if (!readOnly && options.migrations !== undefined) migrate(database, sql, options.migrations);
     });
+    const made = transactions(database, readOnly ? 'BEGIN' : 'BEGIN IMMEDIATE');
+    const { migrations } = options;
+    if (!readOnly && migrations !== undefined) guarded(() => migrate(database, sql, made, migrations));
+    transact = made;
   } catch (error) {
     database.close();
     throw error;
   }
   return {
     // An async function so that a throw rejects; the work itself runs before the first await.
-    tx: async (work) => transact(database, begin, () => work(sql)),
+    tx: async (work) => transact(() => work(sql)),
     flushLog: async () => {
       guarded(() => database.pragma('wal_checkpoint(TRUNCATE)'));
     },
-    now: (work) => transact(database, begin, () => work(sql)),
+    now: (work) => transact(() => work(sql)),
     close: async () => {
       database.close();
     },

@@ -4,7 +4,7 @@
 import { formatReleaseId } from '../../shared/kernel/releases.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
 import type { InspectedPush } from '../signing/publisher-metadata.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries, sql } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
 
 export type BarringCode = 'release-withdrawn' | 'release-below-floor' | 'release-lost';
@@ -52,6 +52,16 @@ export function barredReleases(qb: RegistryQueries) {
     );
 }
 
+const barredAmongQuery = fixed((qb, releaseIds: string) =>
+  qb
+    .selectFrom('releases')
+    .select(['release_id', 'withdrawn', 'below_floor', 'admitted'])
+    .where('release_id', 'in', sql<string>`(SELECT value FROM json_each(${releaseIds}))`)
+    .where((where) =>
+      where.or([where('withdrawn', '=', 1), where('below_floor', '=', 1), where('admitted', '=', 0)]),
+    ),
+);
+
 /** Those of the releases that nobody may install, and why. */
 export function barredAmong(
   db: RegistryDb,
@@ -60,15 +70,7 @@ export function barredAmong(
 ): Map<string, Refusal & { code: BarringCode }> {
   const barred = new Map<string, Refusal & { code: BarringCode }>();
   if (releaseIds.length === 0) return barred;
-  const rows = db.all(
-    qb
-      .selectFrom('releases')
-      .select(['release_id', 'withdrawn', 'below_floor', 'admitted'])
-      .where('release_id', 'in', releaseIds)
-      .where((where) =>
-        where.or([where('withdrawn', '=', 1), where('below_floor', '=', 1), where('admitted', '=', 0)]),
-      ),
-  );
+  const rows = db.all(barredAmongQuery(qb, JSON.stringify(releaseIds)));
   for (const row of rows) {
     const because = barredBecause(row);
     if (because !== null) barred.set(row.release_id, because);

@@ -7,7 +7,7 @@ import { issueDeviceCertificate } from '../../shared/host/certificates.ts';
 import { readCertificate } from '../../shared/host/revocation-list.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Authority } from '../signing/authorities.ts';
-import type { RegistryDb } from '../store/open.ts';
+import { fixed, type RegistryDb } from '../store/open.ts';
 import type { CertificatesTable } from '../store/trust-tables.ts';
 
 export type DeviceCertificate = CertificatesTable;
@@ -29,6 +29,16 @@ export interface DeviceCertificates {
 }
 
 const dayMs = 86_400_000;
+
+const heldQuery = fixed((qb, deviceId: string, expiresAtMs: number) =>
+  qb
+    .selectFrom('certificates')
+    .select(['authority', 'expires_at_ms'])
+    .where('device_id', '=', deviceId)
+    .where('expires_at_ms', '=', expiresAtMs)
+    .orderBy('issued_at_ms', 'desc')
+    .limit(1),
+);
 
 export function createDeviceCertificates(core: RegistryCore): DeviceCertificates {
   const { store, authorities, clock, entropy, log } = core;
@@ -100,15 +110,7 @@ export function createDeviceCertificates(core: RegistryCore): DeviceCertificates
     },
 
     heldIn(db, deviceId, expiresAtMs) {
-      const held = db.first(
-        qb
-          .selectFrom('certificates')
-          .select(['authority', 'expires_at_ms'])
-          .where('device_id', '=', deviceId)
-          .where('expires_at_ms', '=', expiresAtMs)
-          .orderBy('issued_at_ms', 'desc')
-          .limit(1),
-      );
+      const held = db.first(heldQuery(qb, deviceId, expiresAtMs));
       if (held === undefined) return;
       db.run(
         qb

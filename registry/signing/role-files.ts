@@ -18,7 +18,7 @@ import {
   parseRootFile,
   type RoleSpec,
 } from '../../shared/trust/tuf/repository.ts';
-import type { RegistryDb, RegistryQueries } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryQueries } from '../store/open.ts';
 import type { DevelopmentRole, KeyRole, Keyring } from './keys.ts';
 
 const dayMs = 86_400_000;
@@ -74,6 +74,14 @@ export interface RoleFiles {
 const namespacePrefix = 'ns/';
 export const namespaceRole = (namespace: string): string => namespacePrefix + namespace;
 
+const currentQuery = fixed((qb, role: string) =>
+  qb
+    .selectFrom('metadata_roles')
+    .innerJoin('metadata_files', 'metadata_files.name', 'metadata_roles.file')
+    .select(['version', 'file', 'expires_at_ms', 'bytes'])
+    .where('role', '=', role),
+);
+
 export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; region: string }): RoleFiles {
   const { qb, keyring, region } = parts;
 
@@ -81,13 +89,7 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     db.first(qb.selectFrom('metadata_files').select('bytes').where('name', '=', name))?.bytes ?? null;
 
   function current(db: RegistryDb, role: string): CurrentFile | null {
-    const row = db.first(
-      qb
-        .selectFrom('metadata_roles')
-        .innerJoin('metadata_files', 'metadata_files.name', 'metadata_roles.file')
-        .select(['version', 'file', 'expires_at_ms', 'bytes'])
-        .where('role', '=', role),
-    );
+    const row = db.first(currentQuery(qb, role));
     if (row === undefined) return null;
     return { version: row.version, file: row.file, expiresAtMs: row.expires_at_ms, bytes: row.bytes };
   }

@@ -2,7 +2,7 @@
 // Trusts: its caller to have checked signature and content. Must never: store records without their chain.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import type { RegistryDb, RegistryStore } from '../store/open.ts';
+import { fixed, type RegistryDb, type RegistryStore } from '../store/open.ts';
 import { type BatchIdentity, type ChainEnd, placeOf } from './chain.ts';
 import type { Evidence } from './evidence.ts';
 import type { OpenedBatch, SignedBatch } from './open-batch.ts';
@@ -37,37 +37,43 @@ export function isAmong(ranges: Standing['lost'], sequence: number): boolean {
   return ranges.some(([first, last]) => first <= sequence && sequence <= last);
 }
 
+const senderQuery = fixed((qb, deviceId: string) =>
+  qb
+    .selectFrom('devices')
+    .select(['public_key', 'status', 'telemetry_epoch'])
+    .where('device_id', '=', deviceId),
+);
+
+const chainQuery = fixed((qb, deviceId: string, epoch: number) =>
+  qb
+    .selectFrom('telemetry_chains')
+    .select(['last_sequence', 'last_head_sha256'])
+    .where('device_id', '=', deviceId)
+    .where('epoch', '=', epoch),
+);
+
+const lostQuery = fixed((qb, deviceId: string, epoch: number) =>
+  qb
+    .selectFrom('telemetry_lost')
+    .select(['first_sequence', 'last_sequence'])
+    .where('device_id', '=', deviceId)
+    .where('epoch', '=', epoch),
+);
+
 /** `evidence` is told of each batch in its transaction, once. */
 export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 'addIn'>): BatchStore {
   const { qb } = store;
 
   function standing(db: RegistryDb, deviceId: string): Result<Standing> {
-    const device = db.first(
-      qb
-        .selectFrom('devices')
-        .select(['public_key', 'status', 'telemetry_epoch'])
-        .where('device_id', '=', deviceId),
-    );
+    const device = db.first(senderQuery(qb, deviceId));
     if (device === undefined) return refuse('device-unknown', 'it is not enrolled here');
     if (device.status !== 'active') return refuse(`device-${device.status}`, 'it may not send telemetry');
     const epoch = device.telemetry_epoch;
-    const chain = db.first(
-      qb
-        .selectFrom('telemetry_chains')
-        .select(['last_sequence', 'last_head_sha256'])
-        .where('device_id', '=', deviceId)
-        .where('epoch', '=', epoch),
-    );
+    const chain = db.first(chainQuery(qb, deviceId, epoch));
     const end =
       chain === undefined ? null : { sequence: chain.last_sequence, headSha256: chain.last_head_sha256 };
     const lost = db
-      .all(
-        qb
-          .selectFrom('telemetry_lost')
-          .select(['first_sequence', 'last_sequence'])
-          .where('device_id', '=', deviceId)
-          .where('epoch', '=', epoch),
-      )
+      .all(lostQuery(qb, deviceId, epoch))
       .map((row) => [row.first_sequence, row.last_sequence] as const);
     return ok({ publicKey: new Uint8Array(device.public_key), epoch, end, lost });
   }

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { FleetError, invariant } from '../kernel/errors.ts';
 import type { Migration, SqlTx, SqlValue, Store, StoreTerms } from '../kernel/ports.ts';
+import { createRecent } from '../kernel/recent.ts';
 
 export type { Migration } from '../kernel/ports.ts';
 
@@ -136,6 +137,15 @@ function transact<T>(
   }
 }
 
+const digests = createRecent<string>(256);
+
+/** Of a migration's text, which is a part of the program and the same at every opening. */
+function digestOf(text: string): string {
+  const sha256 = digests.get(text) ?? createHash('sha256').update(text).digest('hex');
+  digests.set(text, sha256);
+  return sha256;
+}
+
 function migrate(
   database: Database.Database,
   sql: SqlTx,
@@ -155,7 +165,7 @@ function migrate(
       throw new FleetError('state-newer', `migration ${name} is not known to this version`);
   }
   for (const { name, sql: text } of migrations) {
-    const sha256 = createHash('sha256').update(text).digest('hex');
+    const sha256 = digestOf(text);
     const before = applied.get(name);
     if (before === sha256) continue;
     if (before !== undefined)

@@ -100,7 +100,6 @@ class Stopped extends Error {
 
 const number = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 const integer = /^(?:0|-?[1-9][0-9]*)$/;
-const space = /[ \t\n\r]*/y;
 const words: readonly [string, JsonValue][] = [
   ['true', true],
   ['false', false],
@@ -138,19 +137,27 @@ class Reader {
     return found;
   }
 
+  #skipSpace(): void {
+    for (;;) {
+      const unit = this.#text.charCodeAt(this.#at);
+      if (unit !== 0x20 && unit !== 0x09 && unit !== 0x0a && unit !== 0x0d) return;
+      this.#at += 1;
+    }
+  }
+
   /** Takes the punctuation if it is next, and the space after it. */
   #take(punctuation: string): boolean {
     if (this.#text[this.#at] !== punctuation) return false;
     this.#at += 1;
-    this.#match(space);
+    this.#skipSpace();
     return true;
   }
 
   #value(depth: number): JsonValue {
     if (depth > depthMax) this.#stop(`more than ${depthMax} levels deep`);
-    this.#match(space);
+    this.#skipSpace();
     const value = this.#bareValue(depth);
-    this.#match(space);
+    this.#skipSpace();
     return value;
   }
 
@@ -173,11 +180,13 @@ class Reader {
     do {
       const key = this.#string();
       if (Object.hasOwn(members, key)) this.#stop('a key stands twice in one object');
-      this.#match(space);
+      this.#skipSpace();
       if (!this.#take(':')) this.#stop('a colon is missing');
       const value = this.#value(depth + 1);
       // Assigning to `__proto__` would change the object's prototype instead of adding a member.
-      Object.defineProperty(members, key, { value, enumerable: true, configurable: true, writable: true });
+      if (key === '__proto__')
+        Object.defineProperty(members, key, { value, enumerable: true, configurable: true, writable: true });
+      else members[key] = value;
     } while (this.#take(','));
     if (!this.#take('}')) this.#stop('an object does not end');
     return members;

@@ -64,7 +64,8 @@ export interface CoreOptions<Host extends CoreRuntime> {
   labels: Labels;
   /** Makes a new key and enrols again with the claim, though the device has an identity. */
   reEnroll: boolean;
-  info: AgentInfo;
+  /** May know more of the device later: `infoChanged`. */
+  info(): AgentInfo;
   timezone: string;
   clock: Clock;
   entropy: Entropy;
@@ -95,6 +96,8 @@ export interface Core<Host extends CoreRuntime> {
   status(): Promise<AgentStatus>;
   /** "Not now" for so long; null takes it back. Refusal: `defer-exhausted`. */
   defer: Updater['defer'];
+  /** Something else is to be reported of the device. */
+  infoChanged(): void;
   /**
    * Enrols where that is due, and goes online; resolves without waiting for a connection where the device has an
    * identity. Faults: `enrolment-required`, the refusals of an enrolment, `interrupted`.
@@ -181,7 +184,7 @@ export async function openCore<Host extends CoreRuntime>(
   });
   telemetry = recording;
   undo.push(() => recording.stop());
-  recording.event('agent-started', null, { ...info });
+  recording.event('agent-started', null, { ...info() });
   const runtime = options.runtime({
     onRequest: (fact) => {
       recording.request(fact);
@@ -205,6 +208,7 @@ export async function openCore<Host extends CoreRuntime>(
     await recording.useKey(identity.deviceId, identity.region, key);
   }
 
+  const atStart = info();
   const updater = createUpdater({
     store,
     disk,
@@ -222,8 +226,8 @@ export async function openCore<Host extends CoreRuntime>(
     onRefused: ({ code, detail }, update) => {
       if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
     },
-    arch: info.arch,
-    ...(info.memoryMiB === undefined ? {} : { memoryMiB: info.memoryMiB }),
+    arch: atStart.arch,
+    ...(atStart.memoryMiB === undefined ? {} : { memoryMiB: atStart.memoryMiB }),
     time: () => ({ signedMs: authority?.time.signed()?.nowMs ?? null, wallMs: clock.wall(), timezone }),
     journalLost: state.journalLost,
     ...(options.rebuilder === undefined ? {} : { rebuilder: options.rebuilder }),
@@ -243,7 +247,7 @@ export async function openCore<Host extends CoreRuntime>(
       region: now?.region ?? null,
       broker: now?.brokerUrl ?? null,
       labels: authority?.assignment()?.labels ?? now?.labels ?? options.labels,
-      agent: info,
+      agent: info(),
       startedAtMs,
       connected: online?.connected() ?? false,
       refusedBy: online?.refusedBy() ?? null,
@@ -287,7 +291,7 @@ export async function openCore<Host extends CoreRuntime>(
         seed,
         labels: options.labels,
         timezone,
-        agent: info,
+        agent: info(),
         connect: options.connect,
         clock,
         entropy,
@@ -340,6 +344,7 @@ export async function openCore<Host extends CoreRuntime>(
     everyWindow: recording.everyWindow,
     status,
     defer: (forMs) => updater.defer(forMs),
+    infoChanged: () => online?.changed(),
     join,
     settle: () => keeper.settled(),
   };

@@ -22,6 +22,7 @@ import type { TransportMode } from './bus/transport.ts';
 import { type CoreTerms, openCore } from './core.ts';
 import { createInferenceHost, type InferenceHost, type InferenceHostOptions } from './inference/host.ts';
 import { deviceMemoryBytes } from './inference/memory-watch.ts';
+import { type ProviderSurvey, surveyProviders } from './inference/providers.ts';
 import { runtimeVersion } from './inference/runtime-version.ts';
 import { statusSchemaVersion } from './status.ts';
 import { writeWhole } from './trust/whole-file.ts';
@@ -120,6 +121,24 @@ export async function startAgent(options: StartAgentOptions): Promise<RunningAge
   }
 }
 
+/** After the start, which is for serving, and once: what it finds does not change while the device is on. */
+function surveyLater(clock: Clock, found: (providers: string[]) => void): () => Promise<void> {
+  let survey: ProviderSurvey | null = null;
+  const timer = clock.timer(limits.providersAskedAfterMs);
+  let ended = false;
+  void timer.done.then(async () => {
+    if (ended) return;
+    survey = surveyProviders(clock);
+    const providers = await survey.done;
+    if (providers !== null && !ended) found(providers);
+  });
+  return async () => {
+    ended = true;
+    timer.cancel();
+    survey?.stop();
+  };
+}
+
 async function compose(
   options: StartAgentOptions,
   stateFolder: string,
@@ -136,12 +155,13 @@ async function compose(
     memoryBytesMax: Math.floor(deviceMemoryBytes() * limits.childMemoryShare),
   });
   undo.push(() => rebuilder.stop());
+  let info = agentInfo(options.version);
   const core = await openCore(
     {
       place,
       labels: options.labels,
       reEnroll: options.reEnroll,
-      info: agentInfo(options.version),
+      info: () => info,
       timezone: options.timezone ?? ownTimezone(),
       clock,
       entropy,
@@ -205,6 +225,14 @@ async function compose(
   await writeWhole(disk, whereFile, encodeMessage(where));
   undo.push(() => disk.unlink(whereFile));
 
+  if (options.inference === undefined)
+    undo.push(
+      surveyLater(clock, (providers) => {
+        info = { ...info, providers };
+        log.emit('info', 'agent.providers', { providers });
+        core.infoChanged();
+      }),
+    );
   const { deviceId, region } = await core.join();
   log.emit('info', 'agent.ready', { device: deviceId, http: http.url, region });
   return { deviceId, httpUrl: http.url, settle: core.settle };

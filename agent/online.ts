@@ -38,7 +38,7 @@ export interface OnlineParts {
   telemetry: Telemetry;
   /** Masking and sampling of the assignment in force. */
   useRules(assignment: Assignment): void;
-  agent: AgentInfo;
+  agent(): AgentInfo;
   timezone: string;
   boot: number;
   startedAtMs: number;

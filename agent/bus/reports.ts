@@ -37,6 +37,8 @@ export interface AgentInfo {
   arch: string;
   /** What its processes may take together; absent where nobody knows. */
   memoryMiB?: number;
+  /** Execution providers that run models here; absent while nobody knows. */
+  providers?: string[];
 }
 
 export interface ReporterParts {
@@ -45,7 +47,7 @@ export interface ReporterParts {
   signer: Signer;
   deviceId: string;
   region: string;
-  agent: AgentInfo;
+  agent(): AgentInfo;
   timezone: string;
   models(): ReportedModel[];
   outbox(): Report['outbox'];
@@ -115,7 +117,7 @@ export function createReporter(parts: ReporterParts): Reporter {
       sentAtMs: wallMs,
       ...facts,
       timezone: parts.timezone,
-      agent: parts.agent,
+      agent: parts.agent(),
       models: parts.models(),
       refusals,
       outbox: parts.outbox(),

@@ -7,6 +7,7 @@ import { isErrorCode } from '../../shared/kernel/codes.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { tensorSignatureSchema } from '../../shared/wire/manifest.ts';
+import { providerNameSchema, providersMax } from '../../shared/wire/messages.ts';
 import { checkTensor, isDatatype, rankMax, type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
 import {
   type ChildReply,
@@ -39,6 +40,8 @@ const rareReplySchema: z.ZodType<Exclude<ChildReply, { kind: 'ran' }>> = z.discr
     skipped: z.array(z.object({ name: z.string(), reason: z.string() })),
   }),
   z.object({ kind: z.literal('memory'), rssBytes: bytes, peakBytes: bytes }),
+  z.object({ kind: z.literal('providers'), names: z.array(providerNameSchema).max(providersMax) }),
+  z.object({ kind: z.literal('provider'), usable: z.boolean() }),
 ]);
 
 function isObject(value: unknown): value is Record<string, unknown> {

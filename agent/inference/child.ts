@@ -160,6 +160,14 @@ async function answer(
       return { reply: await load(request), tensors: [] };
     case 'memory':
       return { reply: { kind: 'memory', ...memory() }, tensors: [] };
+    case 'providers': {
+      const { offeredProviders } = await import('./session.ts');
+      return { reply: { kind: 'providers', names: offeredProviders() }, tensors: [] };
+    }
+    case 'provider': {
+      const { runsWith } = await import('./session.ts');
+      return { reply: { kind: 'provider', usable: await runsWith(request.name) }, tensors: [] };
+    }
     case 'run':
       return run(frame, request.outputs, take);
   }

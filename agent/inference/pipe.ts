@@ -36,7 +36,11 @@ export type ChildRequest =
       providers: string[];
     }
   | { kind: 'run'; outputs: string[] }
-  | { kind: 'memory' };
+  | { kind: 'memory' }
+  /** Which execution providers this build of the runtime has. */
+  | { kind: 'providers' }
+  /** Whether one of them runs a model here. */
+  | { kind: 'provider'; name: string };
 
 /** Before a request or an answer of the same id, without an answer itself: part of a tensor is in the shared file. */
 export interface PartNotice {
@@ -60,7 +64,9 @@ export type ChildReply =
   /** `skipped`: providers that were asked for and cannot be had here. */
   | { kind: 'loaded'; loadMs: number; provider: string; skipped: { name: string; reason: string }[] }
   | { kind: 'ran'; runMs: number }
-  | ({ kind: 'memory' } & ChildMemory);
+  | ({ kind: 'memory' } & ChildMemory)
+  | { kind: 'providers'; names: string[] }
+  | { kind: 'provider'; usable: boolean };
 
 export interface TensorHead {
   name: string;

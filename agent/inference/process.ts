@@ -35,7 +35,14 @@ export interface ChildExit {
   timedOut: boolean;
 }
 
-type ReplyTo = { admit: 'admitted'; load: 'loaded'; run: 'ran'; memory: 'memory' };
+type ReplyTo = {
+  admit: 'admitted';
+  load: 'loaded';
+  run: 'ran';
+  memory: 'memory';
+  providers: 'providers';
+  provider: 'provider';
+};
 
 /** The child ended before it came to this request: ask another one, nothing happened. */
 export const neverBegun: Refusal = {
@@ -261,7 +268,14 @@ function placeIn({ index, inputs }: Area, id: number, sender: Sender): SharedPla
   return { area: index, put: (bytes) => inputs(bytes, tell) };
 }
 
-const replyTo: ReplyTo = { admit: 'admitted', load: 'loaded', run: 'ran', memory: 'memory' };
+const replyTo: ReplyTo = {
+  admit: 'admitted',
+  load: 'loaded',
+  run: 'ran',
+  memory: 'memory',
+  providers: 'providers',
+  provider: 'provider',
+};
 
 function isReplyTo<Request extends ChildRequest>(
   request: Request,

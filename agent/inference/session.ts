@@ -73,6 +73,23 @@ export interface OpenSession {
 
 const fallback = 'cpu';
 
+/** Execution providers that this build of the runtime has, whether or not the device has what they need. */
+export const offeredProviders = (): string[] => ort.listSupportedBackends().map(({ name }) => name);
+
+/** Whether a smallest model can be opened with the provider: its driver or hardware may be missing. */
+export async function runsWith(name: string): Promise<boolean> {
+  const { smallestModel } = await import('./smallest-model.ts');
+  try {
+    const options = { executionProviders: [name], logSeverityLevel: 4 } as const;
+    const session = await ort.InferenceSession.create(smallestModel(), options);
+    await session.release();
+    return true;
+  } catch (error) {
+    if (error instanceof Error) return false;
+    throw error;
+  }
+}
+
 /** In order, what this build of the runtime has, with the CPU behind; what stands behind the CPU never runs. */
 export function chooseProviders(
   asked: readonly string[],
@@ -114,10 +131,7 @@ export async function openSession(
   modelPath: string,
   options: { threads: number; providers: string[]; clock: Clock },
 ): Promise<OpenSession> {
-  const { wanted, skipped } = chooseProviders(
-    options.providers,
-    ort.listSupportedBackends().map(({ name }) => name),
-  );
+  const { wanted, skipped } = chooseProviders(options.providers, offeredProviders());
   const settings: Omit<InferenceSession.SessionOptions, 'executionProviders'> = {
     intraOpNumThreads: options.threads,
     interOpNumThreads: 1,

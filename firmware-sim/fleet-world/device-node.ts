@@ -90,7 +90,7 @@ export function createDeviceNode(parts: DeviceNodeParts): DeviceNode {
         ...(claim === null ? {} : { claim }),
         labels: parts.labels,
         reEnroll,
-        info: { version: '0.0.0-sim', runtime: 'sim', arch },
+        info: () => ({ version: '0.0.0-sim', runtime: 'sim', arch }),
         timezone: parts.timezone,
         clock,
         entropy: world.entropy(of),

@@ -45,12 +45,18 @@ function trustText(device: DeviceView): string[] {
   ];
 }
 
+/** Of no interest where there is only what every device has. */
+function providersText({ agent }: DeviceView): string {
+  const { providers = [] } = agent;
+  return providers.length > 1 ? `, runs models on ${providers.join(', ')}` : '';
+}
+
 function describe(device: DeviceView): string {
   const lines = [
     `device    ${device.id}`,
     `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
     `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
-    `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}`,
+    `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}${providersText(device)}`,
     ...trustText(device),
     outboxText(device.outbox),
     '',

@@ -14,13 +14,18 @@ interface PutFlags extends GlobalFlags {
   label?: Record<string, string>;
   device?: string[];
   arch?: string[];
+  provider?: string[];
 }
 
-function selectorOf({ label: matchLabels = {}, device, arch }: PutFlags): Selector {
+function selectorOf({ label: matchLabels = {}, device, arch, provider: providers }: PutFlags): Selector {
+  const capabilities = {
+    ...(arch === undefined ? {} : { arch }),
+    ...(providers === undefined ? {} : { providers }),
+  };
   const parsed = selectorSchema.safeParse({
     matchLabels,
     ...(device === undefined ? {} : { devices: device }),
-    ...(arch === undefined ? {} : { capabilities: { arch } }),
+    ...(Object.keys(capabilities).length === 0 ? {} : { capabilities }),
   });
   if (parsed.success) return parsed.data;
   throw new FleetError('input-invalid', z.prettifyError(parsed.error));
@@ -48,6 +53,10 @@ export function addGroupCommands(program: Command): void {
     .option('--label <k=v>', 'devices with this label; may be repeated', label)
     .option('--device <ids...>', 'of these devices alone')
     .option('--arch <arch...>', 'of these processors alone, as Node names them: x64, arm64')
+    .option(
+      '--provider <names...>',
+      'where one of these runs models, as ONNX Runtime names them: cuda, webgpu',
+    )
     .action(async (name: string, flags: PutFlags) => {
       const body = { selector: selectorOf(flags) };
       const path = `/api/v1/groups/${encodeURIComponent(name)}`;

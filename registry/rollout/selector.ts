@@ -35,11 +35,13 @@ function isIn(groups: Groups, name: string, device: Selectable): boolean {
 
 function can({ capabilities }: Selector, { agent }: Selectable): boolean {
   if (capabilities === undefined) return true;
-  const { arch, agent: version, runtime, memoryMiB } = capabilities;
+  const { arch, agent: version, runtime, memoryMiB, providers } = capabilities;
   if (arch !== undefined && !arch.includes(agent.arch)) return false;
   if (version !== undefined && isOlder(agent.version, version)) return false;
   // One that never told is not taken on a guess.
   if (memoryMiB !== undefined && (agent.memoryMiB ?? 0) < memoryMiB) return false;
+  if (providers !== undefined && !providers.some((name) => agent.providers?.includes(name) === true))
+    return false;
   return runtime === undefined || !isOlder(runtimeOf(agent.runtime), runtime);
 }
 

@@ -4,6 +4,7 @@
 export type LogEvent =
   // agent
   | 'agent.starting'
+  | 'agent.providers'
   | 'agent.ready'
   | 'agent.stopping'
   | 'agent.failed'

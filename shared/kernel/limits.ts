@@ -88,6 +88,8 @@ export const limits = {
   modelMemoryBytesMax: 2_048 * MiB,
   /** A run beyond this no longer keeps other models from theirs; the system's scheduler shares the cores then. */
   inferTurnMs: 1_000,
+  /** After its start the agent finds out which execution providers run here: in a child, for about a second. */
+  providersAskedAfterMs: 3_000,
   /** Between two looks at the resident memory of the children: a read of 20 µs for each. */
   memoryLookMs: 1_000,
   /** Of the device's memory, for one child whose manifest says nothing: the agent and a second child need the rest. */

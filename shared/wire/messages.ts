@@ -260,6 +260,10 @@ export const outboxStateSchema = z.object({
   dropped: z.array(droppedRecordsSchema).max(64).optional(),
 });
 
+/** An execution provider of ONNX Runtime, as it names them: `cpu`, `cuda`, `webgpu`. */
+export const providerNameSchema = z.string().regex(/^[a-z0-9_-]{1,32}$/);
+export const providersMax = 32;
+
 /** What a device signs about itself. */
 export const agentInfoSchema = z.object({
   version: z.string().max(64),
@@ -267,6 +271,8 @@ export const agentInfoSchema = z.object({
   arch: z.string().max(32),
   /** What its processes may take together; absent where an earlier agent does not tell. */
   memoryMiB: z.number().int().positive().exactOptional(),
+  /** Execution providers that run models here; absent while it does not know, and where an earlier agent does not tell. */
+  providers: z.array(providerNameSchema).max(providersMax).exactOptional(),
 });
 
 export const reportSchema = z.object({

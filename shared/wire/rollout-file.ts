@@ -2,7 +2,14 @@
 // Trusts: nothing before the schema. Must never: accept a key it does not know.
 
 import { z } from 'zod';
-import { deviceIdSchema, nameSchema, releaseIdSchema, versionSchema } from './messages.ts';
+import {
+  deviceIdSchema,
+  nameSchema,
+  providerNameSchema,
+  providersMax,
+  releaseIdSchema,
+  versionSchema,
+} from './messages.ts';
 import { deferMaxMsDefault, timeWindowsSchema } from './windows.ts';
 
 const durationPattern = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
@@ -46,6 +53,8 @@ export const selectorSchema = z.strictObject({
       agent: versionSchema.optional(),
       runtime: versionSchema.optional(),
       memoryMiB: z.number().positive().optional(),
+      /** Execution providers of ONNX Runtime that run on the device: one of them at least. */
+      providers: z.array(providerNameSchema).min(1).max(providersMax).optional(),
     })
     .optional(),
 });

@@ -88,7 +88,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
       signer: signerFromSeed(seed, 'node'),
       deviceId,
       region: 'r',
-      agent: { version: '1', runtime: 'node', arch: 'x64' },
+      agent: () => ({ version: '1', runtime: 'node', arch: 'x64' }),
       timezone: 'UTC',
       outbox: () => null,
       models: () => models,

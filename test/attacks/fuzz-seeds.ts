@@ -212,6 +212,7 @@ spec:
 /** Valid values of every schema that shared/wire/messages.ts exports, by its name there. */
 const seeds: Record<string, readonly unknown[]> = {
   nameSchema: ['detector'],
+  providerNameSchema: ['webgpu'],
   deviceIdSchema: [device],
   versionSchema: ['1.0.0-rc.1'],
   releaseIdSchema: ['acme/detector@1.0.0'],
@@ -232,7 +233,7 @@ const seeds: Record<string, readonly unknown[]> = {
   assignedReleaseSchema: [assigned],
   telemetryKeySchema: [telemetry],
   assignmentSchema: [assignment],
-  agentInfoSchema: [agent, { ...agent, memoryMiB: 512 }],
+  agentInfoSchema: [agent, { ...agent, memoryMiB: 512, providers: ['cpu', 'webgpu'] }],
   reasonSchema: [model.reason, { code: 'window-closed', detail: 'x', untilMs: nowMs }],
   probeEvidenceSchema: [model.probe],
   shadowEvidenceSchema: [model.shadow],

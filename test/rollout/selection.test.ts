@@ -22,8 +22,9 @@ test('by id, by what the agent reports, and by a group that changes under way', 
   await world.start(rolloutFile('by-id', { release: v1, as: 'by-id', selector: { devices: [one.id] } }));
   // As an agent says it.
   const runtime = 'onnxruntime 1.30.0, node 20.20.2';
-  one.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 1_024 } };
-  two.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 512 } };
+  const providers = ['cpu', 'cuda'];
+  one.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 1_024, providers } };
+  two.says = { agent: { version: '0.1.0', runtime, arch: 'x64', memoryMiB: 512, providers: ['cpu'] } };
   other.says = { agent: { version: '0.1.0', runtime: 'node 20.20.2', arch: 'x64' } };
   for (const device of [...devices, other]) device.report();
   await world.settle();
@@ -35,6 +36,9 @@ test('by id, by what the agent reports, and by a group that changes under way', 
     ['other-arch', agent({ arch: ['arm64'] })],
     ['large', agent({ memoryMiB: 900 })],
     ['own-region', { selector: { regions: ['us', region], capabilities: { memoryMiB: 1 } } }],
+    ['accelerated', agent({ providers: ['tensorrt', 'cuda'] })],
+    ['other-accelerator', agent({ providers: ['webgpu'] })],
+    ['surveyed', agent({ providers: ['cpu'] })],
     ['other-region', { selector: { regions: ['us'] } }],
   ] as const)
     await world.start(rolloutFile(as, { release: v1, as, ...spec }));
@@ -43,8 +47,8 @@ test('by id, by what the agent reports, and by a group that changes under way', 
       (await device.assignment())?.releases.map(({ as }) => as).sort(),
     );
   assert.deepEqual(await names(), [
-    ['by-id', 'large', 'new-agent', 'own-region'],
-    ['new-agent', 'own-region'],
+    ['accelerated', 'by-id', 'large', 'new-agent', 'own-region', 'surveyed'],
+    ['new-agent', 'own-region', 'surveyed'],
     [],
   ]);
 

@@ -143,7 +143,12 @@ const pureRooms = [
   'shared/onnx',
   'shared/stats',
   'agent/update',
+  'registry/rollout/assigning.ts',
   'registry/rollout/controller.ts',
+  'registry/rollout/draft.ts',
+  'registry/rollout/going-back.ts',
+  'registry/rollout/orders.ts',
+  'registry/rollout/wave-words.ts',
 ];
 
 test('purity: a core imports no driver, timer, entropy or clock', () => {

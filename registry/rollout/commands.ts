@@ -7,19 +7,11 @@ import type { RolloutFile } from '../../shared/wire/rollout-file.ts';
 import type { RolloutExplanation, RolloutHistory } from '../../shared/wire/rollouts.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import { needsApproval, waveToApprove } from './approvals.ts';
-import { abort, pause, resume } from './controller.ts';
 import { explain } from './explain.ts';
+import { type FactOptions, readFacts } from './fact-reading.ts';
 import type { RolloutFact } from './facts.ts';
-import {
-  type FactOptions,
-  readApprovals,
-  readFacts,
-  readHistory,
-  readRollout,
-  readWaves,
-  writeHistory,
-  writeRollout,
-} from './records.ts';
+import { abort, pause, resume } from './orders.ts';
+import { readApprovals, readHistory, readRollout, readWaves, writeHistory, writeRollout } from './records.ts';
 import { failedDevices, retryFile } from './retry.ts';
 
 export interface RolloutCommands {

@@ -9,36 +9,14 @@
 
 import type { Reason } from '../../shared/wire/messages.ts';
 import { approvalsMissing } from './approvals.ts';
-import { roomFor } from './disruption.ts';
-import type {
-  DesiredRelease,
-  DeviceFact,
-  Member,
-  RolloutDecision,
-  RolloutFact,
-  RolloutFacts,
-  WaveFact,
-} from './facts.ts';
-import { type Fitness, fitnessFor, goingBack, isUnfit } from './fitness.ts';
+import { admitNewcomers, assignWave, isTakenOver } from './assigning.ts';
+import { type Draft, outcomesOf, wakeAt } from './draft.ts';
+import type { DeviceFact, Member, RolloutDecision, RolloutFacts, WaveFact } from './facts.ts';
+import { fitnessFor, isUnfit } from './fitness.ts';
 import { judgeWave } from './gates.ts';
-import { isRestored, type Outcome, outcomeOf, policyOf } from './members.ts';
-import { togetherWith } from './together.ts';
-import { placeDevices } from './waves.ts';
-
-/** A step under construction: the facts, and what was decided so far. */
-interface Draft {
-  facts: RolloutFacts;
-  rollout: RolloutFact;
-  waves: WaveFact[];
-  members: Map<string, Member>;
-  devices: Map<string, DeviceFact>;
-  desired: Map<string, DesiredRelease | null>;
-  fitness: Fitness;
-  /** What became of each member, by this step's facts, and the member that this was said of. */
-  outcomes: Map<string, Outcome>;
-  observed: Map<string, Member>;
-  wakeAtMs: number | null;
-}
+import { rollBack, withhold } from './going-back.ts';
+import { isRestored, type Outcome, outcomeOf } from './members.ts';
+import { behindOf, roomHeld, waitingFor } from './wave-words.ts';
 
 /** Why nobody may install one of its releases any more: together means all of them. */
 function barredOf({ rollout, barred }: RolloutFacts): Reason | undefined {
@@ -74,31 +52,6 @@ export function step(facts: RolloutFacts): RolloutDecision {
   if (draft.rollout.state === 'rolling-back') rollBack(draft);
   const { rollout, waves, members, desired, wakeAtMs } = draft;
   return { rollout, waves, members, desired, wakeAtMs };
-}
-
-/**
- * An operator ends it: what is assigned stays, or with `revert` goes back.
- * Returns null where the rollout has ended already.
- */
-export function abort(rollout: RolloutFact, by: string, revert: boolean, nowMs: number): RolloutFact | null {
-  if (!abortable.has(rollout.state)) return null;
-  const reason = `aborted by ${by}`;
-  if (revert) return { ...rollout, state: 'rolling-back', endsAs: 'aborted', reason };
-  return { ...rollout, state: 'aborted', reason, endedAtMs: nowMs };
-}
-
-const abortable: ReadonlySet<RolloutFact['state']> = new Set(['awaiting-approval', 'running', 'paused']);
-
-/** An operator stops it where it is: what is assigned goes on, nothing more is. Null where it does not run. */
-export function pause(rollout: RolloutFact, by: string, comment: string | null): RolloutFact | null {
-  if (rollout.state !== 'running' && rollout.state !== 'awaiting-approval') return null;
-  return { ...rollout, state: 'paused', reason: `paused by ${by}${comment === null ? '' : `: ${comment}`}` };
-}
-
-/** Goes on where it was paused. Null where it was not, or where a wave has failed: that cannot be undone. */
-export function resume(rollout: RolloutFact, waves: readonly WaveFact[]): RolloutFact | null {
-  if (rollout.state !== 'paused' || waves.some(({ state }) => state === 'failed')) return null;
-  return { ...rollout, state: 'running', reason: null };
 }
 
 /** Brings every member's state in line with what its device reported. */
@@ -140,10 +93,6 @@ function observeReverted(draft: Draft, device: DeviceFact, member: Member): Memb
   if (member.reason !== null) return member;
   const { restored } = isRestored(draft.rollout, device, member, draft.facts.nowMs);
   return { ...member, state: restored ? 'idle' : 'rolling-back' };
-}
-
-function wakeAt(draft: Draft, atMs: number | null): void {
-  if (atMs !== null && (draft.wakeAtMs === null || atMs < draft.wakeAtMs)) draft.wakeAtMs = atMs;
 }
 
 /** Goes through the waves in order, as far as they let it. */
@@ -205,43 +154,6 @@ function awaitsApproval(draft: Draft, wave: number): boolean {
   return true;
 }
 
-/** Gives a wave to the devices that match and have none. */
-function admitNewcomers(
-  draft: Draft,
-  from: number,
-  takes: (device: DeviceFact) => boolean = () => true,
-): void {
-  const arrived = draft.facts.devices.filter(
-    (device) => device.member === null && device.active && takes(device),
-  );
-  if (arrived.length === 0) return;
-  const { name, waves } = draft.rollout;
-  const newcomers: string[] = [];
-  for (const device of arrived) {
-    const reason = draft.fitness(device);
-    if (reason === null) newcomers.push(device.id);
-    // Shown with the last wave and counted in none: a canary that cannot run the release would prove nothing.
-    else draft.members.set(device.id, unfitMember(waves.length - 1, reason, draft.facts.nowMs));
-  }
-  const fit = [...draft.members].filter(([, member]) => !isUnfit(member));
-  const members = new Map(fit.map(([id, member]) => [id, member.wave]));
-  for (const [id, wave] of placeDevices({ name, waves, from, members, newcomers })) {
-    draft.members.set(id, {
-      wave,
-      state: 'pending',
-      reason: null,
-      step: 'waiting',
-      epoch: 0,
-      stepAtMs: draft.facts.nowMs,
-      previous: null,
-    });
-  }
-}
-
-function unfitMember(wave: number, reason: Reason, nowMs: number): Member {
-  return { wave, state: 'incompatible', reason, step: 'left', epoch: 0, stepAtMs: nowMs, previous: null };
-}
-
 /** Nobody can try the release: its first wave fails instead of passing empty. */
 function unfitWhole(draft: Draft): boolean {
   const [first, ...others] = draft.members.values();
@@ -250,43 +162,6 @@ function unfitWhole(draft: Draft): boolean {
   const devices = others.length === 0 ? 'the device that matches' : `any of ${others.length + 1} that match`;
   failWave(draft, wave, `release-incompatible: not for ${devices}: ${first.reason?.detail ?? ''}`);
   return true;
-}
-
-/** States in which a rollout may still assign something by itself. */
-const open: ReadonlySet<RolloutFact['state']> = new Set(['draft', 'awaiting-approval', 'running', 'paused']);
-
-/**
- * Its publisher took the release back: nobody installs it any more. Who runs it keeps it, whoever was told to
- * install it and has not done so goes back.
- */
-function withhold(draft: Draft, why: Reason): void {
-  const { facts, rollout } = draft;
-  const words = `${why.code}: ${why.detail}; devices that run it keep it`;
-  if (open.has(rollout.state)) {
-    for (const wave of draft.waves) {
-      if (wave.state !== 'running' && wave.state !== 'soaking') continue;
-      Object.assign(wave, { state: 'failed', reason: words, endedAtMs: facts.nowMs });
-    }
-    Object.assign(rollout, { state: 'failed', reason: words, endedAtMs: facts.nowMs });
-  } else if (rollout.state === 'succeeded') rollout.reason = words;
-  for (const [id, member] of draft.members) {
-    const device = draft.devices.get(id);
-    if (device === undefined) continue;
-    if (member.step === 'waiting') draft.members.set(id, { ...member, step: 'left', reason: why });
-    if (member.step !== 'assigned' || device.desired?.rolloutId !== rollout.id) continue;
-    if (device.model?.active === rollout.release.releaseId) continue;
-    if (draft.desired.size >= facts.changesMax) return;
-    const back = goingBack(facts.barred, device, member.previous);
-    draft.desired.set(id, back.release);
-    draft.members.set(id, {
-      ...member,
-      step: 'reverted',
-      state: 'idle',
-      reason: back.reason ?? why,
-      stepAtMs: facts.nowMs,
-      previous: back.release,
-    });
-  }
 }
 
 /** Ends a rollout all of whose devices a later one has taken. */
@@ -301,125 +176,12 @@ function supersededWhole(draft: Draft): boolean {
   return true;
 }
 
-/** The later of two rollouts has a device, unless the earlier has the higher priority and the later has not ended. */
-function isTakenOver({ number, priority }: RolloutFact, device: DeviceFact): boolean {
-  if (device.desiredNumber <= number) return false;
-  return !(device.desiredOpen && priority > device.desiredPriority);
-}
-
-function waitingOf(draft: Draft, wave: number): [string, Member, DeviceFact][] {
-  const waiting: [string, Member, DeviceFact][] = [];
-  for (const [id, member] of draft.members) {
-    const device = draft.devices.get(id);
-    if (member.step !== 'waiting' || member.wave !== wave || device === undefined || !device.active) continue;
-    waiting.push([id, member, device]);
-  }
-  return waiting;
-}
-
-/** Those that are there first: one that is away takes up room and cannot use it. */
-function inTurn(draft: Draft, wave: number): [string, Member, DeviceFact][] {
-  const waiting = waitingOf(draft, wave);
-  if (draft.rollout.spec.disruption === undefined) return waiting;
-  return [...waiting.filter(([, , { online }]) => online), ...waiting.filter(([, , { online }]) => !online)];
-}
-
-/** Waiting devices that the release is not for any more: they hold no place in their site. */
-function dropWaiting(draft: Draft, wave: number): void {
-  for (const [id, member, device] of waitingOf(draft, wave)) {
-    if (isTakenOver(draft.rollout, device)) {
-      const reason = { code: 'update-superseded', detail: 'a later rollout took this device over' };
-      draft.members.set(id, { ...member, step: 'left', reason });
-      continue;
-    }
-    const unfit = draft.fitness(device);
-    if (unfit !== null) {
-      draft.members.set(id, { ...member, step: 'left', state: 'incompatible', reason: unfit });
-    }
-  }
-}
-
-/** Assigns the release to the waiting devices of one wave, within the step's bound and the file's. */
-function assignWave(draft: Draft, wave: number): void {
-  const { facts, rollout } = draft;
-  dropWaiting(draft, wave);
-  const room = roomFor(rollout.spec.disruption, wave, partsOf(draft));
-  for (const [id, member, device] of inTurn(draft, wave)) {
-    if (device.behind !== null) continue;
-    if (draft.desired.size >= facts.changesMax) {
-      return;
-    }
-    if (!room.take(device)) continue;
-    draft.desired.set(id, {
-      ...rollout.release,
-      rolloutId: rollout.id,
-      policy: togetherWith(rollout, rollout.as, policyOf(rollout.spec, rollout.waves[wave])),
-    });
-    draft.members.set(id, { ...member, step: 'assigned', stepAtMs: facts.nowMs, previous: device.proven });
-  }
-}
-
-function* partsOf(draft: Draft) {
-  for (const device of draft.facts.devices)
-    yield { device, member: draft.members.get(device.id), outcome: outcomeIn(draft, device) };
-}
-
-/** Assigned in this very step: nothing that was reported before can be about it. */
-function outcomeIn(draft: Draft, { id }: DeviceFact): Outcome | undefined {
-  return draft.desired.has(id)
-    ? { kind: 'working', state: 'pending', reason: null, untilMs: null }
-    : draft.outcomes.get(id);
-}
-
-function outcomesOf(draft: Draft, wave: number): Outcome[] {
-  const outcomes: Outcome[] = [];
-  for (const [id, member] of draft.members) {
-    const device = draft.devices.get(id);
-    if (member.wave !== wave || device === undefined) continue;
-    const known = draft.observed.get(id) === member ? draft.outcomes.get(id) : undefined;
-    // Assigned in this very step: nothing that was reported before can be about it.
-    if (draft.desired.has(id))
-      outcomes.push({ kind: 'working', state: 'pending', reason: null, untilMs: null });
-    else outcomes.push(known ?? outcomeOf(draft.rollout, device, member, draft.facts.nowMs));
-  }
-  return outcomes;
-}
-
 /** All that is not done yet soaks; where all is done, its gates wait for more evidence. */
 function isSoaking(outcomes: readonly Outcome[]): boolean {
   const open = outcomes.filter(
     ({ kind }) => kind === 'working' || kind === 'waiting' || kind === 'unreachable',
   );
   return open.every(({ state }) => state === 'soaking');
-}
-
-/** Which rollouts have to end before the wave's devices are free, in words; null where none. */
-function behindOf(draft: Draft, wave: number): string | null {
-  const devices = draft.facts.devices.filter(({ id, behind }) => {
-    const member = draft.members.get(id);
-    return behind !== null && member?.wave === wave && member.step === 'waiting';
-  });
-  const ahead = [...new Set(devices.map(({ behind }) => `${behind?.id} (${behind?.state})`))].sort();
-  if (ahead.length === 0) return null;
-  const count = devices.length;
-  return `${count} ${count === 1 ? 'device waits' : 'devices wait'} for ${ahead.join(', ')} to end`;
-}
-
-function waitingFor(outcomes: readonly Outcome[]): string | null {
-  const away = outcomes.filter(({ kind }) => kind === 'unreachable').length;
-  return away === 0 ? null : `waiting for ${away} unreachable ${away === 1 ? 'device' : 'devices'}`;
-}
-
-/** Devices of other waves that are away take up the room of this one's, in words; null where they do not. */
-function roomHeld(draft: Draft, wave: number): string | null {
-  if (draft.rollout.spec.disruption === undefined) return null;
-  const waiting = waitingOf(draft, wave).filter(([, , { behind }]) => behind === null).length;
-  const away = [...draft.observed].filter(
-    ([id, { step: done }]) => done === 'assigned' && draft.outcomes.get(id)?.kind === 'unreachable',
-  ).length;
-  if (waiting === 0 || away === 0) return null;
-  const those = away === 1 ? 'device, which takes' : 'devices, which take';
-  return `waiting for ${away} unreachable ${those} up the room of ${waiting} ${waiting === 1 ? 'other' : 'others'}`;
 }
 
 function failWave(draft: Draft, wave: WaveFact, reason: string): void {
@@ -434,55 +196,6 @@ function failWave(draft: Draft, wave: WaveFact, reason: string): void {
   }
   rollout.state = 'rolling-back';
   rollout.endsAs = 'failed';
-}
-
-/** Takes back what was assigned and waits until the devices that are there run what they ran before. */
-function rollBack(draft: Draft): void {
-  const { facts, rollout } = draft;
-  let open = 0;
-  for (const [id, member] of draft.members) {
-    const device = draft.devices.get(id);
-    if (device === undefined) continue;
-    if (member.step === 'assigned') {
-      if (draft.desired.size >= facts.changesMax) {
-        return;
-      }
-      const back = goingBack(facts.barred, device, member.previous);
-      draft.desired.set(id, back.release);
-      const reverted = { ...revertedMember(draft, device, member), previous: back.release };
-      draft.members.set(
-        id,
-        back.reason === null ? reverted : { ...reverted, reason: back.reason, state: 'idle' },
-      );
-      open += 1;
-    } else if (member.step === 'reverted') {
-      const { restored, untilMs } = isRestored(rollout, device, member, facts.nowMs);
-      if (restored) continue;
-      open += 1;
-      wakeAt(draft, untilMs);
-    }
-  }
-  if (open > 0) return;
-  for (const wave of draft.waves) {
-    if (wave.state === 'pending' || wave.state === 'failed') continue;
-    wave.state = 'rolled-back';
-    wave.endedAtMs = facts.nowMs;
-  }
-  rollout.state = rollout.endsAs ?? 'failed';
-  rollout.endsAs = null;
-  rollout.endedAtMs = facts.nowMs;
-}
-
-function revertedMember(draft: Draft, device: DeviceFact, member: Member): Member {
-  const outcome = outcomeOf(draft.rollout, device, member, draft.facts.nowMs);
-  const failed = outcome.kind === 'failed';
-  return {
-    ...member,
-    step: 'reverted',
-    stepAtMs: draft.facts.nowMs,
-    state: failed ? outcome.state : 'rolling-back',
-    reason: failed ? outcome.reason : null,
-  };
 }
 
 /** A succeeded rollout goes on applying, until another one has given the device something later. */

@@ -47,6 +47,7 @@ export interface MachineState {
   attempt: number;
   /** Monotonic milliseconds of this incarnation; after a reboot the time that was left counts on. */
   deadlineAtMs: number | null;
+  /** Null in `soaking`: it has soaked, and waits for those that are committed together with it. */
   soakUntilMs: number | null;
   asOfMs: number;
   /** Set where the update stands before a closed window or is deferred: then no deadline runs. */
@@ -91,6 +92,10 @@ export function newMachine(as: string, nowMs: number): MachineState {
     rejected: null,
   };
 }
+
+/** It was watched for as long as its rollout says, and nothing was found. */
+export const hasSoaked = ({ phase, soakUntilMs }: MachineState): boolean =>
+  phase === 'committed' || (phase === 'soaking' && soakUntilMs === null);
 
 /** What the runtime should serve in this state; null: nothing. */
 export function servingTarget(state: MachineState): ReleaseRef | null {

@@ -8,7 +8,7 @@ import { type Around, deferTimeMs, granted, noTime } from './doors.ts';
 import { closed, effectsUnder, isWayBack, onClockSet, onDeferred, opened, through } from './holds.ts';
 import { judgeHealth, judgeProbe, judgeRequires, judgeShadow } from './judgement.ts';
 import type { Change, Effect, EventOf, Handler, MachineEvent, RowEvent } from './machine-events.ts';
-import type { MachineState, ReleaseRef } from './machine-state.ts';
+import { hasSoaked, type MachineState, type ReleaseRef } from './machine-state.ts';
 
 export { isDeferrable } from './holds.ts';
 export type { Effect, MachineEvent } from './machine-events.ts';
@@ -97,6 +97,19 @@ const missed: Handler<'deadline'> = (state, event, nowMs) => {
     event.lastProblem === null ? '' : `; last: ${event.lastProblem.code}: ${event.lastProblem.detail}`;
   return fail(state, { code: 'deadline-missed', detail: `${state.phase} took too long${last}` });
 };
+const commit = (state: MachineState): Change => ({
+  to: 'committed',
+  set: {
+    lastGood: state.active,
+    previous: state.lastGood,
+    committedFor: state.rolloutId,
+    rejected: null,
+    reason: null,
+  },
+});
+/** It has said that it soaked, and others may be committed on its word: what comes now is as after its commit. */
+const isBound = (state: MachineState, around: Around): boolean =>
+  hasSoaked(state) && (around.together ?? null) === null;
 const never = () => null;
 
 export const table: { readonly [S in MachineStateName]: Row } = {
@@ -230,26 +243,21 @@ export const table: { readonly [S in MachineStateName]: Row } = {
     effects: ['watch'],
     on: {
       health: (state, event, nowMs, around) => {
+        if (isBound(state, around)) return commit(state);
         const reason = judgeHealth(event.answer);
         if (reason !== null) return fail(state, reason);
         if (state.soakUntilMs !== null && nowMs < state.soakUntilMs + (event.stoodStillMs ?? 0)) return null;
-        if ((around.together ?? null) !== null) return null;
-        return {
-          to: 'committed',
-          set: {
-            lastGood: state.active,
-            previous: state.lastGood,
-            committedFor: state.rolloutId,
-            rejected: null,
-            reason: null,
-          },
-        };
+        return (around.together ?? null) === null ? commit(state) : { set: { soakUntilMs: null } };
       },
-      'serve-failed': (state, event) =>
-        event.manifestSha256 === state.active?.manifestSha256 ? fail(state, event.reason) : null,
-      failed,
+      'serve-failed': (state, event, _nowMs, around) => {
+        if (event.manifestSha256 !== state.active?.manifestSha256) return null;
+        return isBound(state, around) ? commit(state) : fail(state, event.reason);
+      },
+      failed: (state, event, nowMs, around) =>
+        isBound(state, around) ? commit(state) : failed(state, event, nowMs, around),
       parted,
-      deadline: missed,
+      deadline: (state, event, nowMs, around) =>
+        isBound(state, around) ? commit(state) : missed(state, event, nowMs, around),
     },
   },
   committed: {
@@ -407,8 +415,10 @@ function apply(state: MachineState, change: Change, nowMs: number): MachineState
 
 /** Whether two states differ in more than the times of this incarnation and the count itself. */
 function differs(a: MachineState, b: MachineState): boolean {
-  const durable = (state: MachineState) =>
-    JSON.stringify({ ...state, deadlineAtMs: 0, soakUntilMs: 0, asOfMs: 0, journalWrites: 0 });
+  const durable = (state: MachineState) => {
+    const soakUntilMs = state.soakUntilMs === null ? null : 0;
+    return JSON.stringify({ ...state, deadlineAtMs: 0, soakUntilMs, asOfMs: 0, journalWrites: 0 });
+  };
   return durable(a) !== durable(b);
 }
 

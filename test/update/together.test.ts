@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Kind, outcomes } from '../../firmware-sim/catalogue.ts';
+import { refuse } from '../../shared/kernel/result.ts';
 import type { Assignment } from '../../shared/wire/messages.ts';
 import { createRig, type Rig, type RigOverrides, type RigTerms } from './rig.ts';
 
@@ -86,6 +87,73 @@ test('a first install of all or of none', async () => {
   assert.deepEqual(served(rig, [1]), [1, 1, 1]);
 });
 
+for (const soakMs of [0, 200])
+  test(`a first install that soaks ${soakMs} ms: none is committed before all have soaked`, async () => {
+    // Whoever is first: what it goes back to is nothing, so once it is committed it would stay.
+    for (const at of [0, 1, 2]) {
+      const rig = await createRig();
+      const kinds = names.map((_, index) => (index === at ? 'fails-in-service' : 'good'));
+      await rig.settle(rig.updater.assign(bundle(rig, 1, keysOf(kinds, 1), { soakMs })));
+      assert.deepEqual(served(rig, [1]), [null, null, null], kinds.join());
+      assert.ok(!rig.changes.flat().some(({ state }) => state === 'committed'), kinds.join());
+    }
+    const rig = await createRig();
+    const soaking = new Set<string>();
+    rig.onChange = (models) => {
+      if (models.some(({ state }) => state === 'committed'))
+        assert.ok(models.every(({ state }) => state === 'committed' || state === 'soaking'));
+      for (const { name, state } of models) if (state === 'soaking') soaking.add(name);
+    };
+    await rig.settle(rig.updater.assign(bundle(rig, 1, keysOf(['good', 'good', 'good'], 1), { soakMs })));
+    assert.deepEqual([served(rig, [1]), [...soaking].sort()], [[1, 1, 1], names]);
+  });
+
+/** As far as a first install where one is committed on the word of others, which soak still. */
+async function decided(): Promise<{ rig: Rig; wanted: Assignment; soaking: string[] }> {
+  const rig = await createRig();
+  const wanted = bundle(rig, 1, keysOf(['good', 'good', 'good'], 1), { soakMs: 0 });
+  void rig.updater.assign(wanted).catch(() => undefined);
+  for (let turn = 0; turn < 9_000; turn += 1) {
+    await rig.world.run(rig.world.nowMs() + 1);
+    if (!states(rig).includes('committed')) continue;
+    const soaking = names.filter((_, at) => states(rig)[at] === 'soaking');
+    assert.ok(soaking.length > 1, states(rig).join());
+    return { rig, wanted, soaking };
+  }
+  throw new Error(`none was committed: ${states(rig).join()}`);
+}
+
+const sick =
+  (who: readonly string[]): NonNullable<RigOverrides['runtime']> =>
+  (real) => ({
+    ...real,
+    healthy: (as) =>
+      who.includes(as) ? Promise.resolve(refuse('model-crashed', 'just now')) : real.healthy(as),
+  });
+
+test('what soaked is bound by it once another is committed on its word, also after a power cut', async () => {
+  const { rig, wanted, soaking } = await decided();
+  await rig.reboot({ inForce: wanted, runtime: sick(soaking) });
+  await rig.settle();
+  assert.deepEqual(states(rig), ['committed', 'committed', 'committed']);
+});
+
+test('a later rollout that takes one of them when another is committed leaves the third where it is', async () => {
+  const { rig, soaking } = await decided();
+  const [taken, left] = soaking;
+  assert.ok(taken !== undefined && left !== undefined);
+  const later = bundle(rig, 2, keysOf(['good', 'good', 'good'], 1), { rolloutId: 'bundle-1', soakMs: 0 });
+  const [own] = rig.assignment(2, { [taken]: `${taken}/good/2` }, { rolloutId: 'later' }).releases;
+  assert.ok(own);
+  later.releases = later.releases.map((one) => (one.as === taken ? own : one));
+  await rig.settle(rig.updater.assign(later));
+  assert.deepEqual(
+    served(rig, [1, 2]),
+    names.map((as) => (as === taken ? 2 : 1)),
+  );
+  assert.deepEqual(states(rig), ['committed', 'committed', 'committed']);
+});
+
 test('what ran before this rollout is not taken back with it', async () => {
   const rig = await ground();
   // It has something to go back to, and no reason.
@@ -134,11 +202,14 @@ test('one that cannot be kept alive afterwards takes the others back with it', a
   assert.deepEqual(codes(rig), ['update-parted', 'model-crash-loop', 'update-parted']);
 });
 
-for (const kind of ['good', 'bad-golden', 'fails-in-service'] as const)
-  test(`power cuts at any moment leave all or none, where one is ${kind}`, async () => {
+const firsts = [false, true];
+for (const [kind, isFirst] of (['good', 'bad-golden', 'fails-in-service'] as const).flatMap((one) =>
+  firsts.map((first) => [one, first] as const),
+))
+  test(`power cuts at any moment leave all or none, where one is ${kind}${isFirst ? ' and all are new' : ''}`, async () => {
     const ends = new Set<string>();
     for (let cutMs = 10; cutMs < 9_000; cutMs += 157) {
-      const rig = await ground();
+      const rig = isFirst ? await createRig() : await ground();
       const wanted = bundle(rig, 2, keysOf(['good', kind, 'good'], 1));
       void rig.updater.assign(wanted).catch(() => undefined);
       await rig.world.run(rig.world.nowMs() + cutMs);
@@ -147,5 +218,5 @@ for (const kind of ['good', 'bad-golden', 'fails-in-service'] as const)
       assert.equal(new Set(now).size, 1, `cut after ${cutMs} ms: ${now.join()} ${states(rig).join()}`);
       ends.add(now.join());
     }
-    assert.deepEqual([...ends], [kind === 'good' ? '1,1,1' : '0,0,0']);
+    assert.deepEqual([...ends], [kind === 'good' ? '1,1,1' : isFirst ? ',,' : '0,0,0']);
   });

@@ -112,12 +112,13 @@ export class GroupReader {
   #differing(operation: Operation, kind: ElementKind, guess: Uint32Array, from: number, to: number): void {
     const { shift, mask } = contextShift(kind);
     const off = operation.exponentShift;
-    const { base, rawBits, negative } = symbolTable;
+    const { packed } = symbolTable;
     const symbols = this.#symbols;
     const streamOf = this.#streamOf;
     const positions = this.#at;
     const bits = this.#bits;
     const { bytes } = bits;
+    const total = symbols.length;
     // The heart of a rebuild: few raw bits are read here, without a call.
     let bitAt = bits.at;
     for (let at = from; at < to; at++) {
@@ -125,12 +126,12 @@ export class GroupReader {
       const position = positions[stream] as number;
       positions[stream] = position + 1;
       // Past the end of all symbols they are 0; noticed at the end of the unit.
-      const symbol = position < symbols.length ? (symbols[position] as number) : 0;
-      const raw = rawBits[symbol] as number;
-      let amount = base[symbol] as number;
+      const symbol = position < total ? (packed[symbols[position] as number] as number) : 0;
+      const raw = (symbol >>> 3) & 31;
+      let amount = symbol & 7;
       if (raw > shortBitsMax) {
         bits.at = bitAt;
-        amount += bits.read(raw);
+        amount = ((amount << raw) >>> 0) + bits.read(raw);
         bitAt = bits.at;
       } else if (raw > 0) {
         const byte = bitAt >>> 3;
@@ -139,10 +140,10 @@ export class GroupReader {
           ((bytes[byte + 1] as number) << 8) |
           ((bytes[byte + 2] as number) << 16) |
           ((bytes[byte + 3] as number) << 24);
-        amount += (word >>> (bitAt & 7)) & ((1 << raw) - 1);
+        amount = (amount << raw) + ((word >>> (bitAt & 7)) & ((1 << raw) - 1));
         bitAt += raw;
       }
-      const sign = -(negative[symbol] as number);
+      const sign = -(symbol >>> 8);
       differences[at] = (amount ^ sign) - sign;
     }
     bits.at = bitAt;

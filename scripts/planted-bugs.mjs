@@ -1,5 +1,7 @@
 // node scripts/planted-bugs.mjs: plants each bug of firmware-sim/planted-bugs.json in turn and runs seeds 1 to 500 until
 // one breaks an invariant. Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
+// Where a bug says by `reach` where it makes a difference, all seeds are run once without it first, with marks there:
+// a seed that passes no mark would run with the bug as it runs without, and is left out.
 // --check only looks whether each bug is still a change of the compiled code that can be parsed; --name PART takes those
 // whose name or file contains PART (and keeps the results of the others), --missed those that were not found before;
 // --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no
@@ -17,7 +19,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const bugsFile = join(root, 'firmware-sim', 'planted-bugs.json');
 const resultsFile = join(root, 'firmware-sim', 'planted-results.json');
 const hook = pathToFileURL(join(root, 'scripts', 'planted-hook.mjs')).href;
-const program = join(root, 'dist', 'firmware-sim', 'cli', 'main.js');
+const program = join(root, 'scripts', 'planted-seeds.mjs');
 
 const { values: flags } = parseArgs({
   options: {
@@ -33,6 +35,8 @@ const { values: flags } = parseArgs({
 
 const compiled = (file) => join(root, 'dist', file.replace(/\.ts$/, '.js'));
 const editsOf = ({ find, replace, and = [] }) => [{ find, replace }, ...and];
+const urlOf = (file) => pathToFileURL(compiled(file)).href;
+const world = urlOf('firmware-sim/fleet-world/run-seed.ts');
 
 /** Why a bug is none, or null. */
 function problemOf(bug, folder) {
@@ -43,6 +47,13 @@ function problemOf(bug, folder) {
     source = withEdits(readFileSync(path, 'utf8'), editsOf(bug));
   } catch (error) {
     return error.message;
+  }
+  if (bug.reach !== undefined) {
+    try {
+      withEdits(readFileSync(path, 'utf8'), [{ find: bug.find, replace: bug.reach }]);
+    } catch (error) {
+      return `reach: ${error.message}`;
+    }
   }
   const copy = join(folder, 'planted.mjs');
   writeFileSync(copy, source);
@@ -55,36 +66,69 @@ let running = null;
 process.on('exit', () => running?.kill());
 process.on('SIGTERM', () => process.exit(1));
 
-/** The first of these seeds that fails with this bug, or without one; null: all hold. */
-function explore(bug, from, seeds) {
-  const planted = bug && { url: pathToFileURL(compiled(bug.file)).href, edits: editsOf(bug) };
-  const args = ['explore', '--from', String(from), '--seeds', String(seeds), '--jobs', flags.jobs];
-  const world = flags.world === undefined ? [] : ['--world', flags.world];
-  // In children, even with one job: a bug may keep a world from ever ending.
-  const jobs = flags.jobs === '1' ? ['--jobs', '2'] : [];
+/** Runs these seeds with files changed, and tells of each; with `untilFailure` to the first that fails. */
+function run(planted, seeds, tell, untilFailure) {
+  const chosen = flags.world === undefined ? world : pathToFileURL(flags.world).href;
+  const args = [seeds.join(), flags.jobs, chosen, ...(untilFailure ? ['until-failure'] : [])];
   return new Promise((resolve, reject) => {
-    const child = spawn(
-      process.execPath,
-      ['--import', hook, program, ...args, ...jobs, '--json', '--no-shrink', '--until-failure', ...world],
-      {
-        cwd: root,
-        env: { ...process.env, LEPTON_PLANTED: JSON.stringify(planted) },
-        stdio: ['ignore', 'pipe', 'inherit'],
-      },
-    );
-    running = child;
-    let first = null;
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      const { seed, violation, error } = JSON.parse(line);
-      if (error !== undefined) return reject(new Error(error.message));
-      if (violation !== null) first ??= { seed, violation };
+    const child = spawn(process.execPath, ['--import', hook, program, ...args], {
+      cwd: root,
+      env: { ...process.env, LEPTON_PLANTED: JSON.stringify(planted) },
+      stdio: ['ignore', 'pipe', 'inherit'],
     });
+    running = child;
+    createInterface({ input: child.stdout }).on('line', (line) => tell(JSON.parse(line)));
     child.on('error', reject);
-    child.on('close', () => {
+    child.on('close', (code) => {
       running = null;
-      resolve(first);
+      if (code === 0) resolve();
+      else reject(new Error(`seeds ended with code ${code}`));
     });
   });
+}
+
+/** The first of these seeds that fails with this bug, or without one; null: all hold. */
+async function explore(bug, seeds) {
+  let first = null;
+  const planted = bug === null ? [] : [{ url: urlOf(bug.file), edits: editsOf(bug) }];
+  await run(
+    planted,
+    seeds,
+    ({ seed, violation }) => {
+      if (violation !== null && (first === null || seed < first.seed)) first = { seed, violation };
+    },
+    true,
+  );
+  return first;
+}
+
+/** By bug, the seeds in which it makes a difference; those without a mark are not in it. */
+async function reachOf(marked, seeds) {
+  const edits = [];
+  const markOf = new Map();
+  for (const { name, file, find, reach } of marked) {
+    const key = JSON.stringify([file, find, reach]);
+    const known = edits.findIndex((edit) => edit.key === key);
+    markOf.set(name, known === -1 ? edits.length : known);
+    if (known === -1)
+      edits.push({
+        key,
+        file,
+        find,
+        replace: reach.replaceAll('REACHED()', `leptonReached(${edits.length})`),
+      });
+  }
+  const files = [...new Set(edits.map(({ file }) => file))];
+  const planted = files.map((file) => ({
+    url: urlOf(file),
+    edits: edits.filter((edit) => edit.file === file).map(({ find, replace }) => ({ find, replace })),
+  }));
+  const reached = edits.map(() => []);
+  await run(planted, seeds, ({ seed, violation, marks }) => {
+    red.set(seed, violation !== null);
+    for (const mark of marks) reached[mark].push(seed);
+  });
+  return new Map([...markOf].map(([name, mark]) => [name, reached[mark].sort((a, b) => a - b)]));
 }
 
 const bugs = JSON.parse(readFileSync(bugsFile, 'utf8'));
@@ -113,27 +157,34 @@ if (flags.check) process.exit(0);
 /** Seeds that fail without any bug show nothing about one. */
 const red = new Map();
 async function failsAnyway(seed) {
-  if (!red.has(seed)) {
-    red.set(seed, (await explore(null, seed, 1)) !== null);
-    if (red.get(seed)) console.error(`seed ${seed} fails without a planted bug and is left out`);
-  }
+  if (!red.has(seed)) red.set(seed, (await explore(null, [seed])) !== null);
+  if (red.get(seed)) console.error(`seed ${seed} fails without a planted bug and is left out`);
   return red.get(seed);
 }
 
-/** The first seed from `--from` to `seeds` that fails with this bug and holds without it. */
+/** The first of the seeds that fails with this bug and holds without it. */
 async function firstFinding(bug, seeds) {
-  for (let from = Number(flags.from); from <= seeds; ) {
-    const first = await explore(bug, from, seeds - from + 1);
+  for (let left = seeds; left.length > 0; ) {
+    const first = await explore(bug, left);
     if (first === null || !(await failsAnyway(first.seed))) return first;
-    from = first.seed + 1;
+    left = left.filter((seed) => seed > first.seed);
   }
   return null;
 }
 
+const [from, upTo] = [Number(flags.from), Number(flags.seeds)];
+const all = Array.from({ length: Math.max(0, upTo - from + 1) }, (_, at) => from + at);
+const marked = chosen.filter(({ reach }) => reach !== undefined);
+const reached = marked.length === 0 ? new Map() : await reachOf(marked, all);
+const seedsOf = (bug) => reached.get(bug.name) ?? all;
+// Those that few seeds can show first.
+chosen.sort((a, b) => seedsOf(a).length - seedsOf(b).length);
+for (const bug of chosen) console.log(`${seedsOf(bug).length} seeds for: ${bug.name}`);
+
 let missed = 0;
 for (const bug of chosen) {
   const { name, file } = bug;
-  const first = await firstFinding(bug, Number(flags.seeds));
+  const first = await firstFinding(bug, seedsOf(bug));
   // A bug that keeps the world from being loaded shows nothing about the world.
   const isLoaded = first === null || !/cannot be loaded|SyntaxError/.test(first.violation);
   if (first === null || !isLoaded) missed += 1;
@@ -145,9 +196,10 @@ for (const bug of chosen) {
     seed: isLoaded ? (first?.seed ?? null) : null,
     seedsNeeded: isLoaded ? (first?.seed ?? null) : null,
     violation: isLoaded ? (first?.violation.split('\n')[0] ?? null) : null,
+    ...(first === null ? { lookedUpTo: upTo } : {}),
   });
-  const all = bugs.flatMap((one) => results.get(one.name) ?? []);
-  writeFileSync(resultsFile, `${JSON.stringify(all, null, 2)}\n`);
+  const told = bugs.flatMap((one) => results.get(one.name) ?? []);
+  writeFileSync(resultsFile, `${JSON.stringify(told, null, 2)}\n`);
 }
 console.log(`${chosen.length - missed} of ${chosen.length} found within ${flags.seeds} seeds`);
 process.exitCode = missed === 0 ? 0 : 1;

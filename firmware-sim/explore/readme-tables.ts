@@ -11,6 +11,8 @@ export interface PlantedResult {
   seed: number | null;
   seedsNeeded: number | null;
   violation: string | null;
+  /** Where none did: the last seed that was run; absent from results of earlier versions. */
+  lookedUpTo?: number;
 }
 
 const cell = (text: string) => text.replaceAll('|', '\\|').replace(/\s+/g, ' ').trim();
@@ -33,8 +35,9 @@ export function foundBugsTable(kept: readonly KeptSeed[]): string {
 
 export function plantedBugsTable(results: readonly PlantedResult[]): string {
   if (results.length === 0) return 'Not run yet.';
-  const rows = results.map(({ name, file, seed, seedsNeeded, violation }) => {
-    const found = violation === null ? 'not found' : cell(violation.split('\n')[0] ?? '').slice(0, 140);
+  const rows = results.map(({ name, file, seed, seedsNeeded, violation, lookedUpTo }) => {
+    const missed = lookedUpTo === undefined ? 'not found' : `not found in ${lookedUpTo}`;
+    const found = violation === null ? missed : cell(violation.split('\n')[0] ?? '').slice(0, 140);
     return `| ${cell(name)} | \`${file}\` | ${seed ?? '–'} | ${seedsNeeded ?? '–'} | ${found} |`;
   });
   return [

@@ -155,11 +155,14 @@ test('every planted bug is still a change of the compiled code, and they have na
   const hook = pathToFileURL(join(projectFolder, 'scripts', 'planted-hook.mjs')).href;
   const { withEdits } = (await import(hook)) as { withEdits: (text: string, edits: Edit[]) => string };
   const file = readFileSync(join(projectFolder, 'firmware-sim', 'planted-bugs.json'), 'utf8');
-  const bugs = JSON.parse(file) as (Edit & { name: string; file: string; and?: Edit[] })[];
+  const bugs = JSON.parse(file) as (Edit & { name: string; file: string; and?: Edit[]; reach?: string })[];
   assert.ok(bugs.length >= 24);
   assert.equal(new Set(bugs.map(({ name }) => name)).size, bugs.length);
-  for (const { name, file: source, find, replace, and = [] } of bugs) {
+  for (const { name, file: source, find, replace, and = [], reach } of bugs) {
     const text = readFileSync(join(projectFolder, 'dist', source.replace(/\.ts$/, '.js')), 'utf8');
     assert.notEqual(withEdits(text, [{ find, replace }, ...and]), text, name);
+    if (reach === undefined) continue;
+    assert.match(reach, /REACHED\(\)/, name);
+    assert.notEqual(withEdits(text, [{ find, replace: reach }]), text, name);
   }
 });

@@ -2,7 +2,7 @@
 // Trusts: the names that a world counts under. Must never: call a thing reached that no seed counted.
 
 import { expected } from './expected.ts';
-import { explained } from './explained.ts';
+import { explained, seldom } from './explained.ts';
 import type { Coverage } from './seed-run.ts';
 
 export interface CoverageReport {
@@ -15,6 +15,8 @@ export interface CoverageReport {
   stale: string[];
   /** Expected, never counted, with the reason. */
   explained: { name: string; why: string }[];
+  /** Expected, reached by few seeds of ten thousand, and by none of these. */
+  seldom: string[];
 }
 
 export function addCoverage(to: Coverage, more: Coverage): void {
@@ -24,7 +26,11 @@ export function addCoverage(to: Coverage, more: Coverage): void {
 export function judgeCoverage(
   counts: Coverage,
   seeds: number,
-  of: { expected: readonly string[]; explained: ReadonlyMap<string, string> } = { expected, explained },
+  of: {
+    expected: readonly string[];
+    explained: ReadonlyMap<string, string>;
+    seldom: ReadonlySet<string>;
+  } = { expected, explained, seldom },
 ): CoverageReport {
   const reached = (name: string) => (counts[name] ?? 0) > 0;
   const never = of.expected.filter((name) => !reached(name));
@@ -32,7 +38,8 @@ export function judgeCoverage(
   return {
     seeds,
     counts: Object.fromEntries(sorted),
-    missed: never.filter((name) => !of.explained.has(name)),
+    missed: never.filter((name) => !of.explained.has(name) && !of.seldom.has(name)),
+    seldom: never.filter((name) => of.seldom.has(name)),
     stale: [...of.explained.keys()].filter(reached),
     explained: never.flatMap((name) => {
       const why = of.explained.get(name);
@@ -56,6 +63,7 @@ export function coverageLines(report: CoverageReport): string[] {
     return count > 0 && count * 100 < report.seeds;
   });
   for (const name of rare) lines.push(`rare: ${name}: ${report.counts[name]} in ${report.seeds} seeds`);
+  if (report.seldom.length > 0) lines.push(`seldom, and not by these seeds: ${report.seldom.join(', ')}`);
   for (const name of report.missed) lines.push(`never reached: ${name}`);
   for (const name of report.stale) lines.push(`explained as out of reach, but reached: ${name}`);
   const verdict =

@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { type MachineEvent, type MachineState, newMachine, step } from '../../agent/update/machine.ts';
 import { addCoverage, coverageLines, judgeCoverage } from '../../firmware-sim/explore/coverage.ts';
 import { expected, transitions } from '../../firmware-sim/explore/expected.ts';
-import { explained } from '../../firmware-sim/explore/explained.ts';
+import { explained, seldom } from '../../firmware-sim/explore/explained.ts';
 import { parseKeptSeeds } from '../../firmware-sim/explore/kept-seeds.ts';
 import {
   betweenMarkers,
@@ -99,14 +99,19 @@ test('every transition of the real machine is expected, and no other', () => {
 test('every name is expected once, and only what is expected is explained', () => {
   assert.equal(new Set(expected).size, expected.length);
   assert.deepEqual(
-    [...explained.keys()].filter((name) => !expected.includes(name)),
+    [...explained.keys(), ...seldom].filter((name) => !expected.includes(name)),
+    [],
+  );
+  assert.deepEqual(
+    [...seldom].filter((name) => explained.has(name)),
     [],
   );
 });
 
-test('never reached, wrongly explained and explained are three lists', () => {
-  const report = judgeCoverage({ 'state a': 3, 'code x': 1 }, 5, {
-    expected: ['state a', 'state b', 'code x', 'code y'],
+test('never reached, wrongly explained, explained and seldom are four lists', () => {
+  const report = judgeCoverage({ 'state a': 3, 'code x': 1, 'code z': 1 }, 5, {
+    expected: ['state a', 'state b', 'code x', 'code y', 'code z', 'code zz'],
+    seldom: new Set(['code z', 'code zz']),
     explained: new Map([
       ['code x', 'flags'],
       ['code y', 'flags'],
@@ -115,6 +120,7 @@ test('never reached, wrongly explained and explained are three lists', () => {
   assert.deepEqual(report.missed, ['state b']);
   assert.deepEqual(report.stale, ['code x']);
   assert.deepEqual(report.explained, [{ name: 'code y', why: 'flags' }]);
+  assert.deepEqual(report.seldom, ['code zz']);
 });
 
 test('the small world reaches most of the machine, and says what it does not', async () => {

@@ -230,7 +230,8 @@ async function compose(
       surveyLater(clock, (providers) => {
         info = { ...info, providers };
         log.emit('info', 'agent.providers', { providers });
-        core.infoChanged();
+        // Of what every device has nobody need hear at once: it goes with the next report.
+        if (providers.length > 1) core.infoChanged();
       }),
     );
   const { deviceId, region } = await core.join();

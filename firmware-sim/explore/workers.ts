@@ -37,9 +37,6 @@ interface Worker {
 /** A world leaves memory behind in its process, a little with each seed; a fresh one costs a second. */
 const runsMax = 250;
 
-/** Much is made and soon forgotten: with 16 MB for what is young, a twentieth of the time goes by in collecting it. */
-const execArgv = [...process.execArgv, '--max-semi-space-size=64'];
-
 const wordsCharsMax = 2_000;
 const program = fileURLToPath(new URL('./seed-child.js', import.meta.url));
 
@@ -70,7 +67,7 @@ export function createPool({ world, jobs, seedLimitMs, clock }: PoolOptions): Ru
 
   function start(): Worker {
     // Its stdout is nobody's: results come as messages.
-    const child = fork(program, [world], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], execArgv });
+    const child = fork(program, [world], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     const worker: Worker = { child, job: null, timer: null, words: '', runs: 0 };
     workers.add(worker);
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {

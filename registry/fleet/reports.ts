@@ -7,7 +7,7 @@ import { checkReport, type ReportStanding } from '../../shared/trust/report.ts';
 import { type Envelope, parseMessage, type Report, signedMessageSchema } from '../../shared/wire/messages.ts';
 import type { RegistryCore } from '../core.ts';
 import type { DevicesTable } from '../store/fleet-tables.ts';
-import type { RegistryDb } from '../store/open.ts';
+import { fixed, type RegistryDb } from '../store/open.ts';
 import type { DeviceCertificates } from './certificates.ts';
 import { toColumn, toNullableColumn } from './columns.ts';
 import type { FleetEvents } from './events.ts';
@@ -33,6 +33,18 @@ function standingOf(device: DevicesTable): ReportStanding {
     fromEpoch: device.report_anew === 1 ? device.report_from_epoch : null,
   };
 }
+
+const deviceQuery = fixed((qb, deviceId: string) =>
+  qb.selectFrom('devices').selectAll().where('device_id', '=', deviceId),
+);
+
+const issuedQuery = fixed((qb, deviceId: string) =>
+  qb.selectFrom('assignments').select(['epoch', 'issued_at_ms']).where('device_id', '=', deviceId),
+);
+
+const forgetModels = fixed((qb, deviceId: string) =>
+  qb.deleteFrom('device_models').where('device_id', '=', deviceId),
+);
 
 export function createReports(
   core: RegistryCore,
@@ -78,9 +90,7 @@ export function createReports(
 
   /** The epoch of ours that it holds. A higher one is of a time that this registry does not remember. */
   function knownEpoch(db: RegistryDb, report: Report): number {
-    const issued = db.first(
-      qb.selectFrom('assignments').select('epoch').where('device_id', '=', report.deviceId),
-    );
+    const issued = db.first(issuedQuery(qb, report.deviceId));
     return report.epoch > (issued?.epoch ?? 0) ? 0 : report.epoch;
   }
 
@@ -128,7 +138,7 @@ export function createReports(
     if (report.certificateExpiresAtMs !== null) {
       parts.certificates.heldIn(db, device.device_id, report.certificateExpiresAtMs);
     }
-    db.run(qb.deleteFrom('device_models').where('device_id', '=', device.device_id));
+    db.run(forgetModels(qb, device.device_id));
     // Once per name: a device that names one twice has only itself confused.
     for (const model of new Map(report.models.map((entry) => [entry.name, entry])).values()) {
       db.run(
@@ -151,7 +161,7 @@ export function createReports(
   }
 
   function take(db: RegistryDb, deviceId: string, envelope: Envelope, sha256: string): Result<Taken> {
-    const device = db.first(qb.selectFrom('devices').selectAll().where('device_id', '=', deviceId));
+    const device = db.first(deviceQuery(qb, deviceId));
     if (device === undefined) return refuse('device-unknown', 'it is not enrolled here');
     if (device.status !== 'active') return refuse(`device-${device.status}`, 'it may not report');
     if (device.report_sha256 === sha256) return { ok: true, value: 'repeated' };
@@ -167,9 +177,7 @@ export function createReports(
   /** Whether the device has verified what is newer than ours, or was never told of what is. */
   async function compare({ deviceId, held, epoch }: Report): Promise<void> {
     const ours = await store.tx((db) => ({
-      assignment: db.first(
-        qb.selectFrom('assignments').select(['epoch', 'issued_at_ms']).where('device_id', '=', deviceId),
-      ),
+      assignment: db.first(issuedQuery(qb, deviceId)),
       roles: new Map(
         db
           .all(

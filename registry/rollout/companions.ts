@@ -59,6 +59,27 @@ export function writeCompanions(
 }
 
 /** By device, in the order of the rollout's companions; none where one release goes out. */
+const factsQuery = fixed((qb, as: string) =>
+  qb
+    .selectFrom('devices as d')
+    .leftJoin('device_models as r', (join) =>
+      join.onRef('r.device_id', '=', 'd.device_id').on('r.name', '=', as),
+    )
+    .leftJoin('desired as w', (join) =>
+      join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', as),
+    )
+    .select([
+      'd.device_id as id',
+      'r.state',
+      'r.active',
+      'r.candidate',
+      'r.last_good as lastGood',
+      'r.target',
+    ])
+    .select(['r.rollout_id as rolloutId', 'r.reason', 'w.release_id as desiredReleaseId'])
+    .select('w.rollout_id as desiredRolloutId'),
+);
+
 export function readCompanionFacts(
   db: RegistryDb,
   qb: RegistryQueries,
@@ -66,26 +87,7 @@ export function readCompanionFacts(
 ): Map<string, CompanionFact[]> {
   const found = new Map<string, CompanionFact[]>();
   for (const [at, { as }] of companions.entries()) {
-    const rows = db.all(
-      qb
-        .selectFrom('devices as d')
-        .leftJoin('device_models as r', (join) =>
-          join.onRef('r.device_id', '=', 'd.device_id').on('r.name', '=', as),
-        )
-        .leftJoin('desired as w', (join) =>
-          join.onRef('w.device_id', '=', 'd.device_id').on('w.as_name', '=', as),
-        )
-        .select([
-          'd.device_id as id',
-          'r.state',
-          'r.active',
-          'r.candidate',
-          'r.last_good as lastGood',
-          'r.target',
-        ])
-        .select(['r.rollout_id as rolloutId', 'r.reason', 'w.release_id as desiredReleaseId'])
-        .select('w.rollout_id as desiredRolloutId'),
-    );
+    const rows = db.all(factsQuery(qb, as));
     for (const { id, desiredReleaseId, desiredRolloutId, state, reason, ...model } of rows) {
       const fact: CompanionFact = {
         model:

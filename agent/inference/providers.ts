@@ -50,7 +50,13 @@ export function surveyProviders(
   }
 
   return {
-    done: survey().finally(drop),
+    done: survey()
+      .catch((error: unknown) => {
+        // Where no process can be started, nothing is told: a survey must not end the work beside which it is made.
+        if (error instanceof Error) return null;
+        throw error;
+      })
+      .finally(drop),
     stop: () => {
       stopped = true;
       drop();

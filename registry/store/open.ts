@@ -76,9 +76,11 @@ export function fixed<Values extends readonly SqlValue[], Row>(
   let built: CompiledQuery<Row> | null = null;
   return (qb, ...values) => ({
     compile: () => {
-      // The builder carries a value to its place, whatever it is.
-      const blanks: unknown = values.map((_, at) => new Blank(at));
-      built ??= build(qb, ...(blanks as Values)).compile();
+      if (built === null) {
+        // The builder carries a value to its place, whatever it is.
+        const blanks: unknown = values.map((_, at) => new Blank(at));
+        built = build(qb, ...(blanks as Values)).compile();
+      }
       const parameters = built.parameters.map((one) => (one instanceof Blank ? values[one.at] : one));
       return { ...built, parameters };
     },

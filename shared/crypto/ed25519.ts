@@ -124,8 +124,8 @@ export function verify(publicKey: Uint8Array, message: Uint8Array, signature: Ui
 const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
 
 /**
- * What was found good lately by all of these checks, by signature, key and digest of the message: the same few metadata files are looked at
- * at every refresh, and a digest takes a tenth of the time.
+ * What was found good lately by all of these checks, by signature, key and digest of the message: the same few
+ * metadata files are looked at at every refresh, and a digest takes a tenth of the time.
  */
 const verified = createRecent<true>(512);
 

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { type ModelProcess, startModelProcess } from '../../agent/inference/process.ts';
 import { surveyProviders } from '../../agent/inference/providers.ts';
 import { systemClock } from '../../shared/host/clock.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 
 test('what runs models here is tried in a process of its own: more than the build’s word', async () => {
@@ -79,6 +80,12 @@ test('no survey: nothing is said, and its process is gone; so where it is stoppe
   const none = scripted({ names: null, runs: {} });
   assert.equal(await surveyProviders(systemClock, none.start).done, null);
   assert.deepEqual(none.said, ['1 killed']);
+
+  const full = new FleetError('disk-full', 'no room for what a process shares');
+  const unstarted = surveyProviders(systemClock, () => {
+    throw full;
+  });
+  assert.equal(await unstarted.done, null);
 
   const some = scripted({ names: ['webgpu', 'cuda'], runs: { webgpu: true, cuda: true } });
   const survey = surveyProviders(systemClock, some.start);

@@ -24,6 +24,8 @@ export interface SimDiskOptions {
   rots?: (path: string) => boolean;
   /** Its size; what does not fit is written half and refused. */
   bytesMax?: number;
+  /** After each append, whether all of it came or half: the whole file as a reader sees it now. */
+  onAppend?: (path: string, live: Uint8Array) => void;
 }
 
 /** As large as any simulated world needs. */
@@ -179,6 +181,7 @@ export function createSimDisk(world: World, options: SimDiskOptions = {}): SimDi
           longer.set(inode.live);
           longer.set(part, inode.live.length);
           inode.live = longer;
+          options.onAppend?.(path, longer);
           if (full) throw new FleetError('disk-full', `simulated: no space for ${path}`);
           if (torn) throw new FleetError('disk-io', `simulated: ${path} cannot be written`);
         }),

@@ -190,6 +190,7 @@ const leftAlone = /\/(presence|enrol)(\/|$)/;
 function tamper(fleet: FleetWorld, deviceId: string): void {
   const { world, network } = fleet;
   const { seed } = world;
+  fleet.truth.tampered();
   const prefix = deviceTopic(region, deviceId, 'desired').slice(0, -'desired'.length);
   const seen = new Map<string, Uint8Array[]>();
   const untilMs = world.nowMs() + drawInt(60_000, 15 * 60_000, seed, 'tamper', deviceId, 'ms');

@@ -12,6 +12,7 @@ import { createPatches } from '../machine/patches.ts';
 import { createSimPlace } from '../machine/place.ts';
 import { createNetwork, type Network } from '../network/network.ts';
 import { createDeviceOracle, type DeviceOracle } from '../oracle/device-oracle.ts';
+import { createFetchOracle } from '../oracle/fetch-oracle.ts';
 import { createRegistryOracle } from '../oracle/registry-oracle.ts';
 import { createTruth, type Truth } from '../oracle/truth.ts';
 import { createWorld, type Incarnation, type World } from '../world.ts';
@@ -123,6 +124,7 @@ export function createFleetWorld(
       patches: registryPatches,
       reached,
       watched: (bus) => oracle.watched(bus),
+      onReport: (deviceId) => oracle.reported(deviceId),
       onUp: (parts) => {
         for (const listener of listeners) listener(parts);
       },
@@ -143,6 +145,14 @@ export function createFleetWorld(
       rots: (path) => path.startsWith('blobs/') && !path.endsWith('.unverified'),
       tears: (file) => file === 'state.sqlite' || file === 'outbox.sqlite',
       onCommit: (file) => oracle.committed(file),
+      onAppend: (path, live) => fetched(path, live),
+    });
+    const fetched = createFetchOracle({
+      world,
+      node,
+      truth,
+      publisher,
+      isRotted: (path) => place.files.rotted.has(path),
     });
     const oracle: DeviceOracle = createDeviceOracle({
       world,

@@ -39,12 +39,18 @@ function codesIn(value: unknown, found: string[] = []): string[] {
   return found;
 }
 
-export function nodeLog(world: World, node: string, reached: Reached): Log {
+export function nodeLog(
+  world: World,
+  node: string,
+  reached: Reached,
+  onEvent?: (event: string, fields: Readonly<Record<string, unknown>>) => void,
+): Log {
   return {
     emit: (level, event, fields = {}) => {
       world.note(`${node} ${level} ${event} ${JSON.stringify(fields)}`);
       if (failed.has(event) && !passing.has(String(fields['code'])))
         world.violate(`${node}: ${event} ${JSON.stringify(fields)}`);
+      onEvent?.(event, fields);
       if (event === 'rollout.transition') reached.count('rollout', String(fields['to']));
       for (const code of codesIn(fields)) {
         reached.count('code', code);

@@ -45,6 +45,8 @@ export interface Publisher {
   /** Signed so far, whether the registry has it or not. */
   signed(): readonly SimRelease[];
   ofManifest(sha256: string): SimRelease | undefined;
+  /** Of a file of a release, the manifest too. */
+  bytesOf(sha256: string): Uint8Array | undefined;
   publicKeyHex: string;
   /** Makes, signs and uploads a release. */
   push(registry: RegistryParts, release: { model: string; kind: ReleaseKind }): Promise<Result<SimRelease>>;
@@ -84,6 +86,7 @@ export function createPublisher(world: World, arch: string): Publisher {
   const signer = signerFromSeed(drawBytes(32, seed, 'publisher'), 'node');
   const signed: SimRelease[] = [];
   const byManifest = new Map<string, SimRelease>();
+  const byDigest = new Map<string, Uint8Array>();
   let made = 0;
 
   /** The namespace's metadata as the registry has it now, and the numbers that it says were lost. */
@@ -112,6 +115,7 @@ export function createPublisher(world: World, arch: string): Publisher {
   const self: Publisher = {
     signed: () => signed,
     ofManifest: (sha256) => byManifest.get(sha256),
+    bytesOf: (sha256) => byDigest.get(sha256),
     publicKeyHex: Buffer.from(signer.publicKey).toString('hex'),
 
     async push(registry, { model, kind }) {
@@ -171,6 +175,8 @@ export function createPublisher(world: World, arch: string): Publisher {
       // Signed from here on, whatever becomes of the answer.
       signed.push(release);
       byManifest.set(release.manifestSha256, release);
+      for (const bytes of [manifest, ...files.map((file) => file.bytes)])
+        byDigest.set(sha256Hex(bytes), bytes);
       world.note(`publisher signs ${releaseId} ${kind} counter ${counter}`);
       const pushed = await registry.core.releases.push({
         releaseId,

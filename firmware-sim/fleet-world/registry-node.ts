@@ -65,6 +65,8 @@ export interface RegistryNodeParts {
   /** Wraps the bus, to see what is published. */
   watched(bus: RegistryBus, of: Incarnation): RegistryBus;
   onUp(parts: RegistryParts): void;
+  /** A report of this device was taken. */
+  onReport(deviceId: string): void;
 }
 
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
@@ -78,7 +80,9 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
   async function start(of: Incarnation, closers: (() => Promise<void>)[]): Promise<void> {
     const clock = world.clock(of);
     const entropy = world.entropy(of);
-    const log = nodeLog(world, node, reached);
+    const log = nodeLog(world, node, reached, (event, fields) => {
+      if (event === 'report.accepted') parts.onReport(String(fields['deviceId']));
+    });
     const port = place.port(of);
     const core = await openRegistryCore(
       {

@@ -174,6 +174,8 @@ export function createSimRuntime(parts: SimRuntimeParts): SimRuntime {
     load,
     probe: (release) => {
       witness.probing(release.as, release.manifestSha256);
+      if (!children.has(childOf(release.as, release.manifestSha256)))
+        world.violate(`${node}: ${short(release)} is probed before it is loaded`);
       const chance = refusedByChance();
       return call('probe', short(release), 50, 2_000, (): Result<ProbeEvidence> => {
         if (!children.has(childOf(release.as, release.manifestSha256)))

@@ -2,6 +2,7 @@
 // nobody waits for. Trusts: both sides' databases as committed. Must never: call a fleet at rest that only looks so.
 
 import type { MachineState } from '../../agent/update/machine.ts';
+import type { GateView } from '../../registry/rollout/facts.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
 import {
   type AssignedRelease,
@@ -37,7 +38,10 @@ export function disagreement(
     const why = ofDevice(registry, one, publisher);
     if (why !== null) return `${one.device.node}: ${why}`;
   }
-  return registry.place.look(registryFile, (db) => openRollouts(db) ?? leftBehind(db));
+  return registry.place.look(
+    registryFile,
+    (db) => openRollouts(db) ?? leftBehind(db) ?? notTakenBack(db) ?? wrongWaves(db),
+  );
 }
 
 function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher: Publisher): string | null {
@@ -209,6 +213,38 @@ function leftBehind(db: SqlTx): string | null {
   );
   if (left === undefined) return null;
   return `${left.as} of ${left.device.slice(0, 8)} was taken back by ${left.rollout} and is still assigned`;
+}
+
+/** Of a rollout that went back nothing is left assigned. */
+function notTakenBack(db: SqlTx): string | null {
+  const left = db.get<{ device: string; rollout: string }>(
+    `SELECT m.device_id AS device, m.rollout_id AS rollout FROM rollout_devices m
+     JOIN rollouts r ON r.rollout_id = m.rollout_id JOIN devices d ON d.device_id = m.device_id
+     WHERE m.step = 'assigned' AND d.status = 'active' AND r.state IN ('failed', 'aborted')
+       AND EXISTS (SELECT 1 FROM rollout_history h
+         WHERE h.rollout_id = r.rollout_id AND h.wave_index IS NULL AND h.what = 'rolling-back')`,
+  );
+  if (left === undefined) return null;
+  return `${left.rollout} went back and ${left.device.slice(0, 8)} still has what it assigned`;
+}
+
+/** A wave passes with every gate, and its gates count each of its devices once. */
+function wrongWaves(db: SqlTx): string | null {
+  const waves = db.all<{ rollout: string; index: number; state: string; gates: string; members: number }>(
+    `SELECT w.rollout_id AS rollout, w.wave_index AS "index", w.state, w.gates,
+       (SELECT count(*) FROM rollout_devices m
+        WHERE m.rollout_id = w.rollout_id AND m.wave_index = w.wave_index) AS members
+     FROM rollout_waves w`,
+  );
+  for (const { rollout, index, state, gates, members } of waves) {
+    for (const { gate, devices, verdict } of JSON.parse(gates) as GateView[]) {
+      const where = `gate ${gate} of wave ${index} of ${rollout}`;
+      if (devices > members) return `${where} counts ${devices} of ${members} devices`;
+      if (state === 'passed' && verdict !== 'pass')
+        return `${where} says ${verdict}, and the wave has passed`;
+    }
+  }
+  return null;
 }
 
 /** Every rollout ends or says what it waits for. */

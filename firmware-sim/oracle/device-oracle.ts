@@ -144,6 +144,16 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     windows.changed(before, state);
     if (state.held !== null && before?.held == null) reached.count('state', `device ${phase} held`);
     soaked(before, state);
+    const { rejected } = before ?? { rejected: null };
+    if (phase === 'offered' && before?.attempt !== attempt && rejected !== null && !torn) {
+      const isAgain =
+        state.candidate?.manifestSha256 === rejected.manifestSha256 && state.rolloutId === rejected.rolloutId;
+      require(!isAgain, `${as} tries again what it refused for the same rollout`);
+    }
+    if (phase === 'committed' && before?.phase === 'soaking') {
+      const kind = publisher.ofManifest(state.active?.manifestSha256 ?? '')?.kind;
+      require(kind !== 'fails-in-service', `${as} committed what failed all the time while it soaked`);
+    }
     if (phase === 'committed' && before?.phase !== 'committed') {
       require(state.active !== null && state.lastGood !== null, `${as} committed nothing`);
     }
@@ -214,8 +224,8 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     const row = db.get<{ epoch: number; payload_sha256: string }>(
       'SELECT epoch, payload_sha256 FROM trust_assignment WHERE id = 1',
     );
-    if (row !== undefined && row.payload_sha256 !== held?.payloadSha256) assignmentTaken(row);
     const clock = db.get<{ at: number | null }>('SELECT max(at_ms) AS at FROM clock_floors');
+    if (row !== undefined && row.payload_sha256 !== held?.payloadSha256) assignmentTaken(row, clock?.at ?? 0);
     const floorMs = (clock?.at ?? 0) - world.originMs - world.nowMs();
     require(floorMs <
       clockSlackMs, `its clock floor is ${Math.round(floorMs / 60_000)} minutes ahead of the time`);
@@ -225,7 +235,7 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
     }
   }
 
-  function assignmentTaken(row: { epoch: number; payload_sha256: string }): void {
+  function assignmentTaken(row: { epoch: number; payload_sha256: string }, floorMs: number): void {
     const next = { epoch: row.epoch, payloadSha256: row.payload_sha256 };
     require(held === null || next.epoch > held.epoch, `epoch ${next.epoch} was taken after ${held?.epoch}`);
     require(deviceId !== null &&
@@ -233,6 +243,9 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
         deviceId,
         next.payloadSha256,
       ), `epoch ${next.epoch} was taken, which no registry issued for this device`);
+    const expiresAtMs = truth.expiryOf(next.payloadSha256) ?? floorMs + 1;
+    require(expiresAtMs >
+      floorMs, `epoch ${next.epoch} was taken ${floorMs - expiresAtMs} ms after it expired`);
     held = next;
     const copy = place.files.peek(copyFile);
     const text = copy === null ? '' : new TextDecoder().decode(copy);

@@ -20,11 +20,16 @@ import type { Truth } from './truth.ts';
 
 export const registryFile = 'registry.sqlite';
 
+/** Between a decision and the message that carries it, where nothing went wrong. */
+const freshMs = 2_000;
+
 const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 
 export interface RegistryOracle {
   /** The bus of one registry, with everything judged that it publishes. */
   watched(bus: RegistryBus): RegistryBus;
+  /** It has taken a report of this device. */
+  reported(deviceId: string): void;
 }
 
 export function createRegistryOracle(parts: {
@@ -56,7 +61,7 @@ export function createRegistryOracle(parts: {
       world.violate(`${node} published what is no assignment`);
       return;
     }
-    const { epoch, releases } = assignment.value;
+    const { epoch, releases, expiresAtMs } = assignment.value;
     const durable = stored === undefined ? null : epochOf(stored.message);
     if (
       stored === undefined ||
@@ -66,7 +71,7 @@ export function createRegistryOracle(parts: {
       world.violate(`${node} published epoch ${epoch} of ${deviceId.slice(0, 8)} before it was durable`);
       return;
     }
-    truth.issued(deviceId, epoch, payload, releases);
+    truth.issued(deviceId, epoch, payload, releases, expiresAtMs);
     for (const { as, releaseId } of releases)
       if (parseReleaseId(releaseId)?.name !== as)
         world.violate(`${node}: ${releaseId} is assigned to ${deviceId.slice(0, 8)} as ${as}`);
@@ -142,6 +147,7 @@ export function createRegistryOracle(parts: {
     if (own === undefined || judged.has(`${rolloutId} ${deviceId} ${own.sinceMs}`)) return;
     judged.add(`${rolloutId} ${deviceId} ${own.sinceMs}`);
     checkApproved(db, rolloutId, spec, own.wave);
+    checkWavesDone(db, rolloutId, own);
     const paused = db.get<{ at: number; what: string }>(
       `SELECT at_ms AS at, what FROM rollout_history
        WHERE rollout_id = ? AND wave_index IS NULL AND at_ms < ? ORDER BY history_id DESC LIMIT 1`,
@@ -167,7 +173,40 @@ export function createRegistryOracle(parts: {
     );
     if (ahead !== undefined)
       world.violate(`${node}: ${short} was assigned by ${rolloutId} before ${ahead.id}, which goes first`);
+    const later = db.get<{ id: string }>(
+      `SELECT r.rollout_id AS id FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
+       WHERE m.device_id = ? AND m.step = 'assigned' AND m.step_at_ms < ? AND r.number > ?
+         AND r.rollout_id IN (SELECT rollout_id FROM rollout_parts WHERE as_name IN
+           (SELECT as_name FROM rollout_parts WHERE rollout_id = ?))
+         AND (r.priority >= ? OR r.ended_at_ms < ?)`,
+      deviceId,
+      own.sinceMs,
+      own.number,
+      rolloutId,
+      own.priority,
+      own.sinceMs,
+    );
+    if (later !== undefined)
+      world.violate(`${node}: ${short} was taken by ${rolloutId} from ${later.id}, which came later`);
     if (spec.disruption !== undefined) checkSite(db, deviceId, rolloutId, spec.disruption);
+  }
+
+  /** A wave that passed in the step that assigned the next one: all of its devices were done by then. */
+  function checkWavesDone(db: SqlTx, rolloutId: string, own: { wave: number; sinceMs: number }): void {
+    if (Math.abs(world.originMs + world.nowMs() - own.sinceMs) > freshMs) return;
+    const open = db.get<{ id: string; wave: number; state: string }>(
+      `SELECT m.device_id AS id, m.wave_index AS wave, m.state FROM rollout_devices m
+       JOIN rollout_waves w ON w.rollout_id = m.rollout_id AND w.wave_index = m.wave_index
+       WHERE m.rollout_id = ? AND m.wave_index < ? AND w.state = 'passed' AND w.ended_at_ms = ?
+         AND (m.step = 'waiting' OR (m.step = 'assigned' AND m.state != 'committed' AND m.reason IS NULL))`,
+      rolloutId,
+      own.wave,
+      own.sinceMs,
+    );
+    if (open !== undefined)
+      world.violate(
+        `${node}: wave ${open.wave} of ${rolloutId} passed while ${open.id.slice(0, 8)} was ${open.state}`,
+      );
   }
 
   function checkApproved(db: SqlTx, rolloutId: string, spec: RolloutSpec, wave: number): void {
@@ -241,7 +280,23 @@ export function createRegistryOracle(parts: {
     }
   }
 
+  /** What a device says of a number counts only as far as this registry signed it, or adopted the signed bytes. */
+  function onReport(deviceId: string): void {
+    const row = look((db) =>
+      db.get<{ reported: number; issued: number | null }>(
+        `SELECT d.reported_epoch AS reported, a.epoch AS issued FROM devices d
+         LEFT JOIN assignments a ON a.device_id = d.device_id WHERE d.device_id = ?`,
+        deviceId,
+      ),
+    );
+    if (row != null && row.reported > (row.issued ?? 0))
+      world.violate(
+        `${node} believes that ${deviceId.slice(0, 8)} holds its epoch ${row.reported} and has issued ${row.issued ?? 0}`,
+      );
+  }
+
   return {
+    reported: onReport,
     watched: (bus) => ({
       ...bus,
       publish: (topic, payload, options) => {

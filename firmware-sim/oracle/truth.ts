@@ -11,12 +11,18 @@ export interface Truth {
     epoch: number,
     payload: Uint8Array,
     releases: { as: string; manifestSha256: string }[],
+    expiresAtMs: number,
   ): void;
   isIssued(deviceId: string, payloadSha256: string): boolean;
+  /** Until when an assignment with this payload holds, Unix milliseconds; undefined: no registry issued it. */
+  expiryOf(payloadSha256: string): number | undefined;
   everAssigned(deviceId: string, as: string, manifestSha256: string): boolean;
   /** From here on one number may have been given twice: a registry came back from a backup, or runs twice. */
   forked(): void;
   isForked(): boolean;
+  /** Somebody changes what is on its way: what arrives need not be what was sent. */
+  tampered(): void;
+  isTampered(): boolean;
   /** A device was moved to another site: where it was when something was decided is not known from then on. */
   relabelled(): void;
   isRelabelled(): boolean;
@@ -30,10 +36,12 @@ export function createTruth(world: World): Truth {
   const known = new Set<string>();
   const assigned = new Set<string>();
   const records = new Map<string, string[]>();
+  const expiries = new Map<string, number>();
   let forks = false;
+  let changes = false;
   let labels = false;
   return {
-    issued(deviceId, epoch, payload, releases) {
+    issued(deviceId, epoch, payload, releases, expiresAtMs) {
       const sha256 = sha256Hex(payload);
       const key = `${deviceId} ${epoch}`;
       const before = payloads.get(key);
@@ -42,14 +50,20 @@ export function createTruth(world: World): Truth {
       }
       payloads.set(key, sha256);
       known.add(`${deviceId} ${sha256}`);
+      expiries.set(sha256, expiresAtMs);
       for (const { as, manifestSha256 } of releases) assigned.add(`${deviceId} ${as} ${manifestSha256}`);
     },
     isIssued: (deviceId, sha256) => known.has(`${deviceId} ${sha256}`),
+    expiryOf: (sha256) => expiries.get(sha256),
     everAssigned: (deviceId, as, manifestSha256) => assigned.has(`${deviceId} ${as} ${manifestSha256}`),
     forked: () => {
       forks = true;
     },
     isForked: () => forks,
+    tampered: () => {
+      changes = true;
+    },
+    isTampered: () => changes,
     relabelled: () => {
       labels = true;
     },

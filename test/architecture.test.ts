@@ -93,8 +93,13 @@ test('drivers: each has one room that may import it', () => {
     { driver: 'blakejs', from: ['shared/crypto'], why: 'nonces of sealed boxes are made in one file' },
     {
       driver: 'onnxruntime-node',
-      from: ['agent/inference', 'shared/host/model-trial-child.ts'],
-      why: 'it may kill its process: children only; the registry tries models in one of its own',
+      from: [
+        'agent/inference',
+        'shared/host/model-runtime.ts',
+        'shared/host/model-runs-child.ts',
+        'shared/host/model-trial-child.ts',
+      ],
+      why: 'it may kill its process: children only; the registry tries and asks models in some of its own',
     },
     { driver: 'aedes', from: ['registry/broker'], why: 'its permissive defaults are closed there' },
     { driver: 'aedes-persistence', from: ['registry/broker'], why: 'part of the broker' },
@@ -107,6 +112,7 @@ test('drivers: each has one room that may import it', () => {
     { driver: '@hono/node-server', from: ['registry/api'], why: 'the web framework ends at the API' },
     { driver: '@hono/zod-openapi', from: ['registry/api'], why: 'the web framework ends at the API' },
     { driver: 'kysely', from: ['registry/store'], why: 'queries are built where the tables are known' },
+    { driver: 'csv-parse', from: ['registry/learn/reading'], why: 'tables of text are read in one room' },
     { driver: 'yaml', from: ['registry/policy'], why: 'files that people write are read in one room' },
     {
       driver: 'commander',
@@ -149,6 +155,7 @@ const pureRooms = [
   'registry/rollout/going-back.ts',
   'registry/rollout/orders.ts',
   'registry/rollout/wave-words.ts',
+  'registry/learn',
 ];
 
 test('purity: a core imports no driver, timer, entropy or clock', () => {
@@ -244,10 +251,10 @@ test('files and sockets: node:fs, net, tls, http and child_process stay in their
     },
     {
       modules: ['node:child_process'],
-      // A child for each model; a trial of a model; the demo's programs; children that run seeds.
+      // A child for each model; the demo's programs; children that run seeds.
       from: [
-        ...['agent/inference', 'shared/host/model-trial.ts', 'firmware-sim/demo/place.ts'],
-        'shared/host/order-child.ts', // encoding and rebuilding take memory and time that are not their program's
+        ...['agent/inference', 'firmware-sim/demo/place.ts'],
+        'shared/host/limited-process.ts', // models that are tried or asked, encoding, rebuilding: under limits
         'firmware-sim/explore/workers.ts',
         'shared/host/model-child.ts', // the type of one
       ],
@@ -272,6 +279,16 @@ test('single doors: what must not spread has the importers that are named, and n
       file: 'shared/host/model-trial-child.ts',
       from: [],
       why: 'it ends the process that loads it: it is started, never imported',
+    },
+    {
+      file: 'shared/host/model-runs-child.ts',
+      from: [],
+      why: 'it ends the process that loads it: it is started, never imported',
+    },
+    {
+      file: 'shared/host/model-runtime.ts',
+      from: ['shared/host/model-runs-child.ts', 'shared/host/model-trial-child.ts'],
+      why: 'it loads the runtime into the process that calls it',
     },
     {
       file: 'shared/host/delta-encode-child.ts',

@@ -4,6 +4,7 @@
 
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Clock, Disk, Log } from '../../shared/kernel/ports.ts';
+import { listsOf } from '../../shared/stats/measuring.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
@@ -61,12 +62,6 @@ function inParts(window: Window): Window[] {
   return parts;
 }
 
-/** One free dimension and no other. */
-function listsOf({ inputs, outputs }: ModelSignature): Set<string> {
-  const lists = [...inputs, ...outputs].filter(({ shape }) => shape.length === 1 && shape[0] === -1);
-  return new Set(lists.map(({ name }) => name));
-}
-
 export function createTallies(parts: { clock: Clock; disk: Pick<Disk, 'read'>; log: Log }): Tallies {
   const { clock, disk, log } = parts;
   /** By what they count and where; one that was opened twice goes on. */
@@ -100,7 +95,11 @@ export function createTallies(parts: { clock: Clock; disk: Pick<Disk, 'read'>; l
         const counts = profile.value.features.reduce((sum, feature) => sum + feature.counts.length, 0);
         if (counts > countsMax)
           return without('profile-malformed', `it has ${counts} counts, at most ${countsMax} are kept`);
-        const tally = createTally(profile.value, () => clock.mono(), listsOf(signature));
+        const tally = createTally(
+          profile.value,
+          () => clock.mono(),
+          listsOf([...signature.inputs, ...signature.outputs]),
+        );
         kept.set(key, { tally, as, releaseId, profileSha256: file.sha256, closed: false });
         return tally;
       } catch (thrown) {

@@ -3,9 +3,19 @@
 // Trusts: tensors that were checked. Must never: keep a value, copy a tensor, or take more than its share of the time.
 
 import { type Bins, binOf, binsOf } from '../../shared/stats/binning.ts';
+import {
+  greatest,
+  placeOf,
+  placesMax,
+  placesOf,
+  rowsOf,
+  type Value,
+  valueAt,
+  widthOf,
+} from '../../shared/stats/measuring.ts';
 import type { FeatureMeasure, FeaturesStats } from '../../shared/wire/feature-stats.ts';
 import type { Profile, ProfileFeature } from '../../shared/wire/profile.ts';
-import { halfToNumber, numberToHalf, type Tensor, type TensorData } from '../../shared/wire/tensors.ts';
+import type { Tensor } from '../../shared/wire/tensors.ts';
 
 export interface Tally {
   /** Of one answered request; `runMs` is what its run took. */
@@ -22,13 +32,9 @@ export interface Tally {
 const shareMax = 0.02;
 const perRequestMs = 0.008;
 const perWindowMs = 5;
-/** Places of one tensor that are looked at for one feature of one request; of more, some that are spread over all. */
-const placesMax = 64;
 /** What one request's counting is taken for before any was measured; how far above the usual a measurement may lie. */
 const usualMsAtFirst = 0.05;
 const riseMax = 8;
-
-type Value = string | number | boolean;
 
 interface Counter {
   /** Without the profile's own counts and chunks, which would stay in memory as long as the release. */
@@ -40,17 +46,6 @@ interface Counter {
   other: number;
   /** Of a categorical feature: where each of its values is counted. */
   places: ReadonlyMap<Value, number> | null;
-}
-
-/** A value as the profile has it, and as tensors of single or half precision hold it. */
-function placesOf(values: readonly Value[]): Map<Value, number> {
-  const places = new Map(values.map((value, place) => [value, place]));
-  for (const [place, value] of values.entries()) {
-    if (typeof value !== 'number') continue;
-    for (const stored of [Math.fround(value), halfToNumber(numberToHalf(value))])
-      if (!places.has(stored)) places.set(stored, place);
-  }
-  return places;
 }
 
 function counterOf(feature: ProfileFeature): Counter {
@@ -140,14 +135,8 @@ export function createTally(
   };
 }
 
-/** Of a batch each row is one; what has a single axis that is no list, or none, is one. */
-function rowsOf(first: Tensor | undefined, lists: ReadonlySet<string>): number {
-  if (first === undefined) return 1;
-  return first.shape.length < 2 && !lists.has(first.name) ? 1 : (first.shape[0] ?? 1);
-}
-
 function countTensor(counter: Counter, { shape, datatype, data }: Tensor, isList: boolean): void {
-  const width = isList ? 1 : (shape.at(-1) ?? 1);
+  const width = widthOf(shape, isList);
   const { index, of } = counter.feature;
   // A feature that this shape does not have is one that is missing.
   if (index >= width) {
@@ -171,7 +160,7 @@ function countTensor(counter: Counter, { shape, datatype, data }: Tensor, isList
 
 /** At the places that are counted. */
 function isTensorOutside(counter: Counter, { shape, datatype, data }: Tensor, isList: boolean): boolean {
-  const width = isList ? 1 : (shape.at(-1) ?? 1);
+  const width = widthOf(shape, isList);
   const { index, of } = counter.feature;
   if (index >= width) return false;
   const places = Math.floor(data.length / width);
@@ -193,28 +182,6 @@ function isValueOutside({ bins, places }: Counter, value: Value): boolean {
   return place === 0 || place === bins.edges.length;
 }
 
-function valueAt(data: TensorData, datatype: Tensor['datatype'], at: number): Value {
-  const value = data[at];
-  if (typeof value === 'bigint') return Number(value);
-  if (typeof value !== 'number') return value ?? Number.NaN;
-  if (datatype === 'FP16') return halfToNumber(value);
-  return datatype === 'BOOL' ? value !== 0 : value;
-}
-
-/** The first greatest element's place in the data; -1 where all of them are NaN: no class is not the first one. */
-function greatest(data: TensorData, datatype: Tensor['datatype'], start: number, width: number): number {
-  let best = -1;
-  let most = Number.NEGATIVE_INFINITY;
-  for (let at = start; at < start + width; at += 1) {
-    const value = Number(valueAt(data, datatype, at));
-    if (value > most || (best < 0 && value === most)) {
-      most = value;
-      best = at;
-    }
-  }
-  return best;
-}
-
 /** Under, [e0, e1) … [en-1, en], over. */
 function countNumber(counter: Counter, value: Value): void {
   const number = typeof value === 'string' ? Number.NaN : Number(value);
@@ -226,11 +193,6 @@ function countNumber(counter: Counter, value: Value): void {
   if (bins === null) return;
   const place = binOf(bins, number);
   counts[place] = (counts[place] as number) + 1;
-}
-
-/** A profile may spell a boolean as 0 or 1. */
-function placeOf(places: ReadonlyMap<Value, number>, value: Value): number | undefined {
-  return places.get(value) ?? (value === true || value === false ? places.get(Number(value)) : undefined);
 }
 
 function countName(counter: Counter, value: Value): void {

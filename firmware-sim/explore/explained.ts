@@ -31,6 +31,13 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'training on a table of data: no part of a registry or an agent; test/learn',
+    codes: [
+      ...(['data-malformed', 'data-too-large', 'data-column-unknown'] as const),
+      ...(['data-unfit', 'training-diverged'] as const),
+    ],
+  },
+  {
     why: 'the HTTP API of the registry and who may call it: the world asks the registry core itself',
     codes: [
       ...(['token-missing', 'token-invalid', 'role-forbidden', 'namespace-forbidden'] as const),

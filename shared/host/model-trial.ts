@@ -2,8 +2,6 @@
 // depends on it. Trusts: nothing the process says before it is checked. Must never: load a model in this process, wait
 // for the other one without a deadline, or leave it or its folder behind.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { extname } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -17,8 +15,9 @@ import { ok, type Refusal, type Result, refuse } from '../kernel/result.ts';
 import { mebibytes } from '../onnx/memory-bounds.ts';
 import { oneLine, saysNoMemory } from '../onnx/runtime-words.ts';
 import type { TensorSignature } from '../wire/manifest.ts';
+import { cpuSecondsFor, modelProcessFlags, spawnLimited } from './limited-process.ts';
 import type { LinkedModel } from './linked-folder.ts';
-import { endWithUs, modelChildEnvironment, residentMemory } from './model-child.ts';
+import { residentMemory } from './model-child.ts';
 
 export interface TrialOrder {
   modelPath: string;
@@ -46,12 +45,9 @@ const replySchema: z.ZodType<TrialReply> = z.discriminatedUnion('kind', [
   }),
 ]);
 
-/** As the child that serves has them, so that both take alike. */
-const childFlags = ['--no-opt', '--no-maglev', '--no-expose-wasm', '--max-semi-space-size=1'];
 const stderrKeptBytes = 2_048;
 /** All that it says is three lines. */
 const repliesBytesMax = 64 * 1024;
-const shell = '/bin/sh';
 
 /** Whether this machine has ONNX Runtime at all. */
 export function hasRuntime(): boolean {
@@ -62,23 +58,6 @@ export function hasRuntime(): boolean {
     if (error instanceof Error) return false;
     throw error;
   }
-}
-
-/**
- * Through a shell where there is one: no core file of a model that aborts, and a limit of processor time that also ends
- * it where nobody is left to watch. Limits of the address space are no use: Node reserves far more than it takes.
- */
-function spawnTrial(entry: string, timeoutMs: number): ChildProcess {
-  const args = [process.execPath, ...childFlags, entry];
-  const limited = `ulimit -c 0; ulimit -t ${Math.ceil(timeoutMs / 1_000) * 2 + 5}; exec "$@"`;
-  const [program = '', ...rest] = existsSync(shell) ? [shell, '-c', limited, 'trial', ...args] : args;
-  return spawn(program, rest, {
-    stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
-    env: modelChildEnvironment(),
-    // A Ctrl-C in the terminal is not meant for it.
-    detached: true,
-    windowsHide: true,
-  });
 }
 
 type Ending = 'memory' | 'time' | 'protocol' | 'stopped';
@@ -157,8 +136,11 @@ async function runChild(
   model: TrialModel,
   signal: AbortSignal,
 ): Promise<Result<TrialReport>> {
-  const child = spawnTrial(entry, model.timeoutMs);
-  endWithUs(child);
+  const child = spawnLimited(entry, {
+    name: 'trial',
+    flags: modelProcessFlags,
+    cpuSeconds: cpuSecondsFor(model.timeoutMs),
+  });
   const course: Course = {
     ...{ phase: 'was loaded', refusal: null, untried: null, ran: null, ending: null, exit: '' },
   };

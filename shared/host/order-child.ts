@@ -2,13 +2,12 @@
 // Trusts: nothing the process says; its caller checks it. Must never: leave the process behind, wait for it without a
 // deadline, or end because it did.
 
-import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '../kernel/ports.ts';
 import { oneLine } from '../onnx/runtime-words.ts';
-import { endWithUs, modelChildEnvironment, residentMemory } from './model-child.ts';
+import { cpuSecondsFor, spawnLimited } from './limited-process.ts';
+import { residentMemory } from './model-child.ts';
 
 export interface OrderTerms {
   entry: URL;
@@ -33,26 +32,14 @@ export interface OrderEnd {
 
 const replyBytesMax = 4_096;
 const stderrKeptBytes = 2_048;
-const shell = '/bin/sh';
-
-/** Through a shell where there is one: a limit of processor time also ends it where nobody is left to watch. */
-function commandOf({ entry, flags = [], timeoutMs }: OrderTerms): [string, string[]] {
-  const args = [process.execPath, ...flags, fileURLToPath(entry)];
-  const limited = `ulimit -c 0; ulimit -t ${Math.ceil(timeoutMs / 1_000) * 2 + 5}; exec "$@"`;
-  const [program = '', ...rest] = existsSync(shell) ? [shell, '-c', limited, 'order', ...args] : args;
-  return [program, rest];
-}
 
 export async function runOrder(clock: Clock, terms: OrderTerms): Promise<OrderEnd> {
   const { memoryBytesMax, timeoutMs, lookMs, signal } = terms;
-  const child = spawn(...commandOf(terms), {
-    stdio: ['pipe', 'ignore', 'pipe', 'pipe'],
-    env: modelChildEnvironment(),
-    // A Ctrl-C in the terminal is not meant for it.
-    detached: true,
-    windowsHide: true,
+  const child = spawnLimited(fileURLToPath(terms.entry), {
+    name: 'order',
+    flags: terms.flags ?? [],
+    cpuSeconds: cpuSecondsFor(timeoutMs),
   });
-  endWithUs(child);
   const course: OrderEnd & { stderr: string } = { said: '', stderr: '', exit: '', ending: null };
   let gone = false;
   const end = (why: OrderEnd['ending']): void => {

@@ -6,8 +6,8 @@ import { Presets, SingleBar } from 'cli-progress';
 import { FleetError } from '../kernel/errors.ts';
 
 export interface Progress {
-  /** Adds to what is done, in the unit of `total`. */
-  advance(n: number): void;
+  /** Adds to what is done, in the unit of `total`; `words` stand behind the bar until others come. */
+  advance(n: number, words?: string): void;
   stop(): void;
 }
 
@@ -26,7 +26,7 @@ export function progress(label: string, total: number): Progress {
   if (!isTerminal()) return { advance: () => undefined, stop: () => undefined };
   const bar = new SingleBar(
     {
-      format: `${label} {bar} {percentage}% {value} of {total}`,
+      format: `${label} {bar} {percentage}% {value} of {total} {words}`,
       stream: process.stderr,
       hideCursor: true,
       clearOnComplete: true,
@@ -37,10 +37,10 @@ export function progress(label: string, total: number): Progress {
     },
     Presets.shades_classic,
   );
-  bar.start(total, 0);
+  bar.start(total, 0, { words: '' });
   let running = true;
   return {
-    advance: (n) => bar.increment(n),
+    advance: (n, words) => bar.increment(n, words === undefined ? {} : { words }),
     stop: () => {
       if (running) bar.stop();
       running = false;

@@ -351,6 +351,18 @@ export const codes = {
     'the device has no telemetry key yet; it comes with its first assignment',
   ),
 
+  // from data to a release
+  'data-malformed': row(
+    400,
+    'never',
+    'the file must be a table of text whose first line names its columns',
+    2,
+  ),
+  'data-too-large': row(413, 'never', 'train on a part of it: a few million cells teach as much'),
+  'data-column-unknown': row(400, 'never', 'name a column as the first line of the file spells it', 2),
+  'data-unfit': row(422, 'never', 'this data cannot teach this task; the report says what is in it'),
+  'training-diverged': row(422, 'never', 'lower --learning-rate, or train on what is normalised and clipped'),
+
   // demo
   'demo-failed': row(
     500,

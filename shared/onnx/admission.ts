@@ -96,6 +96,15 @@ export function admitModel(bytes: Uint8Array, rules: AdmissionRules): Result<Adm
   return ok({ inputs: inputs.value, outputs: outputs.value, opset: opset.value, memoryBytesEstimate });
 }
 
+/** Outputs that must be excluded for the others to be fetched: maps, sequences, types that have no datatype. */
+export function outputsNotFetched(model: OnnxModel): string[] {
+  return model.outputs
+    .filter(
+      ({ kind, elemType }) => kind !== 'tensor' || !(datatypeOf.has(elemType) || packedTypes.has(elemType)),
+    )
+    .map(({ name }) => name);
+}
+
 function checkMemory(bytes: number, bounds: readonly MemoryBound[]): Result<void> {
   const [first, ...others] = bounds;
   if (first === undefined) return ok();

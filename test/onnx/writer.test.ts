@@ -2,8 +2,10 @@
 // Trusts: ONNX Runtime as the judge. Must never: accept a model that only our own reader understands.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import * as ort from 'onnxruntime-node';
+import { smallestModel } from '../../agent/inference/smallest-model.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
 import { readModel } from '../../shared/onnx/model.ts';
@@ -178,4 +180,51 @@ test('a graph with a loose end is a bug of the caller, found here', () => {
     () => writeModel({ ...perceptron, initializers: [floats('w1', [3, 2], [1])] }),
     /not made yet|needs 6 elements/,
   );
+});
+
+test('words, names and the other domain are written, and read by the runtime', async () => {
+  const source: ModelSource = {
+    name: 'codes',
+    documentation: 'Ein Modell.',
+    graphDocumentation: 'Its graph.',
+    inputs: [{ name: 'text', datatype: 'BYTES', shape: ['n'], documentation: 'What is said.' }],
+    outputs: [{ name: 'code', datatype: 'INT64', shape: ['n'] }],
+    nodes: [
+      {
+        operator: 'LabelEncoder',
+        domain: 'ai.onnx.ml',
+        name: 'look_up',
+        inputs: ['text'],
+        outputs: ['code'],
+        attributes: {
+          keys_strings: { strings: ['yes', 'nö', ''] },
+          values_int64s: { ints: [4, -5, 6] },
+          default_int64: { int: -1 },
+        },
+      },
+    ],
+    initializers: [],
+  };
+  const bytes = writeModel(source);
+  assert.deepEqual(
+    unwrap(readModel(bytes)).opsets,
+    new Map([
+      ['', 17],
+      ['ai.onnx.ml', 3],
+    ]),
+  );
+  for (const word of ['Ein Modell.', 'Its graph.', 'What is said.', 'look_up'])
+    assert.equal(Buffer.from(bytes).toString('latin1').split(word).length, 2, word);
+  const session = await ort.InferenceSession.create(bytes, { logSeverityLevel: 4 });
+  const said = new ort.Tensor('string', ['nö', 'no', '', 'yes'], [4]);
+  const { code } = await session.run({ text: said });
+  await session.release();
+  assert.ok(code !== undefined);
+  assert.deepEqual([...(code.data as BigInt64Array)], [-5n, -1n, 6n, 4n]);
+});
+
+test('what uses nothing new is written as before, byte for byte', () => {
+  const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+  // Digests of files that the writer made before it knew of names and words: a release is its bytes.
+  assert.equal(digest(smallestModel()), 'fadfa61ca785af7701fc0c59a6becb29dfdadc052a9d4d11480934a6b023ff61');
 });

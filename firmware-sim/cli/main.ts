@@ -1,12 +1,16 @@
 #!/usr/bin/env node
-// Why: `lepton-sim`: explore seeds of the simulated world from a shell or a nightly job, and the demo.
+// Why: `lepton-sim`: explore seeds of the simulated world from a shell or a nightly job, the demo, and scenarios
+// of data with sensors that feed an agent.
 // Trusts: its flags after the checks here. Must never: exit 0 when a seed broke an invariant.
 
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
+import { durationSchema } from '../../shared/wire/rollout-file.ts';
 import { type DemoFlags, demo } from './demo.ts';
 import { coverageCommand, type ExploreFlags, exploreCommand, type RunFlags } from './explore.ts';
+import { type DataFlags, listScenarios, scenarioData, scenarioRecipe } from './scenario.ts';
+import { type SensorFlags, sensor } from './sensor.ts';
 
 function wholeNumber(text: string): number {
   const value = Number(text);
@@ -24,6 +28,13 @@ function jobs(text: string): number {
   const value = positive(text);
   if (value > 256) throw new InvalidArgumentError('expected at most 256');
   return value;
+}
+
+/** `1s` → 1000; `0s` is no pause at all. */
+function duration(text: string): number {
+  const parsed = durationSchema.safeParse(text);
+  if (!parsed.success) throw new InvalidArgumentError('expected a duration such as 500ms, 1s, 5m');
+  return parsed.data;
 }
 
 function fail(thrown: unknown): void {
@@ -76,6 +87,50 @@ program
   .action(async (flags: DemoFlags) => {
     if (!(await demo(flags))) process.exitCode = 1;
   });
+
+const scenario = program
+  .command('scenario')
+  .description('simulated data from six fields, and the recipe that learns each: for lepton train');
+
+scenario
+  .command('list')
+  .description('the scenarios')
+  .option('--json', 'one JSON document, with columns and recipes', false)
+  .action((flags: { json: boolean }) => listScenarios(flags));
+
+scenario
+  .command('data')
+  .description('a table of simulated data as CSV')
+  .argument('<name>', 'a scenario')
+  .requiredOption('--out <file>', 'the file; -: stdout')
+  .option('--rows <number>', 'how many (default: what the scenario’s recipe needs)', positive)
+  .option('--seed <number>', 'the same seed gives the same rows', wholeNumber, 1)
+  .option('--force', 'write over a file that is there', false)
+  .option('--json', 'one JSON document about what was written', false)
+  .action((name: string, flags: DataFlags) => scenarioData(name, flags));
+
+scenario
+  .command('recipe')
+  .description('the recipe as YAML')
+  .argument('<name>', 'a scenario')
+  .requiredOption('--out <file>', 'the file; -: stdout')
+  .option('--force', 'write over a file that is there', false)
+  .option('--json', 'one JSON document about what was written', false)
+  .action((name: string, flags: Omit<DataFlags, 'rows' | 'seed'>) => scenarioRecipe(name, flags));
+
+program
+  .command('sensor')
+  .description(
+    'a scenario’s sensor beside an agent: asks its model about each row, and tells how well it answered',
+  )
+  .argument('<name>', 'a scenario')
+  .requiredOption('--agent <url>', 'the agent')
+  .requiredOption('--model <name>', 'the model that it serves, NAME or NS/NAME')
+  .option('--seed <number>', 'of its rows; another than the model was trained on', wholeNumber, 2)
+  .option('--every <duration>', 'from one row to the next; 0s: as fast as it is answered', duration, 1_000)
+  .option('--count <number>', 'end after so many answers (default: at Ctrl-C)', positive)
+  .option('--json', 'one JSON document an answer, then one with the score', false)
+  .action((name: string, flags: SensorFlags) => sensor(name, flags));
 
 try {
   await program.parseAsync();

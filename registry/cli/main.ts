@@ -9,17 +9,20 @@ import { addClaimCommands, addPublisherCommands, addTokenCommands } from './acce
 import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addEnergyCommand } from './energy-commands.ts';
+import { addEvaluateCommand } from './evaluate-command.ts';
 import { addEvidenceCommands } from './evidence-commands.ts';
 import { addGroupCommands } from './group-commands.ts';
 import { addKeyCommands } from './key-commands.ts';
 import { addMaskingCommands } from './masking-commands.ts';
 import { addModelCommands } from './model-commands.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
+import { addProfileCommand } from './profile-command.ts';
 import { addQualityCommands } from './quality-commands.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
 import { addSampleCommands } from './sample-commands.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addTelemetryCommands } from './telemetry-commands.ts';
+import { addTrainCommand } from './train-command.ts';
 import { programVersion } from './version.ts';
 import { addWebhookCommands } from './webhook-commands.ts';
 
@@ -53,6 +56,9 @@ async function main(): Promise<number> {
     .enablePositionalOptions()
     .showHelpAfterError(false);
   addServeCommand(program);
+  addTrainCommand(program);
+  addEvaluateCommand(program);
+  addProfileCommand(program);
   addModelCommands(program);
   addRolloutCommands(program);
   addGroupCommands(program);

@@ -146,7 +146,7 @@ function addPush(models: Command): void {
     .option('--golden <file>', 'golden cases that every device must reproduce')
     .option('--profile <file>', 'reference profile for drift')
     .option('--card <file>', 'model card (Markdown)')
-    .option('--manifest <file>', 'JSON with limits, state, excludeOutputs, session, …')
+    .option('--manifest <file>', 'JSON or YAML with limits, state, excludeOutputs, session, …')
     .option('--key <file>', 'publisher’s private key (default: one a namespace in the config folder)')
     .action(async (path: string, flags: PushFlags) => {
       const release = releaseId(`${flags.name.namespace}/${flags.name.name}@${flags.version}`);

@@ -4,6 +4,7 @@
 
 import { createReadStream, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, normalize } from 'node:path';
+import type { z } from 'zod';
 import { sha256Hex, sha256Stream } from '../../shared/crypto/digests.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import {
@@ -19,6 +20,7 @@ import { goldenDataFiles, parseGolden } from '../../shared/wire/golden.ts';
 import { type Manifest, manifestOverridesSchema, manifestSchema } from '../../shared/wire/manifest.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
+import { readYamlFile } from '../policy/yaml-file.ts';
 
 export interface ReleaseSource {
   /** The .onnx file, or a folder with exactly one. */
@@ -107,25 +109,44 @@ function fileNamed(
   return isFolder && readdirSync(folder).includes(name) ? join(folder, name) : undefined;
 }
 
+/** What a person says of a release beside its files: JSON or YAML by a flag, else `lepton.json` or `manifest.yaml`. */
+function overridesOf(folder: string, isFolder: boolean, flag: string | undefined): Partial<Manifest> {
+  const [json, yaml] = ['lepton.json', 'manifest.yaml'].map((name) =>
+    fileNamed(folder, isFolder, flag, name),
+  );
+  if (json !== undefined && yaml !== undefined && json !== yaml)
+    throw new FleetError('manifest-malformed', `${folder} holds lepton.json and manifest.yaml; keep one`);
+  const file = json ?? yaml;
+  if (file === undefined) return {};
+  const text = new TextDecoder().decode(readInput(file, 'manifest'));
+  const overrides = /\.ya?ml$/.test(file) ? yamlOverrides(file, text) : jsonOverrides(file, text);
+  return Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
+}
+
+function yamlOverrides(file: string, text: string): z.infer<typeof manifestOverridesSchema> {
+  const read = readYamlFile(text, manifestOverridesSchema, 'manifest-malformed');
+  if (!read.ok) throw new FleetError(read.refusal.code, `${file}: ${read.refusal.detail}`);
+  return read.value.data;
+}
+
+function jsonOverrides(file: string, text: string): z.infer<typeof manifestOverridesSchema> {
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch (cause) {
+    throw new FleetError('manifest-malformed', `${file} is not JSON: ${String(cause)}`, { cause });
+  }
+  const parsed = manifestOverridesSchema.safeParse(body);
+  if (!parsed.success) throw new FleetError('manifest-malformed', `${file}: ${describeIssues(parsed.error)}`);
+  return parsed.data;
+}
+
 /** Checks everything about a release that can be known on this machine. Throws the code of what is wrong. */
 export async function buildRelease(source: ReleaseSource): Promise<BuiltRelease> {
   const { model, folder, isFolder } = findModel(source.path);
   const modelBytes = readInput(model, 'model');
 
-  let overrides: Partial<Manifest> = {};
-  const overridesFile = fileNamed(folder, isFolder, source.manifest, 'lepton.json');
-  if (overridesFile !== undefined) {
-    let body: unknown;
-    try {
-      body = JSON.parse(new TextDecoder().decode(readInput(overridesFile, 'manifest')));
-    } catch (cause) {
-      throw new FleetError('manifest-malformed', `${overridesFile} is not JSON: ${String(cause)}`, { cause });
-    }
-    const parsed = manifestOverridesSchema.safeParse(body);
-    if (!parsed.success)
-      throw new FleetError('manifest-malformed', `${overridesFile}: ${describeIssues(parsed.error)}`);
-    overrides = Object.fromEntries(Object.entries(parsed.data).filter(([, value]) => value !== undefined));
-  }
+  const overrides = overridesOf(folder, isFolder, source.manifest);
 
   const files: (ReleaseFile & { localPath: string })[] = [];
   const add = async (localPath: string, path: string, role: FileRole): Promise<void> => {

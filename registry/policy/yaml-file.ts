@@ -1,7 +1,7 @@
 // Why: a file that a person wrote, as YAML, and where in it something is wrong.
 // Trusts: nothing in the text. Must never: let a text take the library's time or stack.
 
-import { isMap, isNode, LineCounter, type Node, parseDocument } from 'yaml';
+import { Document, isMap, isNode, LineCounter, type Node, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
@@ -82,6 +82,13 @@ export function readYamlFile<S extends z.ZodType>(
     offsetOf(document.contents, path),
     name === '' ? issue.message : `${name}: ${issue.message}`,
   );
+}
+
+/** YAML that `readYamlFile` reads back, with a comment at its head. */
+export function yamlText(body: Readonly<Record<string, unknown>>, comment: string): string {
+  const document = new Document(body);
+  document.commentBefore = ` ${comment}`;
+  return document.toString({ lineWidth: 120 });
 }
 
 /** Where the issue points; for an unknown key at the key itself. */

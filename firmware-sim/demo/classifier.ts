@@ -1,23 +1,20 @@
-// Why: fits the demo's small classifiers on simulated windows and writes them as ONNX models.
+// Why: trains the demo's classifiers on simulated windows with the product's own trainer, as `lepton train` does.
 // Trusts: the simulated machine for truth. Must never: draw real randomness; the same code gives the same model.
-//
-// Training as a feature of the product comes later; this is the little that a demonstration needs: softmax
-// regression on standardised features by plain gradient descent.
 
-import { writeModel } from '../../shared/onnx/writer.ts';
+import { fitCleaning } from '../../registry/learn/cleaning.ts';
+import { writeTrained } from '../../registry/learn/conversion.ts';
+import { forward } from '../../registry/learn/forward.ts';
+import type { Answers, Examples, Network, TrainedModel } from '../../registry/learn/model.ts';
+import { inputTensors } from '../../registry/learn/model-tensors.ts';
+import { answer, fitPreparation, prepare } from '../../registry/learn/preparation.ts';
+import { parseRecipe } from '../../registry/learn/recipe.ts';
+import { trainNetwork } from '../../registry/learn/training.ts';
+import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import { channels, createMachine, type MachineWindow, regimes, windowSamples } from '../sensors/machine.ts';
-import { windowFeatures } from '../sensors/window-features.ts';
 
-/** `levels`: the mean of each channel. `shape`: RMS and peak besides. */
+/** `levels`: the mean of each channel. `shape`: deviation and extremes besides. */
 export type FeatureSet = 'levels' | 'shape';
-
-export interface Classifier {
-  features: FeatureSet;
-  /** On raw features, `[feature][regime]`. */
-  weights: number[][];
-  bias: number[];
-}
 
 /** Windows of many machines in every state of wear, each after its housing has settled. */
 export function sampleWindows(count: number, seed: number): MachineWindow[] {
@@ -28,152 +25,114 @@ export function sampleWindows(count: number, seed: number): MachineWindow[] {
   });
 }
 
-function featuresOf(samples: Float32Array, set: FeatureSet): number[] {
-  const { level, rms, peak } = windowFeatures(samples);
-  return set === 'levels' ? level : [...level, ...rms, ...peak];
+/** Windows one after the other as columns; an example is the whole of one. */
+function examplesOf(windows: readonly Float32Array[]): Examples {
+  const numeric = channels.map((name, channel) => {
+    const values = new Float64Array(windows.length * windowSamples);
+    for (const [at, samples] of windows.entries())
+      for (let row = 0; row < windowSamples; row += 1)
+        values[at * windowSamples + row] = samples[row * channels.length + channel] ?? 0;
+    return { kind: 'numeric' as const, name, values };
+  });
+  const at = Int32Array.from(windows, (_, window) => (window + 1) * windowSamples - 1);
+  return { numeric, categories: [], at, window: windowSamples };
 }
 
-function softmax(logits: readonly number[]): number[] {
-  const highest = Math.max(...logits);
-  const raised = logits.map((logit) => Math.exp(logit - highest));
-  const sum = raised.reduce((total, value) => total + value, 0);
-  return raised.map((value) => value / sum);
-}
-
-function logitsOf(row: readonly number[], weights: readonly number[][], bias: readonly number[]): number[] {
-  return bias.map((offset, regime) =>
-    row.reduce((sum, value, feature) => sum + value * (weights[feature]?.[regime] ?? 0), offset),
+const recipeOf = (set: FeatureSet) =>
+  unwrap(
+    parseRecipe({
+      ...{ target: 'regime', task: 'classification', window: windowSamples },
+      windowFeatures: set === 'levels' ? ['mean'] : ['mean', 'deviation', 'minimum', 'maximum'],
+      ...{
+        hidden: [8],
+        activation: 'tanh',
+        learningRate: 0.01,
+        epochs: 60,
+        batch: 32,
+        patience: null,
+        seed: 1,
+      },
+    }),
   );
+
+/** Answers with the regime's place among `regimes`. */
+export async function fitClassifier(
+  windows: readonly MachineWindow[],
+  set: FeatureSet,
+): Promise<TrainedModel> {
+  const recipe = recipeOf(set);
+  const examples = examplesOf(windows.map(({ samples }) => samples));
+  const { numeric } = fitCleaning({
+    ...{ columns: examples.numeric, categories: [], sentinels: new Map(), rules: recipe },
+    rows: Int32Array.from({ length: windows.length * windowSamples }, (_, row) => row),
+  });
+  const preparation = fitPreparation({ examples, numeric, categories: [], recipe });
+  const train = {
+    x: prepare(preparation, examples),
+    y: Int32Array.from(windows, ({ regime }) => regimes.indexOf(regime)),
+  };
+  const { network } = unwrap(
+    await trainNetwork({ recipe, train, validation: null, classes: regimes.length }),
+  );
+  return { preparation, network, head: { kind: 'classes', labels: regimes.map((_, place) => place) } };
 }
 
-const steps = 600;
-const stepSize = 0.8;
-/** Keeps the weights small where classes can be told apart completely. */
-const decay = 1e-4;
-
-export function fitClassifier(windows: readonly MachineWindow[], set: FeatureSet): Classifier {
-  const raw = windows.map(({ samples }) => featuresOf(samples, set));
-  const truth = windows.map(({ regime }) => regimes.indexOf(regime));
-  const width = raw[0]?.length ?? 0;
-  const means = Array.from({ length: width }, (_, feature) => mean(raw.map((row) => row[feature] ?? 0)));
-  const spreads = means.map(
-    (middle, feature) => Math.sqrt(mean(raw.map((row) => ((row[feature] ?? 0) - middle) ** 2))) || 1,
-  );
-  const rows = raw.map((row) => row.map((value, at) => (value - (means[at] ?? 0)) / (spreads[at] ?? 1)));
-  const weights = Array.from({ length: width }, () => regimes.map(() => 0));
-  const bias = regimes.map(() => 0);
-  for (let step = 0; step < steps; step += 1) {
-    const slope = Array.from({ length: width }, () => regimes.map(() => 0));
-    const biasSlope = regimes.map(() => 0);
-    for (const [at, row] of rows.entries()) {
-      for (const [regime, probability] of softmax(logitsOf(row, weights, bias)).entries()) {
-        const error = (probability - (truth[at] === regime ? 1 : 0)) / rows.length;
-        biasSlope[regime] = (biasSlope[regime] ?? 0) + error;
-        for (const [feature, sums] of slope.entries())
-          sums[regime] = (sums[regime] ?? 0) + error * (row[feature] ?? 0);
-      }
-    }
-    for (const regime of regimes.keys()) {
-      bias[regime] = (bias[regime] ?? 0) - stepSize * (biasSlope[regime] ?? 0);
-      for (const [feature, row] of weights.entries())
-        row[regime] = (row[regime] ?? 0) * (1 - decay) - stepSize * (slope[feature]?.[regime] ?? 0);
-    }
-  }
-  // The standardisation is folded in, so that the graph takes features as they are.
-  const folded = weights.map((row, feature) => row.map((weight) => weight / (spreads[feature] ?? 1)));
-  const shifted = bias.map((offset, regime) =>
-    folded.reduce((rest, row, feature) => rest - (row[regime] ?? 0) * (means[feature] ?? 0), offset),
-  );
-  return { features: set, weights: folded, bias: shifted };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+function answersTo(
+  model: TrainedModel,
+  windows: readonly Float32Array[],
+): Extract<Answers, { kind: 'classes' }> {
+  const examples = examplesOf(windows);
+  const answers = answer(model, prepare(model.preparation, examples), examples, forward);
+  if (answers.kind !== 'classes') throw new TypeError('a classifier answers with classes');
+  return answers;
 }
 
 /** Probability of each regime. */
-export function classify(classifier: Classifier, samples: Float32Array): number[] {
-  return softmax(logitsOf(featuresOf(samples, classifier.features), classifier.weights, classifier.bias));
+export function classify(model: TrainedModel, samples: Float32Array): number[] {
+  return [...answersTo(model, [samples]).probabilities.values];
 }
 
 /** Fraction of the windows whose most probable regime is the true one. */
-export function accuracyOf(classifier: Classifier, windows: readonly MachineWindow[]): number {
-  const right = windows.filter(({ samples, regime }) => {
-    const probabilities = classify(classifier, samples);
-    return probabilities.indexOf(Math.max(...probabilities)) === regimes.indexOf(regime);
+export function accuracyOf(model: TrainedModel, windows: readonly MachineWindow[]): number {
+  const { best } = answersTo(
+    model,
+    windows.map(({ samples }) => samples),
+  );
+  return windows.filter(({ regime }, at) => best[at] === regimes.indexOf(regime)).length / windows.length;
+}
+
+/** The same network with the answers of two regimes exchanged: what a mistaken export looks like. */
+export function withExchangedAnswers(model: TrainedModel): TrainedModel {
+  const layers = model.network.layers.map((layer, at) => {
+    if (at < model.network.layers.length - 1) return layer;
+    const { inputs, outputs, weights, bias } = layer;
+    const turned = weights.map((_, place) => {
+      const row = Math.floor(place / outputs);
+      return weights[row * outputs + outputs - 1 - (place % outputs)] as number;
+    });
+    return { inputs, outputs, weights: turned, bias: bias.slice().reverse() };
   });
-  return right.length / windows.length;
+  const network: Network = { ...model.network, layers };
+  return { ...model, network };
 }
 
-/** The same features with the answers of two regimes exchanged: what a mistaken export looks like. */
-export function withExchangedAnswers(classifier: Classifier): Classifier {
-  const turned = (row: readonly number[]): number[] => [...row].reverse();
-  return { ...classifier, weights: classifier.weights.map(turned), bias: turned(classifier.bias) };
-}
-
-export const inputName = 'window';
-export const outputNames = { probabilities: 'probabilities', regime: 'regime' } as const;
+export const outputNames = { probabilities: 'probabilities', regime: 'label' } as const;
 
 /**
- * The model: `window` FP32 [n, 64, 3] of raw samples to `probabilities` FP32 [n, 3] and `regime` INT64 [n],
- * its features computed in the graph, so that no application can compute them differently.
+ * The model: `values` FP32 [n, 64, 3] of raw samples to `probabilities` FP32 [n, 3] and `label` INT64 [n], its features
+ * computed in the graph, so that no application can compute them differently.
  */
-export function classifierModel(classifier: Classifier): Uint8Array {
-  const perWindow = { axes: { ints: [1] }, keepdims: { int: 0 } };
-  const shaped = classifier.features === 'shape';
-  const shapeNodes = [
-    { operator: 'ReduceMean', inputs: ['window'], outputs: ['middle'], attributes: { axes: { ints: [1] } } },
-    { operator: 'Sub', inputs: ['window', 'middle'], outputs: ['off'] },
-    { operator: 'Mul', inputs: ['off', 'off'], outputs: ['square'] },
-    { operator: 'ReduceMean', inputs: ['square'], outputs: ['variance'], attributes: perWindow },
-    { operator: 'Sqrt', inputs: ['variance'], outputs: ['rms'] },
-    { operator: 'Abs', inputs: ['off'], outputs: ['distance'] },
-    { operator: 'ReduceMax', inputs: ['distance'], outputs: ['peak'], attributes: perWindow },
-    {
-      operator: 'Concat',
-      inputs: ['level', 'rms', 'peak'],
-      outputs: ['features'],
-      attributes: { axis: { int: 1 } },
-    },
-  ];
-  return writeModel({
+export function classifierModel(model: TrainedModel): Uint8Array {
+  return writeTrained(model, {
     name: 'machine-health',
-    inputs: [{ name: inputName, datatype: 'FP32', shape: ['n', windowSamples, channels.length] }],
-    outputs: [
-      { name: outputNames.probabilities, datatype: 'FP32', shape: ['n', regimes.length] },
-      { name: outputNames.regime, datatype: 'INT64', shape: ['n'] },
-    ],
-    nodes: [
-      { operator: 'ReduceMean', inputs: ['window'], outputs: ['level'], attributes: perWindow },
-      ...(shaped ? shapeNodes : []),
-      { operator: 'Gemm', inputs: [shaped ? 'features' : 'level', 'weights', 'bias'], outputs: ['logits'] },
-      {
-        operator: 'Softmax',
-        inputs: ['logits'],
-        outputs: [outputNames.probabilities],
-        attributes: { axis: { int: -1 } },
-      },
-      {
-        operator: 'ArgMax',
-        inputs: [outputNames.probabilities],
-        outputs: [outputNames.regime],
-        attributes: { axis: { int: 1 }, keepdims: { int: 0 } },
-      },
-    ],
-    initializers: [
-      {
-        name: 'weights',
-        datatype: 'FP32',
-        shape: [classifier.weights.length, regimes.length],
-        data: Float32Array.from(classifier.weights.flat()),
-      },
-      { name: 'bias', datatype: 'FP32', shape: [regimes.length], data: Float32Array.from(classifier.bias) },
-    ],
+    documentation: 'Whether a machine is healthy, worn or failing; simulated.',
     metadata: { channels: channels.join(','), regimes: regimes.join(',') },
   });
 }
 
 /** One window as the model's input. */
 export function windowTensor(samples: Float32Array): Tensor {
-  return { name: inputName, datatype: 'FP32', shape: [1, windowSamples, channels.length], data: samples };
+  const [tensor] = inputTensors(examplesOf([samples]));
+  if (tensor === undefined) throw new TypeError('a window has channels');
+  return tensor;
 }

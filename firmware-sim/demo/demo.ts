@@ -69,7 +69,7 @@ async function tell(ground: Ground): Promise<DemoSummary> {
   await startFleet(ground);
   ground.say('fitting three small models on simulated machines');
   const rollouts: RolloutFacts[] = [];
-  for (const release of demoReleases()) {
+  for (const release of await demoReleases()) {
     rollouts.push(await rollOut(ground, release));
     const before = ground.stations.map(({ application }) => application.counts().answered);
     await ground.until('more answers of each device', () => {

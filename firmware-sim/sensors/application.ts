@@ -163,7 +163,7 @@ export function startApplication(options: ApplicationOptions): Application {
     const parsed = parseInferResponse(answer.body);
     if (!parsed.ok) return fail(parsed.refusal.detail);
     const { modelVersion, outputs } = parsed.value;
-    const regime = regimes[Number(outputs.find(({ name }) => name === 'regime')?.data[0] ?? -1)];
+    const regime = regimes[Number(outputs.find(({ name }) => name === 'label')?.data[0] ?? -1)];
     if (regime === undefined) return fail(`${served} ${modelVersion} named no regime`);
     counts.answered += 1;
     const tally = counts.byVersion[modelVersion] ?? { answered: 0, right: 0 };
@@ -262,7 +262,7 @@ export function startApplication(options: ApplicationOptions): Application {
 
 function tensorOf(window: MachineWindow): Tensor {
   return {
-    name: 'window',
+    name: 'values',
     datatype: 'FP32',
     shape: [1, windowSamples, channels.length],
     data: window.samples,

@@ -14,6 +14,7 @@ import { benchDelta } from './delta.ts';
 import { benchEvidence } from './evidence.ts';
 import { benchChildAtRest, benchModel } from './inference.ts';
 import { benchBatching, benchThroughput } from './inference-load.ts';
+import { benchLearn } from './learn.ts';
 import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
@@ -164,6 +165,7 @@ const sections: Record<string, () => Promise<object>> = {
   evidence: benchEvidence,
   metadata: benchMetadata,
   delta: benchDelta,
+  learn: benchLearn,
   simulation: benchSimulation,
   transfer: benchTransfer,
 };

@@ -21,9 +21,9 @@ import type { Tensor } from '../../shared/wire/tensors.ts';
 async function runModel(model: Uint8Array, samples: Float32Array, windows = 1): Promise<Tensor[]> {
   const session = await ort.InferenceSession.create(model, { logSeverityLevel: 4 });
   const shape = [windows, windowSamples, channels.length];
-  const ran = await session.run({ window: new ort.Tensor('float32', samples, shape) });
+  const ran = await session.run({ values: new ort.Tensor('float32', samples, shape) });
   await session.release();
-  const { probabilities, regime } = ran;
+  const { probabilities, label: regime } = ran;
   assert.ok(probabilities !== undefined && regime !== undefined);
   return [
     {
@@ -32,13 +32,13 @@ async function runModel(model: Uint8Array, samples: Float32Array, windows = 1): 
       shape: [...probabilities.dims],
       data: probabilities.data as Float32Array,
     },
-    { name: 'regime', datatype: 'INT64', shape: [...regime.dims], data: regime.data as BigInt64Array },
+    { name: 'label', datatype: 'INT64', shape: [...regime.dims], data: regime.data as BigInt64Array },
   ];
 }
 
 let releases: DemoRelease[] = [];
-before(() => {
-  releases = demoReleases();
+before(async () => {
+  releases = await demoReleases();
 });
 
 const versions = ['1.0.0', '2.0.0', '3.0.0'] as const;
@@ -65,7 +65,7 @@ test('the graph computes in the runtime what the fit computed here, one window o
   const training = sampleWindows(150, 1);
   const windows = sampleWindows(20, 70_000);
   for (const set of ['levels', 'shape'] as const) {
-    const classifier = fitClassifier(training, set);
+    const classifier = await fitClassifier(training, set);
     const samples = Float32Array.from(windows.flatMap((window) => [...window.samples]));
     const [probabilities, regime] = await runModel(classifierModel(classifier), samples, windows.length);
     assert.deepEqual([probabilities?.shape, regime?.shape], [[20, regimes.length], [20]]);
@@ -76,18 +76,18 @@ test('the graph computes in the runtime what the fit computed here, one window o
   }
 });
 
-test('the same code fits the same model', () => {
-  const again = demoReleases();
+test('the same code fits the same model', async () => {
+  const again = await demoReleases();
   for (const [at, one] of releases.entries()) assert.deepEqual(again[at], one);
 });
 
-test('release 2 is better than release 1, and 3 worse than chance would be', () => {
+test('release 2 is better than release 1, and 3 worse than chance would be', async () => {
   const [good, better, wrong] = versions.map((version) => release(version).accuracy);
   assert.ok(good !== undefined && better !== undefined && wrong !== undefined);
   assert.ok(good > 0.55 && better > good + 0.15 && better > 0.85, `${good} ${better}`);
   assert.ok(wrong < 0.4, `${wrong}`);
   const training = sampleWindows(150, 1);
-  const classifier = fitClassifier(training, 'shape');
+  const classifier = await fitClassifier(training, 'shape');
   assert.ok(accuracyOf(classifier, sampleWindows(200, 70_000)) > 0.8, 'it generalises');
 });
 

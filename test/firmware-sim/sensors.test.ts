@@ -113,7 +113,7 @@ const answer = (regime: number) => ({
   body: {
     model_name: 'health',
     model_version: '1.0.0',
-    outputs: [{ name: 'regime', shape: [1], datatype: 'INT64', data: [regime] }],
+    outputs: [{ name: 'label', shape: [1], datatype: 'INT64', data: [regime] }],
   },
 });
 

@@ -173,11 +173,13 @@ export function createRegistryOracle(parts: {
     );
     if (ahead !== undefined)
       world.violate(`${node}: ${short} was assigned by ${rolloutId} before ${ahead.id}, which goes first`);
+    // Of several releases one may have been taken from it by a third: what is assigned then says nothing of that one.
     const later = db.get<{ id: string }>(
       `SELECT r.rollout_id AS id FROM rollouts r JOIN rollout_devices m ON m.rollout_id = r.rollout_id
        WHERE m.device_id = ? AND m.step = 'assigned' AND m.step_at_ms < ? AND r.number > ?
          AND r.rollout_id IN (SELECT rollout_id FROM rollout_parts WHERE as_name IN
            (SELECT as_name FROM rollout_parts WHERE rollout_id = ?))
+         AND r.rollout_id NOT IN (SELECT rollout_id FROM rollout_companions)
          AND (r.priority >= ? OR r.ended_at_ms < ?)`,
       deviceId,
       own.sinceMs,

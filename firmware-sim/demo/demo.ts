@@ -67,7 +67,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoSummary> {
 async function tell(ground: Ground): Promise<DemoSummary> {
   await startRegistry(ground);
   await startFleet(ground);
-  ground.say('fitting three small models on simulated machines');
+  ground.say('training on simulated machines; the third release is the second one, exported wrongly');
   const rollouts: RolloutFacts[] = [];
   for (const release of await demoReleases()) {
     rollouts.push(await rollOut(ground, release));

@@ -4,6 +4,7 @@
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type CleaningReport, cleanValue, fitCleaning } from './cleaning.ts';
 import { type Metrics, measure } from './evaluation.ts';
+import { featureColumns } from './features.ts';
 import { forward } from './forward.ts';
 import { type Laid, layOut, truthAt } from './laying.ts';
 import { type Matrix, matrix } from './matrix.ts';
@@ -150,6 +151,28 @@ export interface Ready {
   validation: ExampleSet | null;
 }
 
+/** Numbers that training holds at once: 800 MB of them. */
+const preparedMax = 100_000_000;
+/** Weights with what an optimizer keeps of each: some 40 bytes. */
+const weightsMax = 20_000_000;
+
+/** Why this cannot be held; null where it can. Texts make few columns beside windows, and are left out here. */
+function tooLarge(
+  { window, windowFeatures, bands, hidden }: Recipe,
+  numeric: number,
+  rows: number,
+): string | null {
+  const width =
+    window === null ? numeric : numeric * featureColumns({ window, features: windowFeatures, bands }).length;
+  if (width * rows > preparedMax)
+    return `${rows} rows of ${width} features are ${width * rows} numbers, at most ${preparedMax} are held; use fewer --features, a shorter --window or fewer --window-features`;
+  const widths = [width, ...hidden, 1];
+  const weights = widths.slice(1).reduce((sum, outputs, at) => sum + (widths[at] ?? 0) * outputs, 0);
+  return weights <= weightsMax
+    ? null
+    : `a network of ${widths.join('-')} has ${weights} weights, at most ${weightsMax} are trained here; use fewer --hidden units or features`;
+}
+
 /** Lays a table out and fits all that is not the network. Refusals: those of `layOut`. */
 export function makeReady(table: Table, recipe: Recipe): Result<Ready> {
   const laying = layOut(table, recipe);
@@ -168,6 +191,8 @@ export function makeReady(table: Table, recipe: Recipe): Result<Ready> {
   const usual = (rows: Int32Array): Int32Array =>
     recipe.task === 'anomaly' ? rows.filter((row) => laid.truth[row] === 0) : rows;
   const rows = { train: usual(split.train), validation: usual(split.validation) };
+  const large = tooLarge(recipe, columns.length, split.train.length + split.validation.length);
+  if (large !== null) return refuse('data-too-large', large);
   if (rows.train.length === 0)
     return refuse('data-unfit', 'every row of the training part is labelled as an anomaly');
   const preparation = fitPreparation({

@@ -20,6 +20,9 @@ export const windowFeatures = [
 ] as const;
 export type WindowFeature = (typeof windowFeatures)[number];
 
+/** The transform stands in the graph as two matrices of its square. */
+const bandsWindowMax = 1_024;
+
 const name = z.string().min(1).max(512);
 
 export const recipeSchema = z
@@ -66,7 +69,14 @@ export const recipeSchema = z
   .refine(({ task, window }) => task !== 'forecast' || window !== null, {
     path: ['window'],
     message: 'a forecast needs a window of past rows',
-  });
+  })
+  .refine(
+    ({ window, windowFeatures: features }) => (window ?? 0) <= bandsWindowMax || !features.includes('bands'),
+    {
+      path: ['window'],
+      message: `bands are computed of at most ${bandsWindowMax} rows`,
+    },
+  );
 
 export type Recipe = z.infer<typeof recipeSchema>;
 

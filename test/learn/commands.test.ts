@@ -314,6 +314,20 @@ describe('from a table to a release', () => {
     await refused(['train', path, '--target', 'y'], 'data-too-large', 1, /2\.0 GiB; at most 1 GiB/);
   });
 
+  test('what cannot be held is refused before it is tried, with what to do', async () => {
+    const rows = Array.from({ length: 30_000 }, (_, row) => `${row % 97},${row % 89}`).join('\n');
+    const data = written('long.csv', `x,y\n${rows}\n`);
+    const wide = ['train', data, '--target', 'y', '--task', 'forecast', '--window', '4096'];
+    await refused(wide, 'data-too-large', 1, /numbers, at most 100000000 are held; use fewer/);
+    await refused([...wide, '--window-features', 'bands'], 'config-invalid', 2, /at most 1024 rows/);
+    await refused(
+      ['train', data, '--target', 'y', '--hidden', '4096,4096,4096'],
+      'data-too-large',
+      1,
+      /weights, at most 20000000/,
+    );
+  });
+
   test('a folder that cannot be written is said so, and what is there stays', async () => {
     const data = written(
       'small.csv',

@@ -9,7 +9,7 @@ import type { Pace } from './pace.ts';
 import { type Partial, type Partials, partBytesMax } from './partial.ts';
 
 /** What is under way when the power fails was sent for nothing: of a large file at most about two hundredths. */
-const lostShare = 128;
+const lostShare = 224;
 const lostBytesMin = 64 * 1024;
 
 /** Below the registry's own bound for each device. */

@@ -8,8 +8,11 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import type { Pace } from './pace.ts';
 import { type Partial, type Partials, partBytesMax } from './partial.ts';
 
-/** What is under way when the power fails was sent for nothing: of a large file at most about two hundredths. */
-const lostShare = 224;
+/**
+ * What is not on the disk when the power fails was sent for nothing. One range is at most so much of a large file, and no
+ * more than `rangesAtOnceMax` of them are on the wire or in memory beside the one that is asked for: three hundredths.
+ */
+const lostShare = 128;
 const lostBytesMin = 64 * 1024;
 
 /** Below the registry's own bound for each device. */
@@ -93,6 +96,7 @@ export async function download(
   }
 
   const lostBytesMax = Math.max(lostBytesMin, Math.floor(file.totalBytes / lostShare));
+  const rangeBytesMax = Math.min(parts.limits.fetchRangeBytesMax, lostBytesMax);
 
   function ask(from: number, until: number): void {
     const range: Asked = { at: from, until, askedAtMs: clock.mono() };
@@ -139,10 +143,10 @@ export async function download(
       if (!pace.wantsMore({ ranges: asked.size, bytes })) return;
       const next = gap();
       if (next === null) return;
-      // Behind a hole or before a slow disk no more than this waits in memory.
+      // Behind a hole or before a slow disk no more than this waits: it is lost with the process, like what is on the wire.
       const waiting = next.from - file.bytes;
-      if (next.from > file.bytes && waiting > rangesAtOnceMax * parts.limits.fetchRangeBytesMax) return;
-      ask(next.from, Math.min(next.until, next.from + Math.min(pace.rangeBytes(), lostBytesMax)));
+      if (next.from > file.bytes && waiting > rangesAtOnceMax * rangeBytesMax) return;
+      ask(next.from, Math.min(next.until, next.from + Math.min(pace.rangeBytes(), rangeBytesMax)));
     }
   }
 

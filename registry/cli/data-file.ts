@@ -6,16 +6,15 @@ import { sha256Stream } from '../../shared/crypto/digests.ts';
 import { progress } from '../../shared/host/terminal.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { readTable } from '../learn/reading/read-table.ts';
+import type { ReadingReport } from '../learn/reading/report.ts';
 import type { Table } from '../learn/table.ts';
 
 /** Text of this size is some hundred million numbers; what is held of it are a few copies of them. */
 const dataBytesMax = 1024 * 1024 * 1024;
 
-export type Reading = (Awaited<ReturnType<typeof readTable>> & { ok: true })['value']['report'];
-
 export interface DataFile {
   table: Table;
-  report: Reading;
+  report: ReadingReport;
   bytes: number;
   sha256: string;
 }

@@ -31,14 +31,16 @@ export function writeFolder(
     process.exitCode = 130;
   };
   process.on('SIGINT', later);
+  const old = `${made}-before`;
   try {
     for (const [name, content] of files) writeFileSync(join(made, name), content);
-    const old = existsSync(path) ? `${made}-before` : null;
-    if (old !== null) renameSync(path, old);
+    if (existsSync(path)) renameSync(path, old);
     renameSync(made, path);
-    if (old !== null) rmSync(old, { recursive: true });
+    rmSync(old, { recursive: true, force: true });
   } catch (cause) {
     rmSync(made, { recursive: true, force: true });
+    // What was there before is there again.
+    if (existsSync(old) && !existsSync(path)) renameSync(old, path);
     throw new FleetError(
       'disk-io',
       `cannot write ${folder}: ${cause instanceof Error ? cause.message : String(cause)}`,

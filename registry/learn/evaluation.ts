@@ -42,7 +42,7 @@ export interface ValueMetrics extends RegressionMetrics {
   rows: number;
   /** Naive guesses, the best first. */
   baselines: ({ name: string } & RegressionMetrics)[];
-  /** 1 − RMSE / RMSE of the best naive guess; null where that is never wrong. */
+  /** 1 − (RMSE / RMSE of the best naive guess)²; null where that is never wrong. */
   skill: number | null;
 }
 
@@ -181,7 +181,8 @@ function naiveGuesses({
 }: Measured): { name: string; values: Float64Array }[] {
   const known = trainedOn.length === 0 ? truth : trainedOn;
   const mean = known.reduce((sum, value) => sum + value, 0) / Math.max(1, known.length);
-  const guesses = [{ name: 'the mean of the training part', values: truth.map(() => mean) }];
+  const of = trainedOn.length === 0 ? 'rows that are tested' : 'training part';
+  const guesses = [{ name: `the mean of the ${of}`, values: truth.map(() => mean) }];
   if (task !== 'forecast') return guesses;
   const periods: [string, number][] = [['the last value', 1]];
   if (stepMs !== null && stepMs > 0) {

@@ -173,6 +173,18 @@ function tooLarge(
     : `a network of ${widths.join('-')} has ${weights} weights, at most ${weightsMax} are trained here; use fewer --hidden units or features`;
 }
 
+/** A detector learns what is usual: windows with a row that is labelled as an anomaly are kept from it. */
+function usualRows(laid: Laid, { task, window }: Recipe): (rows: Int32Array) => Int32Array {
+  if (task !== 'anomaly') return (rows) => rows;
+  let since = Number.POSITIVE_INFINITY;
+  /** Rows since the last anomaly, itself not counted. */
+  const usualFor = Float64Array.from(laid.truth, (label) => {
+    since = label === 1 ? 0 : since + 1;
+    return since;
+  });
+  return (rows) => rows.filter((row) => (usualFor[row] as number) >= (window ?? 1));
+}
+
 /** Lays a table out and fits all that is not the network. Refusals: those of `layOut`. */
 export function makeReady(table: Table, recipe: Recipe): Result<Ready> {
   const laying = layOut(table, recipe);
@@ -187,9 +199,7 @@ export function makeReady(table: Table, recipe: Recipe): Result<Ready> {
     sentinels,
     rules: recipe,
   });
-  // A detector learns what is usual: what is labelled as an anomaly is kept from it.
-  const usual = (rows: Int32Array): Int32Array =>
-    recipe.task === 'anomaly' ? rows.filter((row) => laid.truth[row] === 0) : rows;
+  const usual = usualRows(laid, recipe);
   const rows = { train: usual(split.train), validation: usual(split.validation) };
   const large = tooLarge(recipe, columns.length, split.train.length + split.validation.length);
   if (large !== null) return refuse('data-too-large', large);

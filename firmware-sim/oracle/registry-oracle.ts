@@ -284,6 +284,8 @@ export function createRegistryOracle(parts: {
 
   /** What a device says of a number counts only as far as this registry signed it, or adopted the signed bytes. */
   function onReport(deviceId: string): void {
+    // Only a registry of which there is, or was, another can be told of a number that it has not given out.
+    if (!truth.isForked()) return;
     const row = look((db) =>
       db.get<{ reported: number; issued: number | null }>(
         `SELECT d.reported_epoch AS reported, a.epoch AS issued FROM devices d

@@ -12,6 +12,7 @@ import { type Feeding, planFeeding } from '../learn/feeding.ts';
 import { chooseGolden, goldenFile } from '../learn/golden-making.ts';
 import { layOut } from '../learn/laying.ts';
 import { chooseFeatures, createProfileMaker, type ProfileMaker } from '../learn/profile-making.ts';
+import { spaced } from '../learn/rows.ts';
 import type { Table } from '../learn/table.ts';
 import { type DataFile, readDataFile } from './data-file.ts';
 import { askedOf, type DataFlags, withDataFlags } from './evaluate-command.ts';
@@ -34,15 +35,6 @@ function tableFor(runs: ModelRuns, file: DataFile, flags: ProfileFlags): Table {
   if (ownRecipe(runs) === null && flags.target === undefined) return file.table;
   const { recipe } = askedOf(runs, file, flags);
   return unwrap(layOut(file.table, recipe)).table;
-}
-
-/** So many of the rows, in their order, evenly spaced. */
-function spaced(rows: Int32Array, most: number): Int32Array {
-  const step = Math.max(1, rows.length / most);
-  return Int32Array.from(
-    { length: Math.min(rows.length, most) },
-    (_, at) => rows[Math.floor(at * step)] as number,
-  );
 }
 
 interface Seen {

@@ -115,6 +115,15 @@ function drawn(recipe: Recipe, rows: Int32Array, classes: Int32Array | null): Sp
   return { train, validation, test: sorted(parts.test), fitted: sorted([train, validation]), byTime: false };
 }
 
+/** At most so many of the rows, in their order, evenly spaced. */
+export function spaced(rows: Int32Array, most: number): Int32Array {
+  const count = Math.min(rows.length, Math.max(1, most));
+  return Int32Array.from(
+    { length: count },
+    (_, at) => rows[Math.floor((at * rows.length) / count)] as number,
+  );
+}
+
 /** All of them in one, rising: not by arguments of a call, of which there may be millions. */
 function sorted(parts: readonly Int32Array[]): Int32Array {
   const all = new Int32Array(parts.reduce((sum, { length }) => sum + length, 0));

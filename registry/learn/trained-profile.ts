@@ -7,19 +7,11 @@ import type { Tensor } from '../../shared/wire/tensors.ts';
 import { inputTensors, outputTensors } from './model-tensors.ts';
 import { answersOf, examplesAt, type Training } from './pipeline.ts';
 import { chooseFeatures, createProfileMaker } from './profile-making.ts';
+import { spaced } from './rows.ts';
 
 /** Numbers that are looked at: windows are many numbers each, and distributions are known long before. */
 const numbersMax = 2_000_000;
 const rowsAtOnce = 1_024;
-
-/** So many of the rows, in their order, evenly spaced. */
-function some(rows: Int32Array, most: number): Int32Array {
-  const step = Math.max(1, rows.length / Math.max(1, most));
-  return Int32Array.from(
-    { length: Math.floor(rows.length / step) },
-    (_, at) => rows[Math.floor(at * step)] as number,
-  );
-}
 
 const signatureOf = ({ name, datatype, shape }: Tensor): TensorSignature => ({
   name,
@@ -29,7 +21,7 @@ const signatureOf = ({ name, datatype, shape }: Tensor): TensorSignature => ({
 
 export function profileOf({ laid, recipe, model }: Training): Profile {
   const width = (laid.chosen.numeric.length + laid.chosen.categories.length) * (recipe.window ?? 1);
-  const rows = some(laid.split.train, Math.floor(numbersMax / width));
+  const rows = spaced(laid.split.train, Math.floor(numbersMax / width));
   const batchOf = (from: number) => {
     const examples = examplesAt(laid, recipe, rows.subarray(from, from + rowsAtOnce));
     return { inputs: inputTensors(examples), outputs: outputTensors(answersOf(model, examples), model.head) };

@@ -18,6 +18,8 @@ import type { SamplingPolicy } from './telemetry/sample-rules.ts';
 
 export interface RegistryCore {
   region: string;
+  /** Of this database's numbers: another one after a restore. */
+  incarnation: string;
   /** Version of this program. */
   version: string;
   /** Addresses that people and devices use; what was advertised, else what is bound. */

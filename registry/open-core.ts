@@ -22,10 +22,12 @@ import { createEncodings } from './delivery/encodings.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { createAccess } from './policy/access.ts';
+import { type BeginJoining, joinRegions } from './regions/joining.ts';
 import type { Rollouts } from './rollout/rollouts.ts';
 import { openAuthorities } from './signing/authorities.ts';
 import { openKeyring } from './signing/keys.ts';
 import { openRepository } from './signing/repository.ts';
+import { createRoleFiles } from './signing/role-files.ts';
 import { openStoreIn } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
@@ -43,6 +45,8 @@ export interface CoreParts {
   /** What the process of one model may take. */
   modelMemoryBytesMax?: number | undefined;
   deflate: Deflate;
+  /** At the first start of a region that joins others; the others are not asked again for it. */
+  joining?: BeginJoining | null;
   /** Makes smaller files of files, and where blobs lie for it; absent: none are made. */
   delta?: { encoder: DeltaEncoder; pathOf(sha256: string): string };
   /** Production's where absent. */
@@ -75,12 +79,15 @@ export async function openRegistryCore(
     );
   }
   const signed = await store.tx((db) =>
-    db.first(store.qb.selectFrom('metadata_roles').select('role').limit(1)),
+    db.first(store.qb.selectFrom('metadata_roles').select('role').where('role', '=', 'region/root').limit(1)),
   );
+  const incarnation = await settings.keep('incarnation', Buffer.from(entropy.bytes(8)).toString('hex'));
+  const joining = parts.joining ?? null;
   const keys = place.disk('keys');
   const keyring = await openKeyring({
     disk: keys,
     mayCreate: signed === undefined,
+    joins: joining !== null,
     region,
     hosts,
     clock,
@@ -97,6 +104,10 @@ export async function openRegistryCore(
     entropy,
     log,
   });
+  if (joining !== null) {
+    const files = createRoleFiles({ qb: store.qb, keyring, region });
+    await joinRegions(joining, { store, files, region, clock, log, settings });
+  }
   const blobs = await openBlobs({ disk: place.disk('blobs'), entropy });
   const repository = await openRepository({ store, keyring, region, clock, log });
   const admission = { trial, modelMemoryBytesMax };
@@ -125,6 +136,7 @@ export async function openRegistryCore(
   const addresses = { http: '', mqtt: '' };
   return {
     region,
+    incarnation,
     version,
     addresses,
     store,

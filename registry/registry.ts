@@ -11,6 +11,8 @@ import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, DeltaEncoder, Disk, Entropy, Log, RegistryBus } from '../shared/kernel/ports.ts';
+import { ok } from '../shared/kernel/result.ts';
+import type { Invitation } from '../shared/wire/regions.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { createDeviceBlobs } from './api/device-blobs.ts';
@@ -23,6 +25,10 @@ import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { joinBroker } from './join-broker.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
 import { createWebhooks } from './outlets/webhooks.ts';
+import { policiesWithoutFile } from './policy/without-file.ts';
+import { openRegionSide } from './region-side.ts';
+import type { RegionLimits } from './regions/limits.ts';
+import { createRegions } from './regions/regions.ts';
 import { createRollouts } from './rollout/rollouts.ts';
 import { createSettings, type Settings } from './store/settings.ts';
 
@@ -42,6 +48,17 @@ export interface RegistryOptions {
   /** URLs under which people and devices reach this registry; what is bound where absent. */
   advertiseHttp?: string;
   advertiseMqtt?: string;
+  /** Where other regions reach this one; absent: they do not, unless this one has joined some. */
+  regions?: ListenAddress;
+  /** `https://HOST:PORT` under which they do, where that differs from what is bound. */
+  advertiseRegions?: string;
+  /** At the first start of a region that joins others. */
+  invitation?: Invitation;
+  /** Where the home region is reached, where that differs from what the invitation says. */
+  homeUrl?: string;
+  /** By region, where its door is reached from here, where that differs from the list. */
+  peers?: ReadonlyMap<string, string>;
+  regionLimits?: Partial<RegionLimits>;
   /** PEM. Without it HTTP is plain, and only on loopback. */
   httpTls?: { cert: string; key: string };
   /** What the process of one model may take. */
@@ -193,6 +210,7 @@ async function start(
   const place = folderPlace(options.dataFolder);
   const blobPath = (sha256: string): string => join(resolve(options.dataFolder), 'blobs', sha256);
   const { encoder = createDeltaEncoder(clock, { workFolder }) } = options;
+  const outside = await openRegionSide({ options, place, closers });
   const core = await openRegistryCore(
     {
       place,
@@ -202,6 +220,7 @@ async function start(
       trial: createTrial(modelTrial, blobPath),
       modelMemoryBytesMax: options.modelMemoryBytesMax,
       deflate: systemDeflate,
+      joining: outside.joining,
       ...(encoder === null ? {} : { delta: { encoder, pathOf: blobPath } }),
       limits: { ...fleetLimits, ...options.limits },
       clock,
@@ -221,7 +240,31 @@ async function start(
   let ready = false;
   const webhooks = createWebhooks({ ...core, events: fleet.events, post: systemHttpPost });
   closers.push(() => webhooks.stop());
-  const parts: RegistryParts = { ...core, bus, fleet, rollouts, webhooks, brokerConnected: connected };
+  const regions = createRegions(core, {
+    line: outside.line,
+    door: outside.door,
+    policies: policiesWithoutFile(region),
+    outgoing: [],
+    incoming: [],
+    disk: place.disk('mirror'),
+    overrides: options.peers ?? new Map(),
+    limits: options.regionLimits ?? {},
+    judge: async () => ok(),
+    onDenied: async ({ region: asker, flow, rule, what }) =>
+      core.store.tx((db) =>
+        fleet.events.recordIn(db, {
+          source: 'registry',
+          subject: null,
+          code: 'policy-denied',
+          detail: `${what} (${flow}) for region ${asker}: rule ${rule}`,
+        }),
+      ),
+  });
+  outside.serve(regions.handler);
+  const parts: RegistryParts = {
+    ...{ ...core, bus, fleet, rollouts, webhooks, regions },
+    brokerConnected: connected,
+  };
   const api = createApi(parts, () => ready);
   const httpPort = options.http.port === 0 ? await settings.number('http.port') : options.http.port;
   const http: HttpListener = await listenHttp({
@@ -238,6 +281,9 @@ async function start(
     options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
 
   await goToWork(core, { fleet, rollouts, bus }, closers);
+  closers.push(() => regions.stop());
+  await outside.open(settings, await regions.members.list());
+  await regions.start();
   opened();
   webhooks.start();
   ready = true;

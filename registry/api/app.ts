@@ -18,6 +18,7 @@ import { registerKeyRoutes } from './key-routes.ts';
 import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { answerProblem, apiError } from './problems.ts';
+import { registerRegionRoutes } from './region-routes.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
 import { registerSampleRoutes } from './sample-routes.ts';
 import { registerTelemetryRoutes } from './telemetry-routes.ts';
@@ -144,6 +145,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerSampleRoutes(app, parts);
   registerWebhookRoutes(app, parts.webhooks);
   registerEvidenceRoutes(app, parts);
+  registerRegionRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

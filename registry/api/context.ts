@@ -17,6 +17,7 @@ import type { RegistryCore } from '../core.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Webhooks } from '../outlets/webhooks.ts';
 import { type Action, authorize, type Principal } from '../policy/access.ts';
+import type { Regions } from '../regions/regions.ts';
 import type { Rollouts } from '../rollout/rollouts.ts';
 
 export type { Blobs } from '../catalog/blobs.ts';
@@ -31,6 +32,8 @@ export interface RegistryParts extends RegistryCore {
   fleet: Fleet;
   rollouts: Rollouts;
   webhooks: Webhooks;
+  /** Other regions; null in a world that has none. */
+  regions?: Regions | null;
   /** Whether a broker of another maker is there; absent or null where the broker is ours. */
   brokerConnected?: (() => boolean) | null;
 }

@@ -52,6 +52,8 @@ export interface PublisherSteps {
   wasTaken(namespace: string, metadata: Uint8Array): Promise<boolean>;
   /** Returns how to stop. */
   onBarred(listener: BarringListener): () => void;
+  /** Tells the listeners of what was barred by metadata that came another way; `after` is called when it is durable. */
+  barred(db: RegistryDb, barrings: readonly Barring[]): { after(): void };
 }
 
 export function createPublisherSteps(parts: {
@@ -150,6 +152,15 @@ export function createPublisherSteps(parts: {
     onBarred(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
+    },
+
+    barred(db, barrings) {
+      for (const barring of barrings) for (const listener of listeners) listener.within?.(db, barring);
+      return {
+        after: () => {
+          if (barrings.length > 0) for (const listener of listeners) listener.after?.();
+        },
+      };
     },
   };
 }

@@ -44,6 +44,24 @@ export interface Push {
   pushedBy: string;
 }
 
+/** A release as signed metadata names it, with its manifest. */
+export interface MirroredRelease {
+  releaseId: string;
+  /** Exact bytes of manifest.json; the caller checked their digest. */
+  manifest: Uint8Array;
+  counter: number;
+  /** JSON, null where its publisher names nothing. */
+  requires: string | null;
+  /** TUF key ids. */
+  signedBy: readonly string[];
+  /** Region from which it came. */
+  from: string;
+  /** Once the manifest was read: whether this region takes it, and then brings its files. */
+  ready(manifest: Manifest): Promise<Result<void>>;
+  /** In the commit that takes it. */
+  within(db: RegistryDb): void;
+}
+
 export interface Releases {
   /**
    * Checks a release as a whole and takes it, or keeps it until enough publishers have signed. The very
@@ -61,6 +79,13 @@ export interface Releases {
   pending(namespace: string): Promise<WaitingStep | null>;
   /** A step of a namespace that adds no release. */
   takeStep: PublisherSteps['take'];
+  /**
+   * Takes a release that the mirrored catalogue names; whose files `ready` brings. Idempotent. Refusals: those
+   * of a push that concern its files and its manifest.
+   */
+  mirror(release: MirroredRelease): Promise<Result<void>>;
+  /** As `PublisherSteps.barred`. */
+  barred: PublisherSteps['barred'];
   /** Told after a release is accepted and durable. Returns how to stop. */
   onAccepted(listener: (releaseId: string) => void): () => void;
   /** Told when publishers bar releases that are there. */
@@ -141,6 +166,11 @@ function viewOf(row: ReleaseRow): ModelView['versions'][number] {
   };
 }
 
+/** As it is stored; null where nothing is named. */
+export function requiresText(requires: NewRelease['entry']['requires']): string | null {
+  return requires === null ? null : new TextDecoder().decode(canonicalJson(requires));
+}
+
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
 }
@@ -183,11 +213,10 @@ export function createReleases(parts: {
 
   function record(
     db: RegistryDb,
-    push: Push,
+    push: Pick<Push, 'releaseId' | 'manifest' | 'pushedBy'>,
     release: ReleaseName,
     manifest: Manifest,
-    accepted: InspectedPush,
-    entry: NewRelease['entry'],
+    signed: { signedBy: readonly string[]; counter: number; requires: string | null },
     untried: string | null,
   ): void {
     db.run(
@@ -196,16 +225,16 @@ export function createReleases(parts: {
         namespace: release.namespace,
         name: release.name,
         version: release.version,
-        counter: entry.counter,
+        counter: signed.counter,
         manifest_sha256: sha256Hex(push.manifest),
         manifest: push.manifest,
         total_bytes: manifest.files.reduce((sum, file) => sum + file.bytes, 0),
-        signed_by: JSON.stringify(accepted.signedBy),
+        signed_by: JSON.stringify(signed.signedBy),
         admitted: 1,
         reason: untried === null ? null : `not tried: ${untried}`,
         pushed_by: push.pushedBy,
         pushed_at_ms: clock.wall(),
-        requires: entry.requires === null ? null : new TextDecoder().decode(canonicalJson(entry.requires)),
+        requires: signed.requires,
       }),
     );
   }
@@ -256,7 +285,11 @@ export function createReleases(parts: {
         {
           // Devices ask for the manifest by its digest, as for every other file.
           ready: () => blobs.put(sha256Hex(push.manifest), once(push.manifest)),
-          alongside: (db, final) => record(db, push, release, manifest.value, final, entry, untried),
+          alongside: (db, { signedBy }) => {
+            const { counter } = entry;
+            const requires = requiresText(entry.requires);
+            record(db, push, release, manifest.value, { signedBy, counter, requires }, untried);
+          },
         },
       );
       if (!settled.ok) return settled;
@@ -292,6 +325,36 @@ export function createReleases(parts: {
       return view === undefined ? refuse('not-found', `there is no model ${modelId}`) : ok(view);
     },
 
+    async mirror(mirrored) {
+      const { releaseId, from } = mirrored;
+      const release = parseReleaseId(releaseId);
+      if (release === null) return refuse('input-invalid', `not NS/NAME@VERSION: ${releaseId}`);
+      const manifest = readManifest(mirrored.manifest, release);
+      if (!manifest.ok) return manifest;
+      const ready = await mirrored.ready(manifest.value);
+      if (!ready.ok) return ready;
+      const files = await checkReleaseFiles(manifest.value, blobs, parts.admission ?? {});
+      if (!files.ok) return files;
+      const stored = await blobs.put(sha256Hex(mirrored.manifest), once(mirrored.manifest));
+      if (!stored.ok) return stored;
+      const taken = await store.tx((db) => {
+        mirrored.within(db);
+        const before = rowOf(db, releaseId);
+        // What this region pushed itself when it was home, and lost, is not what the catalogue names now.
+        if (before !== undefined && before.admitted === 1) return false;
+        if (before !== undefined) db.run(qb.deleteFrom('releases').where('release_id', '=', releaseId));
+        const pushedBy = `region:${from}`;
+        record(db, { ...mirrored, pushedBy }, release, manifest.value, mirrored, files.value.untried);
+        return true;
+      });
+      if (taken) {
+        log.emit('info', 'release.mirrored', { releaseId, counter: mirrored.counter, from });
+        for (const listener of accepted) listener(releaseId);
+      }
+      return ok();
+    },
+
+    barred: (db, barrings) => steps.barred(db, barrings),
     pending: (namespace) => steps.waiting.find(namespace),
     takeStep: (step) => steps.take(step),
     onBarred: (listener) => steps.onBarred(listener),

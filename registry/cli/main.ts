@@ -18,6 +18,7 @@ import { addModelCommands } from './model-commands.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
 import { addProfileCommand } from './profile-command.ts';
 import { addQualityCommands } from './quality-commands.ts';
+import { addRegionCommands } from './region-commands.ts';
 import { addRolloutCommands } from './rollout-commands.ts';
 import { addSampleCommands } from './sample-commands.ts';
 import { addServeCommand } from './serve-command.ts';
@@ -66,6 +67,7 @@ async function main(): Promise<number> {
   addAuthorityCommands(program);
   addTelemetryCommands(program);
   addMaskingCommands(program);
+  addRegionCommands(program);
   addWebhookCommands(program);
   addEvidenceCommands(program);
   addQualityCommands(program);

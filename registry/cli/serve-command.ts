@@ -4,6 +4,7 @@
 import { type Command, Option } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
+import { collect } from './flags.ts';
 import type { ServeOptions } from './serve.ts';
 import { setting } from './settings.ts';
 import { programVersion } from './version.ts';
@@ -43,6 +44,35 @@ export function addServeCommand(program: Command): void {
     )
     .addOption(new Option('--http-cert <file>', 'certificate of the web API (PEM)').env('LEPTON_HTTP_CERT'))
     .addOption(new Option('--http-key <file>', 'its private key (PEM)').env('LEPTON_HTTP_KEY'))
+    .addOption(
+      new Option('--regions <host:port>', 'door for other regions (mutual TLS)').env('LEPTON_REGIONS'),
+    )
+    .addOption(
+      new Option('--advertise-regions <url>', 'https URL under which they reach it, where it differs').env(
+        'LEPTON_ADVERTISE_REGIONS',
+      ),
+    )
+    .addOption(
+      new Option(
+        '--invitation <file>',
+        'join the regions at the first start (`lepton regions add` at the home region makes it)',
+      ).env('LEPTON_INVITATION'),
+    )
+    .addOption(
+      new Option('--home <url>', 'the home region’s door, where the invitation’s address does not fit').env(
+        'LEPTON_HOME',
+      ),
+    )
+    .option(
+      '--peer <region=url>',
+      'where the door of a region is reached from here, where it differs (repeatable)',
+      collect,
+    )
+    .addOption(
+      new Option('--regions-every <duration>', 'pause between two looks at another region (default: 5s)').env(
+        'LEPTON_REGIONS_EVERY',
+      ),
+    )
     .addOption(
       new Option(
         '--model-memory-max <MiB>',

@@ -9,8 +9,11 @@ import { FleetError } from '../../shared/kernel/errors.ts';
 import type { LogLevel } from '../../shared/kernel/ports.ts';
 import { namePattern } from '../../shared/kernel/releases.ts';
 import { parseMemory } from '../../shared/onnx/memory-bounds.ts';
+import { parseMessage } from '../../shared/wire/messages.ts';
+import { type Invitation, invitationSchema } from '../../shared/wire/regions.ts';
+import { durationSchema } from '../../shared/wire/rollout-file.ts';
 import type { FleetLimits } from '../fleet/limits.ts';
-import { type ListenAddress, startRegistry } from '../registry.ts';
+import { type ListenAddress, type RegistryOptions, startRegistry } from '../registry.ts';
 
 export interface ServeOptions {
   /** Data folder. */
@@ -27,6 +30,16 @@ export interface ServeOptions {
   /** Files, PEM. Both or none. */
   httpCert?: string;
   httpKey?: string;
+  /** `HOST:PORT`. */
+  regions?: string;
+  advertiseRegions?: string;
+  /** File. */
+  invitation?: string;
+  home?: string;
+  /** `REGION=URL`. */
+  peer?: string[];
+  /** Duration. */
+  regionsEvery?: string;
   /** Mebibytes. */
   modelMemoryMax?: string;
   downloadsMax?: string;
@@ -83,6 +96,52 @@ function tlsFiles(options: ServeOptions): { cert: string; key: string } | undefi
     throw new FleetError('config-invalid', 'give both --http-cert and --http-key');
   }
   return { cert: readPem(httpCert, '--http-cert'), key: readPem(httpKey, '--http-key') };
+}
+
+function readInvitation(path: string): Invitation {
+  let text: Uint8Array;
+  try {
+    text = readFileSync(path);
+  } catch (cause) {
+    throw new FleetError('config-invalid', `--invitation ${path} cannot be read`, { cause });
+  }
+  const read = parseMessage(invitationSchema, text);
+  if (read.ok) return read.value;
+  throw new FleetError('config-invalid', `--invitation ${path}: ${read.refusal.detail}`, {
+    hint: 'lepton regions add NAME --out FILE, at the home region, makes one',
+  });
+}
+
+/** What is said of other regions. Fault: `config-invalid`. */
+export function regionOptions(
+  options: Partial<ServeOptions>,
+): Pick<
+  RegistryOptions,
+  'regions' | 'advertiseRegions' | 'invitation' | 'homeUrl' | 'peers' | 'regionLimits'
+> {
+  const advertiseRegions = advertised(options.advertiseRegions, '--advertise-regions', ['https:']);
+  const homeUrl = advertised(options.home, '--home', ['https:']);
+  if (homeUrl !== undefined && options.invitation === undefined)
+    throw new FleetError('config-invalid', '--home goes with --invitation FILE, at the first start');
+  const peers = new Map<string, string>();
+  for (const text of options.peer ?? []) {
+    const at = text.indexOf('=');
+    const url = advertised(text.slice(at + 1), `--peer ${text}:`, ['https:']);
+    if (at < 1 || url === undefined || !namePattern.test(text.slice(0, at)))
+      throw new FleetError('config-invalid', `--peer ${text}: expected REGION=https://HOST:PORT`);
+    peers.set(text.slice(0, at), url);
+  }
+  const every = options.regionsEvery === undefined ? null : durationSchema.safeParse(options.regionsEvery);
+  if (every !== null && (!every.success || every.data < 100))
+    throw new FleetError('config-invalid', `--regions-every ${options.regionsEvery}: expected 100ms or more`);
+  return {
+    ...(options.regions === undefined ? {} : { regions: parseListenAddress(options.regions, '--regions') }),
+    ...(advertiseRegions === undefined ? {} : { advertiseRegions }),
+    ...(options.invitation === undefined ? {} : { invitation: readInvitation(options.invitation) }),
+    ...(homeUrl === undefined ? {} : { homeUrl }),
+    peers,
+    regionLimits: every?.success === true ? { roundEveryMs: every.data } : {},
+  };
 }
 
 const KiB = 1024;
@@ -145,6 +204,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
   const modelMemoryBytesMax =
     modelMemoryMax === undefined ? undefined : parseMemory(modelMemoryMax, '--model-memory-max');
   const limits = deliveryLimits(options);
+  const regions = regionOptions(options);
   const log = openLog({ level: options.logLevel });
 
   // Heard from the first moment: a signal during the start ends it as soon as it can be undone.
@@ -172,6 +232,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
       ...(broker === undefined ? {} : { broker }),
       ...(httpTls === undefined ? {} : { httpTls }),
       ...(modelMemoryBytesMax === undefined ? {} : { modelMemoryBytesMax }),
+      ...regions,
       limits,
       version: options.version,
       clock: systemClock,

@@ -301,6 +301,8 @@ export function createAdoptions(
     },
 
     signAboveIn(db, files) {
+      // What another region signs comes from there; the numbers stay known, should this one take over.
+      if (!files.isHome(db)) return;
       const nowMs = clock.wall();
       for (const { role, version } of owed(db).filter(({ isOnline }) => isOnline)) {
         // The next version is the one after this row's: signing below puts it right in the same transaction.

@@ -32,7 +32,8 @@ export type Action =
   | 'samples.review'
   | 'keys.read'
   | 'keys.write'
-  | 'tokens.write';
+  | 'tokens.write'
+  | 'regions.write';
 
 const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 
@@ -79,6 +80,7 @@ const rights: Record<Role, readonly Action[]> = {
     'keys.read',
     'keys.write',
     'tokens.write',
+    'regions.write',
   ],
 };
 

@@ -141,7 +141,13 @@ export function createKeyDesk(parts: {
             versionFloor: standing.versionFloors.get(namespace) ?? 0,
           };
         }),
-        online: onlineKeysOf((role) => keyring.signer(role).publicKey),
+        // Of a role that another region signs for, the key that the root in force names.
+        online: onlineKeysOf((role) => {
+          const named = standing.roles.get(role)?.keys ?? [];
+          return (
+            named.find((key) => keyring.held(key) !== null) ?? named[0] ?? keyring.signer(role).publicKey
+          );
+        }),
         holders: Object.fromEntries(standing.holders),
         newOnline: fresh,
       };
@@ -153,7 +159,11 @@ export function createKeyDesk(parts: {
       installIn({ db, qb, files, keyring, nowMs: clock.wall() }, bundle),
     );
     if (!installed.ok) return installed;
-    keyring.follow(await store.tx((db) => files.roles(db)));
+    const { roles, mirrors } = await store.tx((db) => ({
+      roles: files.roles(db),
+      mirrors: files.hasRegions(db),
+    }));
+    keyring.follow(roles, mirrors);
     const deleted = await tidy();
     const { status, documents, signedHere } = installed.value;
     if (status === 'installed') {

@@ -42,8 +42,11 @@ export interface Keyring {
   firstStart(role: DevelopmentRole | OnlineRole): Signer;
   /** The held key with this public key, or null. */
   held(publicKey: Uint8Array): Signer | null;
-  /** Follows the roots in force. Fault `state-corrupt` where a key that the registry must hold is missing. */
-  follow(roles: Roles): void;
+  /**
+   * Follows the roots in force. Fault `state-corrupt` where a key that the registry must hold is missing: those of its
+   * region, and of the catalogue's snapshot and timestamp unless it mirrors another region's catalogue.
+   */
+  follow(roles: Roles, mirrors?: boolean): void;
   /** Makes a key for each online role; durable when this resolves. They sign nothing before `follow`. */
   makeOnline(): Promise<Record<OnlineRole, Signer>>;
   /** Deletes every key file of ours but those with these key ids; the keys that are gone. */
@@ -53,6 +56,12 @@ export interface Keyring {
   /** The broker's TLS identity, PEM. Issued at every start, so that it names the present addresses. */
   server: { certificatePem: string; privateKeyPem: string };
 }
+
+/** What a region that mirrors the catalogue holds from its first start. */
+const regionKeys: ReadonlySet<string> = new Set([
+  ...developmentRoles.filter((role) => role.startsWith('region-root-')),
+  ...onlineRoles.filter((role) => role !== 'snapshot' && role !== 'timestamp'),
+]);
 
 const dayMs = 86_400_000;
 const fleetCaLifeMs = 20 * 366 * dayMs;
@@ -112,6 +121,8 @@ const missing = (path: string): FleetError =>
 export async function openKeyring(parts: {
   disk: Disk;
   mayCreate: boolean;
+  /** The region joins others: the catalogue is signed elsewhere, and no keys are made for it. */
+  joins?: boolean;
   region: string;
   hosts: string[];
   clock: Clock;
@@ -140,7 +151,9 @@ export async function openKeyring(parts: {
     return signer;
   };
   if (mayCreate) {
-    for (const role of [...developmentRoles, ...onlineRoles]) take(role, `${role}.pem`, await seedOf(role));
+    for (const role of [...developmentRoles, ...onlineRoles]) {
+      if (parts.joins !== true || regionKeys.has(role)) take(role, `${role}.pem`, await seedOf(role));
+    }
   }
   for (const file of await disk.list('.')) {
     const role = roleOfFile(file);
@@ -212,16 +225,21 @@ export async function openKeyring(parts: {
     },
     held,
 
-    follow(roles) {
+    follow(roles, mirrors = false) {
       const next = new Map<KeyRole, Signer>();
       for (const role of onlineRoles) {
         const signer = roles
           .get(role)
           ?.keys.map(held)
           .find((one) => one !== null);
-        if (signer === undefined || signer === null) throw missing(`${role}.pem`);
+        if (signer === undefined || signer === null) {
+          if (mirrors && !regionKeys.has(role)) continue;
+          throw missing(`${role}.pem`);
+        }
         next.set(role, signer);
       }
+      // Of a role that another region signs for now, nothing is left to sign with.
+      signing.clear();
       for (const [role, signer] of next) signing.set(role, signer);
       const offline = (['root', 'targets', 'region-root'] as const).flatMap(
         (role) => roles.get(role)?.keys ?? [],

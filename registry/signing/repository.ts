@@ -74,6 +74,14 @@ export interface CatalogueRepository {
    * timer. True where something was signed.
    */
   resign(nowMs: number): Promise<boolean>;
+  /** Version and expiry of a role's file in force. */
+  current(
+    role: 'root' | 'targets' | 'snapshot' | 'timestamp',
+  ): Promise<{ version: number; expiresAtMs: number }>;
+  /** Whether this registry signs the catalogue; false where it mirrors another region's. */
+  isHome(): Promise<boolean>;
+  /** After other roots than before came into force from elsewhere: signs with their keys, and forgets what nothing names. */
+  followRoots(): Promise<void>;
   /** Plans, installs and shows keys. */
   keys: KeyDesk;
   /** Called with the exact timestamp bytes after each new one is durable. Returns how to stop. */
@@ -94,6 +102,8 @@ function publisherOf(
   const { namespace, threshold, version_floor: versionFloor = 0 } = row;
   return { namespace, keys, threshold, metadataVersion, versionFloor, counterFloors };
 }
+
+const notHome = refuse('not-home', 'this region mirrors the catalogue of another');
 
 function checkPublisherKeys(namespace: string, keys: string[], threshold: number): Result<void> {
   if (!isNamespace(namespace)) return refuse('input-invalid', `${namespace} cannot be a namespace`);
@@ -178,6 +188,7 @@ export async function openRepository(parts: {
     const row = { namespace, keys: JSON.stringify(keys), threshold, created_at_ms: clock.wall() };
     if (present?.keys === row.keys && present.threshold === threshold)
       return ok(publisherOf(files, db, qb, present));
+    if (!files.isHome(db)) return notHome;
     if (!files.canSign(db, 'targets')) {
       return refuse(
         'keys-offline',
@@ -209,7 +220,14 @@ export async function openRepository(parts: {
 
   await signing('first start', (db) => files.createMissing(db, clock.wall()));
   // Before anything is deleted: a registry that lacks a key it needs must not start, and must not tidy up.
-  keyring.follow(await store.tx((db) => files.roles(db)));
+  const follow = async (): Promise<void> => {
+    const { roles, mirrors } = await store.tx((db) => ({
+      roles: files.roles(db),
+      mirrors: files.hasRegions(db),
+    }));
+    keyring.follow(roles, mirrors);
+  };
+  await follow();
   const keys = createKeyDesk({ store, files, keyring, region, clock, log, signing });
   await keys.tidy();
 
@@ -248,10 +266,12 @@ export async function openRepository(parts: {
       return signing(`delegation ${namespace}`, (db) => delegateIn(db, namespace, distinct, threshold));
     },
 
-    inspect: (namespace, bytes) => store.tx((db) => inspectIn(db, namespace, bytes)),
+    inspect: (namespace, bytes) =>
+      store.tx((db) => (files.isHome(db) ? inspectIn(db, namespace, bytes) : notHome)),
 
     acceptPublisherMetadata: (namespace, bytes, alongside) =>
       signing(`push ${namespace}`, (db) => {
+        if (!files.isHome(db)) return notHome;
         const inspected = inspectIn(db, namespace, bytes);
         if (!inspected.ok) return inspected;
         const { signatures, threshold, version, expiresAtMs } = inspected.value;
@@ -295,6 +315,16 @@ export async function openRepository(parts: {
       const signed = await signing('before expiry', (db) => files.resign(db, nowMs));
       await keys.watch();
       return signed;
+    },
+    current: (role) =>
+      store.tx((db) => {
+        const { version, expiresAtMs } = files.expect(db, role);
+        return { version, expiresAtMs };
+      }),
+    isHome: () => store.tx((db) => files.isHome(db)),
+    async followRoots() {
+      await follow();
+      await keys.tidy();
     },
     keys,
 

@@ -63,12 +63,18 @@ export interface RoleFiles {
   signTimestamp(db: RegistryDb, nowMs: number): void;
   /** Signs whatever does not exist yet. */
   createMissing(db: RegistryDb, nowMs: number): void;
+  /** Signs the region's root alone, where there is none: the first step of a region that joins others. */
+  createRegionRoot(db: RegistryDb, nowMs: number): void;
   /** Signs again what would expire soon and what this registry holds the keys of. True where something was. */
   resign(db: RegistryDb, nowMs: number): boolean;
   /** Who may sign what, as the documents in force say. */
   roles(db: RegistryDb): Roles;
   /** Whether this registry holds enough keys of the role. */
   canSign(db: RegistryDb, role: RoleName): boolean;
+  /** Whether this registry signs the catalogue: it alone takes pushes, and other regions mirror it. */
+  isHome(db: RegistryDb): boolean;
+  /** Whether there are other regions, so that the catalogue may be signed elsewhere. */
+  hasRegions(db: RegistryDb): boolean;
 }
 
 const namespacePrefix = 'ns/';
@@ -311,7 +317,13 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     return heldOf(wanted).length >= wanted.threshold;
   }
 
+  const isHome = (db: RegistryDb): boolean => canSign(db, 'snapshot') && canSign(db, 'timestamp');
+  const hasRegions = (db: RegistryDb): boolean =>
+    db.first(qb.selectFrom('region_list').select('version')) !== undefined;
+
   return {
+    isHome,
+    hasRegions,
     read,
     current,
     expect,
@@ -327,7 +339,14 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     signSnapshot,
     signTimestamp,
 
+    createRegionRoot(db, nowMs) {
+      if (current(db, 'region/root') === null) firstRegionRoot(db, nowMs);
+    },
+
     createMissing(db, nowMs) {
+      if (current(db, 'root') === null && current(db, 'region/root') !== null) {
+        throw new FleetError('region-not-joined', 'this region has not joined the others yet');
+      }
       if (current(db, 'root') === null) firstRoot(db, nowMs);
       if (current(db, 'region/root') === null) firstRegionRoot(db, nowMs);
       if (current(db, 'targets') === null) signTargets(db, nowMs);
@@ -345,6 +364,8 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
       if (root) renewRoot(db, nowMs);
       const targets = due('targets', lives.targets) && canSign(db, 'targets');
       if (targets) signTargets(db, nowMs);
+      // Signed at another region, which is asked again and again.
+      if (!isHome(db)) return false;
       const snapshot = targets || due('snapshot', lives.snapshot);
       if (snapshot) signSnapshot(db, nowMs);
       // A device learns of new roots when it refreshes, so each of them rings the doorbell too.

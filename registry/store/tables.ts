@@ -7,6 +7,7 @@ import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
+import type { RegionTables } from './region-tables.ts';
 import type { SampleTables } from './sample-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
 import type { TrustTables } from './trust-tables.ts';
@@ -135,5 +136,6 @@ export type Tables = CatalogueTables &
   SampleTables &
   FleetTables &
   OutletTables &
+  RegionTables &
   TelemetryTables &
   TrustTables;

@@ -86,6 +86,32 @@ export async function makeCertificateAuthority(
   return `${certificate.toString('pem')}\n`;
 }
 
+/**
+ * The certificate of a region's door, signed by its own key: who trusts the key needs nobody else. Both ends of a line
+ * between regions show one. PEM.
+ */
+export async function makeRegionCertificate(
+  params: { seed: Uint8Array; region: string; serial?: Serial } & Validity,
+): Promise<string> {
+  const publicKey = await verifyingKey(publicKeyOf(params.seed));
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: serialOf(params),
+    name: [{ CN: [`region ${params.region}`] }],
+    ...dates(params),
+    signingAlgorithm: algorithm,
+    keys: { publicKey, privateKey: await signingKey(params.seed) },
+    extensions: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([
+        x509.ExtendedKeyUsage.serverAuth,
+        x509.ExtendedKeyUsage.clientAuth,
+      ]),
+    ],
+  });
+  return `${certificate.toString('pem')}\n`;
+}
+
 interface EndCertificate extends Validity {
   ca: CertificateAuthority;
   commonName: string;

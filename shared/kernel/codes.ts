@@ -363,6 +363,30 @@ export const codes = {
   'data-unfit': row(422, 'never', 'this data cannot teach this task; the report says what is in it'),
   'training-diverged': row(422, 'never', 'lower --learning-rate, or train on what is normalised and clipped'),
 
+  // regions
+  'policy-denied': row(403, 'never', 'the region’s policy decides; lepton policy show names the rule'),
+  'not-home': row(409, 'never', 'do it at the home region: lepton regions list says which that is'),
+  'region-unreachable': row(503, 'backoff', 'check the address, and that the region’s registry runs there'),
+  'region-untrusted': row(502, 'never', 'another program answers there, or the region has another key'),
+  'region-answer-invalid': row(502, 'backoff', 'the other region may run another version'),
+  'region-unknown': row(403, 'never', 'lepton regions add at the home region invites a region'),
+  'region-not-joined': row(
+    409,
+    'never',
+    'start it with --invitation FILE (lepton regions add NAME --out FILE, at the home region)',
+  ),
+  'region-door-closed': row(409, 'never', 'start lepton serve with --regions HOST:PORT'),
+  'region-list-invalid': row(400, 'never', 'not a list of regions that the home region signed'),
+  'region-list-old': row(400, 'never', 'a newer list of regions is in force'),
+  'region-key-changed': row(
+    400,
+    'never',
+    'a region keeps its key: one that lost it joins under another name',
+  ),
+  'region-exists': row(409, 'never', 'choose another name: one that was used is never used again'),
+  'invitation-invalid': row(403, 'never', 'ask the home region for a new invitation'),
+  'mirror-incomplete': row(503, 'backoff', 'its files are still on their way from another region'),
+
   // demo
   'demo-failed': row(
     500,

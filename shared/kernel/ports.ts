@@ -357,3 +357,46 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export interface Log {
   emit(level: LogLevel, event: LogEvent, fields?: Record<string, unknown>): void;
 }
+
+/** Another region as it is reached: its door's address and the Ed25519 key of its certificate, hex. */
+export interface DoorPeer {
+  url: string;
+  publicKey: string;
+}
+
+export interface DoorAsk {
+  method: 'GET' | 'POST';
+  /** With its query. */
+  path: string;
+  body?: Uint8Array;
+  /** More is refused. */
+  bytesMax: number;
+  timeoutMs: number;
+}
+
+export interface DoorAnswer {
+  status: number;
+  bytes: Uint8Array;
+  /** As they went over the wire. */
+  wireBytes: number;
+}
+
+/** Asks other regions, with this region's certificate. */
+export interface RegionLine {
+  /**
+   * Refusals: `region-unreachable`, `region-untrusted` (another key answers there), `region-answer-invalid` (more than
+   * was asked for).
+   */
+  ask(peer: DoorPeer, ask: DoorAsk): Promise<Result<DoorAnswer>>;
+}
+
+/** What came through this region's door; the key is proven by the handshake, whoever has it. */
+export interface DoorRequest {
+  publicKey: string;
+  method: string;
+  path: string;
+  query: URLSearchParams;
+  body: Uint8Array;
+}
+
+export type DoorHandler = (request: DoorRequest) => Promise<{ status: number; bytes: Uint8Array }>;

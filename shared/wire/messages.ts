@@ -67,6 +67,7 @@ export const payloadTypes = {
   time: 'application/vnd.lepton.time.v1+json',
   authorities: 'application/vnd.lepton.authorities.v1+json',
   erasure: 'application/vnd.lepton.erasure.v1+json',
+  regionList: 'application/vnd.lepton.region-list.v1+json',
 } as const;
 
 export const shadowPolicySchema = z.object({

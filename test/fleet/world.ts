@@ -307,6 +307,7 @@ export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<
   t.after(() => encoding.stop());
   const core: RegistryCore = {
     ...base,
+    incarnation: 'first',
     encodings,
     encoding,
     authorities: await openAuthorities({

@@ -6,9 +6,16 @@ import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import type { FleetLimits } from '../../registry/fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from '../../registry/open-core.ts';
+import { policiesWithoutFile } from '../../registry/policy/without-file.ts';
+import type { BeginJoining } from '../../registry/regions/joining.ts';
+import { type RegionLimits, regionLimits } from '../../registry/regions/limits.ts';
+import type { OwnDoor } from '../../registry/regions/members.ts';
+import { createRegions, type Regions } from '../../registry/regions/regions.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import type { BusMessage, RegistryBus } from '../../shared/kernel/ports.ts';
+import type { BusMessage, DoorHandler, Place, RegionLine, RegistryBus } from '../../shared/kernel/ports.ts';
+import { ok } from '../../shared/kernel/result.ts';
+import type { Invitation } from '../../shared/wire/regions.ts';
 import { filterMatches } from '../../shared/wire/topics.ts';
 import { drawInt } from '../chance.ts';
 import type { MachineClocks } from '../machine/clocks.ts';
@@ -21,6 +28,19 @@ import { endedProperly, nodeLog, type Reached } from './node-log.ts';
 
 export const region = 'sim';
 
+/** What a registry needs to be one of several regions. */
+export interface RegionSeat {
+  region: string;
+  /** Its line to the doors of the others, for one life. */
+  line(of: Incarnation): RegionLine;
+  door: OwnDoor;
+  /** For its first start; null: it is the home of the others. */
+  invitation(): Invitation | null;
+  /** What its door answers from now on. */
+  serve(of: Incarnation, handler: DoorHandler): void;
+  limits: Partial<RegionLimits>;
+}
+
 /** A registry that is up. */
 export interface RegistryParts {
   of: Incarnation;
@@ -29,6 +49,8 @@ export interface RegistryParts {
   rollouts: Rollouts;
   broker: SimBroker;
   bus: RegistryBus;
+  /** Null where it is alone. */
+  regions: Regions | null;
   /** Calls whatever listens on this topic, as a message from the bus would. */
   inject(topic: string, payload: Uint8Array): void;
 }
@@ -59,6 +81,8 @@ export interface RegistryNodeParts {
   place: SimPlace;
   clocks: MachineClocks;
   limits: FleetLimits;
+  /** Absent: it is alone, in region `sim`. */
+  seat?: RegionSeat;
   /** What it makes smaller files with; null: it makes none. */
   patches: Patches | null;
   reached: Reached;
@@ -69,8 +93,46 @@ export interface RegistryNodeParts {
   onReport(deviceId: string): void;
 }
 
+function joiningOf(seat: RegionSeat, of: Incarnation): BeginJoining | null {
+  const invitation = seat.invitation();
+  if (invitation === null) return null;
+  return async () => ({
+    invitation,
+    homeUrl: null,
+    line: seat.line(of),
+    ownUrl: seat.door.url() ?? '',
+    limits: { ...regionLimits, ...seat.limits },
+  });
+}
+
+/** As registry.ts does it on a real machine. */
+async function goAbroad(
+  seat: RegionSeat,
+  of: Incarnation,
+  core: RegistryCore,
+  place: Place,
+  closers: (() => Promise<void>)[],
+): Promise<Regions> {
+  const regions = createRegions(core, {
+    line: seat.line(of),
+    door: seat.door,
+    policies: policiesWithoutFile(seat.region),
+    outgoing: [],
+    incoming: [],
+    disk: place.disk('mirror'),
+    overrides: new Map(),
+    limits: seat.limits,
+    judge: async () => ok(),
+    onDenied: async () => undefined,
+  });
+  closers.push(() => regions.stop());
+  seat.serve(of, regions.handler);
+  await regions.start();
+  return regions;
+}
+
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
-  const { world, network, node, place, clocks, limits, patches, reached } = parts;
+  const { world, network, node, place, clocks, limits, patches, reached, seat } = parts;
   let life: { of: Incarnation; closers: (() => Promise<void>)[] } | null = null;
   let up: RegistryParts | null = null;
   /** How it dies next, and what follows. Null: by chance, at an operation. */
@@ -87,7 +149,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
     const core = await openRegistryCore(
       {
         place: port,
-        region,
+        region: seat?.region ?? region,
+        ...(seat === undefined ? {} : { joining: joiningOf(seat, of) }),
         hosts: ['registry.sim'],
         version: '0.0.0-sim',
         deflate: storedDeflate,
@@ -119,6 +182,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       },
     };
     await goToWork(core, { fleet, rollouts, bus }, closers);
+    const regions = seat === undefined ? null : await goAbroad(seat, of, core, port, closers);
     opened();
     up = {
       of,
@@ -127,6 +191,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       rollouts,
       broker,
       bus,
+      regions,
       inject: (topic, payload) => {
         for (const { filter, handler } of listeners) {
           if (filterMatches(filter, topic)) handler({ topic, payload, retained: false });

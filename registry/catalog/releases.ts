@@ -340,9 +340,18 @@ export function createReleases(parts: {
       const taken = await store.tx((db) => {
         mirrored.within(db);
         const before = rowOf(db, releaseId);
-        // What this region pushed itself when it was home, and lost, is not what the catalogue names now.
         if (before !== undefined && before.admitted === 1) return false;
-        if (before !== undefined) db.run(qb.deleteFrom('releases').where('release_id', '=', releaseId));
+        // What a home that was lost had named so, or had given this counter to: the catalogue in force says otherwise.
+        db.run(
+          qb
+            .deleteFrom('releases')
+            .where('namespace', '=', release.namespace)
+            .where('name', '=', release.name)
+            .where('admitted', '=', 0)
+            .where((where) =>
+              where.or([where('release_id', '=', releaseId), where('counter', '=', mirrored.counter)]),
+            ),
+        );
         const pushedBy = `region:${from}`;
         record(db, { ...mirrored, pushedBy }, release, manifest.value, mirrored, files.value.untried);
         return true;

@@ -1,0 +1,77 @@
+// Why: when several regions are at rest: every one has the catalogue of the one that signs, all of its releases with their
+// bytes, and the same list of regions. Trusts: the places as committed. Must never: ask a region how it is.
+
+import { sha256Hex } from '../../shared/crypto/digests.ts';
+import type { SqlTx } from '../../shared/kernel/ports.ts';
+import type { RegionsWorld, SimRegion } from '../region-world/regions.ts';
+
+const storeFile = 'registry.sqlite';
+
+interface Holding {
+  root: string;
+  snapshot: string;
+  targets: string;
+  releases: string[];
+  pending: number;
+  list: string;
+}
+
+const digestOf = (db: SqlTx, role: string): string => {
+  const row = db.get<{ bytes: Uint8Array }>(
+    'SELECT bytes FROM metadata_files JOIN metadata_roles ON name = file WHERE role = ?',
+    role,
+  );
+  return row === undefined ? 'none' : sha256Hex(row.bytes);
+};
+
+function holdingOf(region: SimRegion): Holding | null {
+  return region.place.look(storeFile, (db) => ({
+    root: digestOf(db, 'root'),
+    snapshot: digestOf(db, 'snapshot'),
+    targets: digestOf(db, 'targets'),
+    releases: db
+      .all<{ line: string }>(
+        `SELECT release_id || ' ' || manifest_sha256 AS line FROM releases
+         WHERE admitted = 1 AND withdrawn = 0 AND below_floor = 0 ORDER BY line`,
+      )
+      .map(({ line }) => line),
+    pending: db.get<{ n: number }>('SELECT count(*) AS n FROM mirror_releases')?.n ?? 0,
+    list: (() => {
+      const row = db.get<{ envelope: Uint8Array }>('SELECT envelope FROM region_list');
+      return row === undefined ? 'none' : sha256Hex(row.envelope);
+    })(),
+  }));
+}
+
+/** Why they do not agree yet, in words; null where they do. */
+export function regionDisagreement(all: RegionsWorld, expected: number): string | null {
+  const { regions, publisher } = all;
+  if (regions.length < expected) return `${expected - regions.length} regions never joined`;
+  const alive = regions.filter((one) => !one.lost);
+  const holdings: [SimRegion, Holding][] = [];
+  for (const region of alive) {
+    if (region.node.up() === null) return `${region.name} is down`;
+    const holding = holdingOf(region);
+    if (holding === null) return `${region.name} has no store`;
+    holdings.push([region, holding]);
+  }
+  const [first] = holdings;
+  if (first === undefined) return null;
+  for (const [region, holding] of holdings) {
+    for (const what of ['root', 'snapshot', 'targets', 'list'] as const) {
+      if (holding[what] !== first[1][what]) return `${region.name} has another ${what} than ${first[0].name}`;
+    }
+    if (holding.pending > 0) return `${region.name} still lacks ${holding.pending} releases`;
+    if (holding.releases.join() !== first[1].releases.join())
+      return `${region.name} shows [${holding.releases.length}], ${first[0].name} [${first[1].releases.length}]`;
+    for (const line of holding.releases) {
+      const release = publisher.ofManifest(line.slice(line.indexOf(' ') + 1));
+      if (release === undefined) return `${region.name} shows ${line}, which nobody signed`;
+      for (const digest of release.digests) {
+        const bytes = region.place.files.peek(`blobs/${digest}`);
+        if (bytes === null || sha256Hex(bytes) !== digest) return `${region.name} lacks ${digest} of ${line}`;
+      }
+    }
+  }
+  return null;
+}

@@ -1,0 +1,75 @@
+// Why: one seed of several regions from the first boot to rest: chaos for a while, then everything heals, and all regions
+// must have the home's catalogue in bounded time. Trusts: the oracles.
+// Must never: let a run pass in which the regions did not come to rest.
+
+import { registryMigrations } from '../../registry/store/open.ts';
+import { asFleetError } from '../../shared/kernel/errors.ts';
+import type { RunSeed, SeedOptions, SeedResult } from '../explore/seed-run.ts';
+import { guarded } from '../guard.ts';
+import { regionDisagreement } from '../oracle/region-agreement.ts';
+import { createRegionOperator } from './operator.ts';
+import { createRegionsWorld, type RegionsWorld } from './regions.ts';
+import { drawRegionScenario, drawRegionTerms, type RegionTerms } from './scenario.ts';
+
+const lookEveryMs = 20_000;
+
+export const runSeed: RunSeed = (options) => {
+  // Part of the program, read from its folder: before the doors are shut.
+  registryMigrations();
+  return guarded(() => run(options));
+};
+
+async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResult> {
+  const terms = drawRegionTerms(seed);
+  const all = createRegionsWorld(seed, { trace, ...(only === undefined ? {} : { only }) });
+  const { world, faults, reached } = all;
+  const onRejection = (thrown: unknown): void => {
+    const fault = asFleetError(thrown);
+    world.violate(`nobody handled: ${fault.code}: ${fault.stack ?? fault.message}`);
+  };
+  process.on('unhandledRejection', onRejection);
+  try {
+    await live(all, terms);
+  } catch (thrown) {
+    world.violate(`the world itself failed: ${thrown instanceof Error ? thrown.stack : String(thrown)}`);
+  } finally {
+    process.off('unhandledRejection', onRejection);
+  }
+  for (const id of faults.fired())
+    reached.count('fault', id.startsWith('step') ? 'step' : (id.split(' ')[0] ?? id));
+  return {
+    seed,
+    violation: world.violation(),
+    endedAtMs: world.nowMs(),
+    faults: [...faults.fired()],
+    operations: world.operations(),
+    devices: all.regions.length,
+    traceSha256: world.traceSha256(),
+    trace: trace ? world.trace() : [],
+    marks: trace ? [...world.marks()] : [],
+    coverage: reached.coverage(),
+  };
+}
+
+async function live(all: RegionsWorld, terms: RegionTerms): Promise<void> {
+  const { world, faults } = all;
+  const operator = createRegionOperator(all, terms);
+  operator.begin();
+  for (const step of drawRegionScenario(world.seed, terms)) {
+    world.later(step.atMs, () => {
+      if (faults.takesPlace(step.number)) operator.take(step);
+    });
+  }
+  await world.run(terms.chaosMs);
+  all.heal();
+  operator.tidyUp();
+  const healedAtMs = world.nowMs();
+  for (let why: string | null = 'not looked'; why !== null && world.violation() === null; ) {
+    await world.run(world.nowMs() + lookEveryMs);
+    why = operator.isDone() ? regionDisagreement(all, terms.regions) : 'somebody still asks';
+    if (why !== null && world.nowMs() - healedAtMs > terms.convergeMs)
+      world.violate(
+        `the regions do not agree ${terms.convergeMs / 60_000} minutes after everything healed: ${why}`,
+      );
+  }
+}

@@ -4,6 +4,7 @@
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { formatReleaseId, type ReleaseName } from '../../shared/kernel/releases.ts';
 import type { TrustState, VersionFloors } from '../../shared/trust/tuf/client.ts';
+import { onlineKeysOf } from '../../shared/trust/tuf/floors.ts';
 import {
   parseSnapshot,
   parseTargets,
@@ -41,14 +42,18 @@ export function readMirrorIn(db: RegistryDb, qb: RegistryQueries, files: RoleFil
     const held = bytes(role);
     if (held !== null) delegated[role.slice('ns/'.length)] = held;
   }
-  const numbers = db.first(qb.selectFrom('mirror_numbers').select('numbers'));
+  const stored = db.first(qb.selectFrom('mirror_numbers').select('numbers'));
+  const numbers = stored === undefined ? undefined : numbersOf(stored.numbers);
+  // Kept under an earlier home's keys they would say that these files are forgotten, which this region may have signed
+  // itself since: what binds then is the files.
+  const binds = numbers?.onlineKeys === onlineKeysOf(unwrap(parseRootFile(root)));
   return {
     root,
     timestamp: bytes('timestamp'),
     snapshot: bytes('snapshot'),
     targets: bytes('targets'),
     delegated,
-    ...(numbers === undefined ? {} : { numbers: numbersOf(numbers.numbers) }),
+    ...(numbers === undefined || !binds ? {} : { numbers }),
   };
 }
 

@@ -31,6 +31,15 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'other regions: the world of one fleet has none; firmware-sim/region-world',
+    codes: [
+      ...(['policy-denied', 'not-home', 'region-unreachable', 'region-untrusted'] as const),
+      ...(['region-answer-invalid', 'region-unknown', 'region-not-joined', 'region-door-closed'] as const),
+      ...(['region-list-invalid', 'region-list-old', 'region-key-changed', 'region-exists'] as const),
+      ...(['invitation-invalid', 'mirror-incomplete'] as const),
+    ],
+  },
+  {
     why: 'training on a table of data: no part of a registry or an agent; test/learn',
     codes: [
       ...(['data-malformed', 'data-too-large', 'data-column-unknown'] as const),

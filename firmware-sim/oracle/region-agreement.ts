@@ -12,7 +12,8 @@ interface Holding {
   snapshot: string;
   targets: string;
   releases: string[];
-  pending: number;
+  /** Manifests of releases that are still to come. */
+  pending: string[];
   list: string;
 }
 
@@ -35,7 +36,9 @@ function holdingOf(region: SimRegion): Holding | null {
          WHERE admitted = 1 AND withdrawn = 0 AND below_floor = 0 ORDER BY line`,
       )
       .map(({ line }) => line),
-    pending: db.get<{ n: number }>('SELECT count(*) AS n FROM mirror_releases')?.n ?? 0,
+    pending: db
+      .all<{ sha256: string }>('SELECT manifest_sha256 AS sha256 FROM mirror_releases')
+      .map(({ sha256 }) => sha256),
     list: (() => {
       const row = db.get<{ envelope: Uint8Array }>('SELECT envelope FROM region_list');
       return row === undefined ? 'none' : sha256Hex(row.envelope);
@@ -55,13 +58,19 @@ export function regionDisagreement(all: RegionsWorld, expected: number): string 
     if (holding === null) return `${region.name} has no store`;
     holdings.push([region, holding]);
   }
+  const isSomewhere = (manifestSha256: string): boolean =>
+    (publisher.ofManifest(manifestSha256)?.digests ?? []).every((digest) =>
+      alive.some((region) => region.place.files.peek(`blobs/${digest}`) !== null),
+    );
   const [first] = holdings;
   if (first === undefined) return null;
   for (const [region, holding] of holdings) {
     for (const what of ['root', 'snapshot', 'targets', 'list'] as const) {
       if (holding[what] !== first[1][what]) return `${region.name} has another ${what} than ${first[0].name}`;
     }
-    if (holding.pending > 0) return `${region.name} still lacks ${holding.pending} releases`;
+    // What a lost home had signed and nobody had fetched is gone, unless its publisher brings it again.
+    const missing = holding.pending.filter((sha256) => isSomewhere(sha256));
+    if (missing.length > 0) return `${region.name} still lacks ${missing.length} releases`;
     if (holding.releases.join() !== first[1].releases.join())
       return `${region.name} shows [${holding.releases.length}], ${first[0].name} [${first[1].releases.length}]`;
     for (const line of holding.releases) {

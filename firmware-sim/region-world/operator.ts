@@ -30,6 +30,7 @@ export function createRegionOperator(all: RegionsWorld, terms: RegionTerms): Reg
   let open = 0;
   let movedTo: SimRegion | null = null;
   let handingOver = false;
+  let isTidying = false;
 
   /** Tries `work` with the region's parts until it says that it is done. */
   function insist(
@@ -103,7 +104,26 @@ export function createRegionOperator(all: RegionsWorld, terms: RegionTerms): Reg
     });
   }
 
-  function handOver(to: SimRegion, lost: boolean): void {
+  /** Nobody hands over while a region is joining: a new home knows the regions that the list it held names. */
+  const isSettled = (): boolean => {
+    const lists = regions
+      .filter((one) => !one.lost)
+      .map(({ place }) =>
+        place.look('registry.sqlite', (db) =>
+          Buffer.from(
+            db.get<{ envelope: Uint8Array }>('SELECT envelope FROM region_list')?.envelope ?? [],
+          ).toString('base64'),
+        ),
+      );
+    return regions.length === terms.regions && lists.every((one) => one !== null && one === lists[0]);
+  };
+
+  function handOver(to: SimRegion, lost: boolean, last = false): void {
+    if (!last && isTidying) return;
+    if (!last && !isSettled()) {
+      world.later(againMs, () => handOver(to, lost));
+      return;
+    }
     const from = home();
     if (from === undefined || from === to || to.lost || handingOver) return;
     handingOver = true;
@@ -251,9 +271,10 @@ export function createRegionOperator(all: RegionsWorld, terms: RegionTerms): Reg
     take,
     tidyUp() {
       // Somebody has to be home: where the last one was lost and nobody had taken over, one does now.
+      isTidying = true;
       if (home()?.lost === true && !handingOver) {
         const to = regions.find((one) => !one.lost);
-        if (to !== undefined) handOver(to, false);
+        if (to !== undefined) handOver(to, false, true);
       }
       if (draw(seed, 'last-push') < 0.7) pushTo('alpha');
     },

@@ -195,7 +195,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
         });
       }
       if (stopped || !loops.has(entry.region)) return;
-      if (reached) fetchFiles();
+      // Also where nobody answers: a publisher may have brought the bytes that a lost region had.
+      fetchFiles();
       pauseMs = reached ? limits.roundEveryMs : Math.min(limits.roundEveryMaxMs, pauseMs * 2);
       const pause: Timer = clock.timer(pauseMs);
       await Promise.race([pause.done, woken()]);

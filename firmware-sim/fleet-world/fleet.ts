@@ -6,7 +6,7 @@ import type { ClaimFile } from '../../shared/wire/claim.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
 import { draw } from '../chance.ts';
 import type { FaultId, Faults } from '../faults.ts';
-import { createFaults } from '../faults.ts';
+import { createFaultyWorld } from '../faulty-world.ts';
 import { createClocks } from '../machine/clocks.ts';
 import { createPatches } from '../machine/patches.ts';
 import { createSimPlace } from '../machine/place.ts';
@@ -15,7 +15,7 @@ import { createDeviceOracle, type DeviceOracle } from '../oracle/device-oracle.t
 import { createFetchOracle } from '../oracle/fetch-oracle.ts';
 import { createRegistryOracle } from '../oracle/registry-oracle.ts';
 import { createTruth, type Truth } from '../oracle/truth.ts';
-import { createWorld, type Incarnation, type World } from '../world.ts';
+import type { Incarnation, World } from '../world.ts';
 import { arch, createDeviceNode, type DeviceNode } from './device-node.ts';
 import { createReached, type Reached } from './node-log.ts';
 import { createPublisher, type Publisher } from './publisher.ts';
@@ -58,7 +58,6 @@ export interface FleetWorld {
   heal(): void;
 }
 
-/** One node is not cut more often than this by chance: it would do nothing else. */
 const cutsMax = 10;
 /** Many hours of a busy fleet; beyond it something turns in a circle. */
 const operationsMax = 1_500_000;
@@ -68,32 +67,10 @@ export function createFleetWorld(
   terms: WorldTerms,
   options: { only?: readonly FaultId[]; trace: boolean },
 ): FleetWorld {
-  const faults = createFaults(seed, options.only);
-  const cutsOf = new Map<string, number>();
-  const nodes = new Map<string, { afterCut(): void }>();
-  const world = createWorld({
-    seed,
+  const { world, faults, nodes, clocks } = createFaultyWorld({
+    ...{ seed, operationsMax, cutsMax, ...options },
     originMs: terms.originMs,
-    operationsMax,
-    faults,
-    keepTrace: options.trace,
-    cutAt: ({ node }) => {
-      const before = world.chance('cut.before', node);
-      const after = world.chance('cut.after', node);
-      if (!before && !after) return null;
-      const cuts = (cutsOf.get(node) ?? 0) + 1;
-      cutsOf.set(node, cuts);
-      if (cuts > cutsMax && options.only === undefined) return null;
-      return before ? 'before' : 'after';
-    },
-    onCut: (of) => nodes.get(of.node)?.afterCut(),
-    clockOf: (of) => {
-      const clocks = clockOf.get(of.node);
-      if (clocks === undefined) throw new Error(`no clock for ${of.node}`);
-      return clocks.of(of);
-    },
   });
-  const clockOf = new Map<string, ReturnType<typeof createClocks>>();
   const network = createNetwork({ world });
   const truth = createTruth(world);
   const reached = createReached();
@@ -106,9 +83,9 @@ export function createFleetWorld(
   let thieves = 0;
 
   function clocksOf(node: string, isDevice: boolean) {
-    const clocks = createClocks(world, { node, driftPpmMax: isDevice ? 200 : 20, faults: isDevice });
-    clockOf.set(node, clocks);
-    return clocks;
+    const own = createClocks(world, { node, driftPpmMax: isDevice ? 200 : 20, faults: isDevice });
+    clocks.set(node, own);
+    return own;
   }
 
   function makeRegistry(node: string): RegistryNode {

@@ -2,7 +2,7 @@
 // agree in bounded time. Trusts: the oracles. Must never: let a run pass in which the fleet did not come to rest.
 
 import { registryMigrations } from '../../registry/store/open.ts';
-import { asFleetError } from '../../shared/kernel/errors.ts';
+import { liveSeed } from '../explore/seed-life.ts';
 import { latestGeneration, type RunSeed, type SeedOptions, type SeedResult } from '../explore/seed-run.ts';
 import { guarded } from '../guard.ts';
 import { accountsOf } from '../oracle/accounts.ts';
@@ -30,34 +30,12 @@ async function run({
 }: SeedOptions): Promise<SeedResult> {
   const terms = drawTerms(seed, generation);
   const fleet = createFleetWorld(seed, terms, { trace, ...(only === undefined ? {} : { only }) });
-  const { world, faults, reached } = fleet;
-  const onRejection = (thrown: unknown): void => {
-    const fault = asFleetError(thrown);
-    world.violate(`nobody handled: ${fault.code}: ${fault.stack ?? fault.message}`);
-  };
-  process.on('unhandledRejection', onRejection);
-  try {
-    await live(fleet);
-  } catch (thrown) {
-    world.violate(`the world itself failed: ${thrown instanceof Error ? thrown.stack : String(thrown)}`);
-  } finally {
-    process.off('unhandledRejection', onRejection);
-  }
-  countStored(fleet);
-  for (const id of faults.fired())
-    reached.count('fault', id.startsWith('step') ? 'step' : (id.split(' ')[0] ?? id));
-  return {
-    seed,
-    violation: world.violation(),
-    endedAtMs: world.nowMs(),
-    faults: [...faults.fired()],
-    operations: world.operations(),
-    devices: fleet.devices.length,
-    traceSha256: world.traceSha256(),
-    trace: trace ? world.trace() : [],
-    marks: trace ? [...world.marks()] : [],
-    coverage: reached.coverage(),
-  };
+  return liveSeed({
+    ...{ seed, trace, world: fleet.world, faults: fleet.faults, reached: fleet.reached },
+    live: () => live(fleet),
+    told: () => countStored(fleet),
+    devices: () => fleet.devices.length,
+  });
 }
 
 /** What a registry and its devices have written down, and never logged with these words. */

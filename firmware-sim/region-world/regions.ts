@@ -5,8 +5,9 @@
 import { fleetLimits } from '../../registry/fleet/limits.ts';
 import { publicKeyOf } from '../../shared/crypto/ed25519.ts';
 import type { Invitation } from '../../shared/wire/regions.ts';
-import { draw, drawBytes, drawInt } from '../chance.ts';
-import { createFaults, type FaultId, type Faults } from '../faults.ts';
+import { drawBytes, drawInt } from '../chance.ts';
+import type { FaultId, Faults } from '../faults.ts';
+import { createFaultyWorld } from '../faulty-world.ts';
 import { arch } from '../fleet-world/device-node.ts';
 import { createReached, type Reached } from '../fleet-world/node-log.ts';
 import { createPublisher, type Publisher } from '../fleet-world/publisher.ts';
@@ -16,7 +17,7 @@ import { createSimPlace, type SimPlace } from '../machine/place.ts';
 import { createDoors, type Doors } from '../network/doors.ts';
 import { createNetwork } from '../network/network.ts';
 import { createRegionOracle, type RegionOracle } from '../oracle/region-oracle.ts';
-import { createWorld, type World } from '../world.ts';
+import type { World } from '../world.ts';
 import { createHolders, type Holders } from './holders.ts';
 
 export interface SimRegion {
@@ -46,7 +47,6 @@ export interface RegionsWorld {
   heal(): void;
 }
 
-/** One node is not cut more often than this by chance. */
 const cutsMax = 8;
 const operationsMax = 1_000_000;
 
@@ -54,31 +54,7 @@ export function createRegionsWorld(
   seed: number,
   options: { only?: readonly FaultId[]; trace: boolean },
 ): RegionsWorld {
-  const faults = createFaults(seed, options.only);
-  const cutsOf = new Map<string, number>();
-  const nodes = new Map<string, { afterCut(): void }>();
-  const clockOf = new Map<string, ReturnType<typeof createClocks>>();
-  const world = createWorld({
-    seed,
-    operationsMax,
-    faults,
-    keepTrace: options.trace,
-    cutAt: ({ node }) => {
-      const before = world.chance('cut.before', node);
-      const after = world.chance('cut.after', node);
-      if (!before && !after) return null;
-      const cuts = (cutsOf.get(node) ?? 0) + 1;
-      cutsOf.set(node, cuts);
-      if (cuts > cutsMax && options.only === undefined) return null;
-      return before ? 'before' : 'after';
-    },
-    onCut: (of) => nodes.get(of.node)?.afterCut(),
-    clockOf: (of) => {
-      const clocks = clockOf.get(of.node);
-      if (clocks === undefined) throw new Error(`no clock for ${of.node}`);
-      return clocks.of(of);
-    },
-  });
+  const { world, faults, nodes, clocks } = createFaultyWorld({ seed, operationsMax, cutsMax, ...options });
   const reached = createReached();
   const publisher = createPublisher(world, arch);
   const doors = createDoors(world);
@@ -101,8 +77,8 @@ export function createRegionsWorld(
   };
 
   function add(name: string, invitation: Invitation | null): SimRegion {
-    const clocks = createClocks(world, { node: name, driftPpmMax: 20, faults: false });
-    clockOf.set(name, clocks);
+    const own = createClocks(world, { node: name, driftPpmMax: 20, faults: false });
+    clocks.set(name, own);
     const place = createSimPlace(world, { node: name, onCommit: (file) => oracle.committed(file) });
     const oracle = createRegionOracle({ world, node: name, place, publisher, reached });
     const publicKey = Buffer.from(publicKeyOf(drawBytes(32, seed, 'door', name))).toString('hex');
@@ -112,7 +88,7 @@ export function createRegionsWorld(
       network: createNetwork({ world }),
       node: name,
       place,
-      clocks,
+      clocks: own,
       limits,
       patches: null,
       reached,
@@ -162,6 +138,3 @@ export function createRegionsWorld(
     },
   };
 }
-
-/** Whether a seed's regions have this property. */
-export const sometimes = (seed: number, share: number, name: string): boolean => draw(seed, name) < share;

@@ -3,7 +3,7 @@
 // Must never: let a run pass in which the regions did not come to rest.
 
 import { registryMigrations } from '../../registry/store/open.ts';
-import { asFleetError } from '../../shared/kernel/errors.ts';
+import { liveSeed } from '../explore/seed-life.ts';
 import type { RunSeed, SeedOptions, SeedResult } from '../explore/seed-run.ts';
 import { guarded } from '../guard.ts';
 import { regionDisagreement } from '../oracle/region-agreement.ts';
@@ -22,33 +22,11 @@ export const runSeed: RunSeed = (options) => {
 async function run({ seed, only, trace = false }: SeedOptions): Promise<SeedResult> {
   const terms = drawRegionTerms(seed);
   const all = createRegionsWorld(seed, { trace, ...(only === undefined ? {} : { only }) });
-  const { world, faults, reached } = all;
-  const onRejection = (thrown: unknown): void => {
-    const fault = asFleetError(thrown);
-    world.violate(`nobody handled: ${fault.code}: ${fault.stack ?? fault.message}`);
-  };
-  process.on('unhandledRejection', onRejection);
-  try {
-    await live(all, terms);
-  } catch (thrown) {
-    world.violate(`the world itself failed: ${thrown instanceof Error ? thrown.stack : String(thrown)}`);
-  } finally {
-    process.off('unhandledRejection', onRejection);
-  }
-  for (const id of faults.fired())
-    reached.count('fault', id.startsWith('step') ? 'step' : (id.split(' ')[0] ?? id));
-  return {
-    seed,
-    violation: world.violation(),
-    endedAtMs: world.nowMs(),
-    faults: [...faults.fired()],
-    operations: world.operations(),
-    devices: all.regions.length,
-    traceSha256: world.traceSha256(),
-    trace: trace ? world.trace() : [],
-    marks: trace ? [...world.marks()] : [],
-    coverage: reached.coverage(),
-  };
+  return liveSeed({
+    ...{ seed, trace, world: all.world, faults: all.faults, reached: all.reached },
+    live: () => live(all, terms),
+    devices: () => 0,
+  });
 }
 
 async function live(all: RegionsWorld, terms: RegionTerms): Promise<void> {

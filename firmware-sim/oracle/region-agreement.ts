@@ -12,6 +12,8 @@ interface Holding {
   snapshot: string;
   targets: string;
   releases: string[];
+  /** Releases that a publisher took back, or put below a floor, as far as this region knows. */
+  barred: Set<string>;
   /** Manifests of releases that are still to come. */
   pending: string[];
   list: string;
@@ -36,6 +38,14 @@ function holdingOf(region: SimRegion): Holding | null {
          WHERE admitted = 1 AND withdrawn = 0 AND below_floor = 0 ORDER BY line`,
       )
       .map(({ line }) => line),
+    barred: new Set(
+      db
+        .all<{ line: string }>(
+          `SELECT release_id || ' ' || manifest_sha256 AS line FROM releases
+           WHERE withdrawn = 1 OR below_floor = 1`,
+        )
+        .map(({ line }) => line),
+    ),
     pending: db
       .all<{ sha256: string }>('SELECT manifest_sha256 AS sha256 FROM mirror_releases')
       .map(({ sha256 }) => sha256),
@@ -62,6 +72,9 @@ export function regionDisagreement(all: RegionsWorld, expected: number): string 
     (publisher.ofManifest(manifestSha256)?.digests ?? []).every((digest) =>
       alive.some((region) => region.place.files.peek(`blobs/${digest}`) !== null),
     );
+  // What a home took back just before it was handed over stays barred where that is known, and nowhere else.
+  const shownBy = ({ releases }: Holding): string =>
+    releases.filter((line) => !holdings.some(([, other]) => other.barred.has(line))).join();
   const [first] = holdings;
   if (first === undefined) return null;
   for (const [region, holding] of holdings) {
@@ -71,7 +84,7 @@ export function regionDisagreement(all: RegionsWorld, expected: number): string 
     // What a lost home had signed and nobody had fetched is gone, unless its publisher brings it again.
     const missing = holding.pending.filter((sha256) => isSomewhere(sha256));
     if (missing.length > 0) return `${region.name} still lacks ${missing.length} releases`;
-    if (holding.releases.join() !== first[1].releases.join())
+    if (shownBy(holding) !== shownBy(first[1]))
       return `${region.name} shows [${holding.releases.length}], ${first[0].name} [${first[1].releases.length}]`;
     for (const line of holding.releases) {
       const release = publisher.ofManifest(line.slice(line.indexOf(' ') + 1));

@@ -2,6 +2,7 @@
 // a mirror needs no trust, and the region that can sign is home, wherever it stands.
 // Trusts: shared/trust/tuf. Must never: step back, or write over what changed while it was asking.
 
+import { limits as trustLimits } from '../../shared/kernel/limits.ts';
 import { ok, type Result } from '../../shared/kernel/result.ts';
 import { refreshCatalogue, type TrustState } from '../../shared/trust/tuf/client.ts';
 import { parseTargets } from '../../shared/trust/tuf/metadata.ts';
@@ -54,12 +55,17 @@ export function createMirror(core: RegistryCore): Mirror {
   const { qb } = store;
   const listeners: (() => void)[] = [];
   const within = <T>(work: (db: RegistryDb, files: RoleFiles) => T): Promise<T> =>
-    repository.withFiles('mirrored', work);
+    repository.withFiles(null, work);
 
   return {
     onWanted: (listener) => void listeners.push(listener),
 
     async refresh(from, asker) {
+      // Whatever changes comes with a new timestamp: mostly there is none, and the whole need not be read.
+      const offered = await asker.metadata.fetch('timestamp.json', trustLimits.timestampBytesMax);
+      if (!offered.ok) return offered;
+      const present = await within((db, files) => files.current(db, 'timestamp')?.bytes ?? null);
+      if (same(present, offered.value)) return ok('same');
       const held = await within((db, files) => readMirrorIn(db, qb, files));
       if (held === null) return ok('same');
       const refreshed = await refreshWhole(held, asker, clock.wall());

@@ -62,6 +62,8 @@ export function createKeyDesk(parts: {
   region: string;
   clock: Clock;
   log: Log;
+  /** The keyring follows the roots in force. */
+  follow(): Promise<void>;
   /** Runs a transaction that signs; afterwards the doorbell rings. */
   signing<T>(reason: string, work: (db: RegistryDb) => T): Promise<T>;
 }): KeyDesk {
@@ -159,11 +161,7 @@ export function createKeyDesk(parts: {
       installIn({ db, qb, files, keyring, nowMs: clock.wall() }, bundle),
     );
     if (!installed.ok) return installed;
-    const { roles, mirrors } = await store.tx((db) => ({
-      roles: files.roles(db),
-      mirrors: files.hasRegions(db),
-    }));
-    keyring.follow(roles, mirrors);
+    await parts.follow();
     const deleted = await tidy();
     const { status, documents, signedHere } = installed.value;
     if (status === 'installed') {

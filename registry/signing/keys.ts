@@ -73,7 +73,8 @@ const clockSkewMs = 2 * dayMs;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-async function writeOnce(disk: Disk, path: string, text: string): Promise<void> {
+/** Makes a small file of keys durable under its name. */
+export async function writeOnce(disk: Disk, path: string, text: string): Promise<void> {
   // Renamed into place: a power cut leaves the whole file or none.
   const fresh = `${path}.new`;
   await disk.create(fresh);
@@ -98,7 +99,8 @@ function roleOfFile(file: string): KeptKey['role'] | null {
   return match?.[2] === undefined ? (role ?? null) : null;
 }
 
-async function readSeed(disk: Disk, path: string): Promise<Uint8Array | null> {
+/** The seed in a key file, null where there is none. Fault `state-corrupt`. */
+export async function readSeed(disk: Disk, path: string): Promise<Uint8Array | null> {
   const bytes = await disk.read(path);
   if (bytes === null) return null;
   const seed = seedFromPkcs8Pem(decoder.decode(bytes));

@@ -65,10 +65,11 @@ export interface CatalogueRepository {
   /** Only rises. The namespace need not know the model yet. Refusal: `namespace-unknown`. */
   raiseCounterFloor(model: { namespace: string; name: string }, counter: number): Promise<Result<void>>;
   /**
-   * For fleet/restore.ts: runs `work` on the role files in one transaction and rings the doorbell where a new
-   * timestamp came out of it. Whoever uses it decides what is stored; nothing is checked here.
+   * For fleet/restore.ts and regions/: runs `work` on the role files in one transaction and rings the doorbell where a
+   * new timestamp came out of it. Whoever uses it decides what is stored; nothing is checked here. `reason`: why it is
+   * signed; null where others signed it.
    */
-  withFiles<T>(reason: string, work: (db: RegistryDb, files: RoleFiles) => T): Promise<T>;
+  withFiles<T>(reason: string | null, work: (db: RegistryDb, files: RoleFiles) => T): Promise<T>;
   /**
    * Signs again what would expire soon, as far as this registry holds the keys, and warns of the rest; from a
    * timer. True where something was signed.
@@ -134,8 +135,8 @@ export async function openRepository(parts: {
   const listeners = new Set<(bytes: Uint8Array) => void>();
   const parsed = createParsedTargets();
 
-  /** Runs `work`; where it signed, tells the log and, after the commit, the doorbell. */
-  async function signing<T>(reason: string, work: (db: RegistryDb) => T): Promise<T> {
+  /** Runs `work`; where it signed, tells the log and, after the commit, the doorbell. Null: it stores what others signed. */
+  async function signing<T>(reason: string | null, work: (db: RegistryDb) => T): Promise<T> {
     let timestamp: Uint8Array | undefined;
     let before = 0;
     let after = 0;
@@ -148,7 +149,7 @@ export async function openRepository(parts: {
       return result;
     });
     if (after !== before && timestamp !== undefined) {
-      log.emit('info', 'metadata.signed', { reason, timestampVersion: after });
+      if (reason !== null) log.emit('info', 'metadata.signed', { reason, timestampVersion: after });
       for (const listener of listeners) listener(timestamp);
     }
     return value;
@@ -228,7 +229,7 @@ export async function openRepository(parts: {
     keyring.follow(roles, mirrors);
   };
   await follow();
-  const keys = createKeyDesk({ store, files, keyring, region, clock, log, signing });
+  const keys = createKeyDesk({ store, files, keyring, region, clock, log, signing, follow });
   await keys.tidy();
 
   const bytesOf = (role: string): Promise<Uint8Array> => store.tx((db) => files.expect(db, role).bytes);

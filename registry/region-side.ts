@@ -1,21 +1,21 @@
 // Why: this registry's side towards other regions on a real machine: its key, its line to them, its door for them.
 // Trusts: the folder's permissions for the key. Must never: open a door that nobody asked for.
 
-import { hostname } from 'node:os';
 import { publicKeyOf } from '../shared/crypto/ed25519.ts';
-import { pkcs8PemFromSeed, seedFromPkcs8Pem } from '../shared/crypto/spki.ts';
+import { pkcs8PemFromSeed } from '../shared/crypto/spki.ts';
 import { createRegionLine, openRegionDoor, regionIdentity } from '../shared/host/region-door.ts';
-import { FleetError } from '../shared/kernel/errors.ts';
-import type { Disk, DoorHandler, Place, RegionLine } from '../shared/kernel/ports.ts';
+import type { Disk, DoorHandler, Entropy, Place, RegionLine } from '../shared/kernel/ports.ts';
 import { refuse } from '../shared/kernel/result.ts';
 import type { RegionList } from '../shared/wire/regions.ts';
+import { bracketed, reachable } from './api/listen.ts';
 import type { BeginJoining } from './regions/joining.ts';
 import type { OwnDoor } from './regions/members.ts';
 import type { RegistryOptions } from './registry.ts';
+import { readSeed, writeOnce } from './signing/keys.ts';
 import type { Settings } from './store/settings.ts';
 
 export interface RegionSide {
-  line: RegionLine;
+  line: RegionLine & { close(): void };
   door: OwnDoor;
   joining: BeginJoining | null;
   serve(handler: DoorHandler): void;
@@ -25,19 +25,11 @@ export interface RegionSide {
 
 const keyFile = 'region-door.pem';
 
-async function doorSeed(disk: Disk, fresh: () => Uint8Array): Promise<Uint8Array> {
-  const bytes = await disk.read(keyFile);
-  if (bytes !== null) {
-    const seed = seedFromPkcs8Pem(new TextDecoder().decode(bytes));
-    if (seed.ok) return seed.value;
-    throw new FleetError('state-corrupt', `keys/${keyFile} is no Ed25519 private key (PKCS #8, PEM)`);
-  }
-  const seed = fresh();
-  await disk.create(`${keyFile}.new`);
-  await disk.append(`${keyFile}.new`, new TextEncoder().encode(pkcs8PemFromSeed(seed)));
-  await disk.fsync(`${keyFile}.new`);
-  await disk.rename(`${keyFile}.new`, keyFile);
-  await disk.fsyncDir('.');
+async function doorSeed(disk: Disk, entropy: Entropy): Promise<Uint8Array> {
+  const kept = await readSeed(disk, keyFile);
+  if (kept !== null) return kept;
+  const seed = entropy.bytes(32);
+  await writeOnce(disk, keyFile, pkcs8PemFromSeed(seed));
   return seed;
 }
 
@@ -48,7 +40,7 @@ export async function openRegionSide(parts: {
 }): Promise<RegionSide> {
   const { options, place, closers } = parts;
   const { clock, entropy, log, region } = options;
-  const seed = await doorSeed(place.disk('keys'), () => entropy.bytes(32));
+  const seed = await doorSeed(place.disk('keys'), entropy);
   const identity = await regionIdentity({ seed, region, clock, entropy });
   const line = createRegionLine({ identity, clock });
   closers.push(async () => line.close());
@@ -64,8 +56,7 @@ export async function openRegionSide(parts: {
       handler: (request) => handler(request),
     });
     closers.push(() => door.close());
-    const named = host === '0.0.0.0' || host === '::' ? hostname() : host;
-    url = options.advertiseRegions ?? `https://${named.includes(':') ? `[${named}]` : named}:${door.port}`;
+    url = options.advertiseRegions ?? `https://${bracketed(reachable(host))}:${door.port}`;
     isOpen = true;
     return door.port;
   }

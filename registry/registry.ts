@@ -16,7 +16,7 @@ import type { Invitation } from '../shared/wire/regions.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { createDeviceBlobs } from './api/device-blobs.ts';
-import { type HttpListener, isLoopback, listenHttp } from './api/listen.ts';
+import { bracketed, type HttpListener, isLoopback, listenHttp, reachable } from './api/listen.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
 import type { RegistryCore } from './core.ts';
@@ -80,13 +80,6 @@ export interface Registry {
   parts: RegistryParts;
   /** Drains and closes; idempotent. */
   stop(): Promise<void>;
-}
-
-const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
-
-/** A host that others can use for an address that was bound. */
-function reachable(host: string): string {
-  return host === '0.0.0.0' || host === '::' ? hostname() : host;
 }
 
 /** Every name under which a device may look the broker up; the server certificate lists them. */
@@ -281,7 +274,12 @@ async function start(
     options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
 
   await goToWork(core, { fleet, rollouts, bus }, closers);
-  closers.push(() => regions.stop());
+  closers.push(async () => {
+    const stopping = regions.stop();
+    // Whom this region asks now may not answer for long.
+    outside.line.close();
+    await stopping;
+  });
   await outside.open(settings, await regions.members.list());
   await regions.start();
   opened();

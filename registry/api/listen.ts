@@ -3,6 +3,7 @@
 
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { hostname } from 'node:os';
 import { createAdaptorServer, type ServerType } from '@hono/node-server';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
@@ -21,6 +22,14 @@ const idleMs = 120_000;
 
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+/** As it stands in a URL. */
+export const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
+
+/** A host that others can use for an address that was bound. */
+export function reachable(host: string): string {
+  return host === '0.0.0.0' || host === '::' ? hostname() : host;
 }
 
 /** A failed listen as a fault: `port-in-use`, or `config-invalid` where the address is not ours. */

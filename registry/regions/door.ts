@@ -10,7 +10,7 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import { metadataNamePattern, parseMessage } from '../../shared/wire/messages.ts';
 import { doorMovedSchema, joinRequestSchema, type RegionEntry } from '../../shared/wire/regions.ts';
 import type { RegistryCore } from '../core.ts';
-import type { FlowClass, RegionPolicies } from '../policy/flows.ts';
+import type { Decision, FlowClass, RegionPolicies } from '../policy/flows.ts';
 import type { RegionLimits } from './limits.ts';
 import type { Members } from './members.ts';
 import type { OutgoingStream, StreamItem } from './streams.ts';
@@ -57,7 +57,7 @@ export function createDoorHandler(parts: DoorParts): DoorHandler {
     region: string,
     flow: FlowClass,
     what: string,
-  ): Promise<Result<ReturnType<RegionPolicies['flow']>> | { ok: false; refusal: DoorRefusal }> {
+  ): Promise<Result<Decision> | { ok: false; refusal: DoorRefusal }> {
     const decision = policies.flow(flow, region);
     if (decision.allowed) return ok(decision);
     await policies.count({ flow, destination: region, decision, bytes: 0, records: 0 });

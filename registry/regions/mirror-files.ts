@@ -38,6 +38,8 @@ const isLine = ({ code }: Refusal): boolean =>
   code === 'registry-not-ready' ||
   code === 'interrupted';
 
+const partSuffix = '.part';
+
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
 }
@@ -58,6 +60,11 @@ export function createMirrorFiles(
   let stopped = false;
   let working: Promise<void> | null = null;
   let again = false;
+  /** True at a start: another life may have left some. */
+  let mayBeLeft = true;
+
+  const hasNothingWanted = (): Promise<boolean> =>
+    store.tx((db) => db.first(qb.selectFrom('mirror_releases').select('release_id').limit(1)) === undefined);
 
   async function* readPart(path: string, bytes: number): AsyncGenerator<Uint8Array> {
     for (let offset = 0; offset < bytes; ) {
@@ -97,7 +104,8 @@ export function createMirrorFiles(
       }
       return last.ok ? ok() : last;
     }
-    const path = `${sha256}.part`;
+    const path = `${sha256}${partSuffix}`;
+    mayBeLeft = true;
     let offset = (await disk.size(path)) ?? 0;
     // Whatever lies there may be torn; the digest over the whole decides, and then it begins anew.
     if (offset === 0 || offset > bytes) {
@@ -171,6 +179,12 @@ export function createMirrorFiles(
     );
   }
 
+  /** Half of files that nothing wants any more. */
+  async function sweep(): Promise<void> {
+    for (const name of await disk.list('.')) if (name.endsWith(partSuffix)) await disk.unlink(name);
+    mayBeLeft = false;
+  }
+
   async function round(): Promise<void> {
     const due = await store.tx((db) =>
       db.all(
@@ -182,7 +196,10 @@ export function createMirrorFiles(
           .orderBy('release_id'),
       ),
     );
-    if (due.length === 0) return;
+    if (due.length === 0) {
+      if (mayBeLeft && (await hasNothingWanted())) await sweep();
+      return;
+    }
     const sources = await parts.sources();
     for (const row of due) {
       if (stopped) return;

@@ -40,9 +40,8 @@ export interface Regions {
   handler: DoorHandler;
   invite(wanted: { region: string; createdBy: string; ttlMs: number }): Promise<Result<Invitation>>;
   status(): Promise<RegionsStatus>;
-  /** Looks at every region now. */
-  kick(): void;
   start(): Promise<void>;
+  /** What is asked at this moment is waited for: close the line as well. */
   stop(): Promise<void>;
 }
 
@@ -138,7 +137,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
     }
   }
 
-  /** One look at a region: the list, the catalogue, its root, its lists. The first refusal ends it, and is told. */
+  /** One look at a region: the list, the catalogue, its root, its lists. Of several refusals the first is told. */
   async function look(entry: RegionEntry): Promise<Result<void>> {
     let bytes = 0;
     const asker = askerOf(entry, (more) => {
@@ -155,16 +154,16 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
       const pulled = await pulls.pull(entry.region, asker);
       await tellMoved(asker, entry);
       for (const one of [refreshed, rooted, pulled]) if (!one.ok) return one;
-      if (!taken.ok && taken.refusal.code !== 'region-list-old') {
-        // The other end has not heard of the new home yet.
-        if (taken.refusal.code !== 'region-list-invalid' || refreshed.ok === false) return taken;
-      }
+      // The other end has not heard of the newest list, or of the new home, yet.
+      const isBehind = !taken.ok && ['region-list-old', 'region-list-invalid'].includes(taken.refusal.code);
+      if (!taken.ok && !isBehind) return taken;
       const [refused] = pulled.ok ? pulled.value.refused : [];
       return refused === undefined
         ? ok()
         : { ok: false, refusal: { ...refused, detail: `${refused.stream}: ${refused.detail}` } };
     })();
-    await note(entry.region, bytes, looked.ok ? null : looked.refusal);
+    // What broke off because this registry stops says nothing about the line.
+    if (!stopped) await note(entry.region, bytes, looked.ok ? null : looked.refusal);
     return looked;
   }
 
@@ -177,7 +176,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
     await asker.moved(url);
   }
 
-  async function run(entry: RegionEntry, woken: () => Promise<void>): Promise<void> {
+  async function run(loop: Loop, woken: () => Promise<void>): Promise<void> {
+    const { entry } = loop;
     let pauseMs = limits.roundEveryMs;
     while (!stopped) {
       let reached = false;
@@ -194,7 +194,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
           detail: error.message,
         });
       }
-      if (stopped || !loops.has(entry.region)) return;
+      // Another loop goes on where the region is now, or it is none any more.
+      if (stopped || loops.get(entry.region) !== loop) return;
       // Also where nobody answers: a publisher may have brought the bytes that a lost region had.
       fetchFiles();
       pauseMs = reached ? limits.roundEveryMs : Math.min(limits.roundEveryMaxMs, pauseMs * 2);
@@ -223,7 +224,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
         });
       const loop: Loop = { entry, wake: () => wake(), done: Promise.resolve() };
       loops.set(entry.region, loop);
-      loop.done = run(entry, woken);
+      loop.done = run(loop, woken);
       running.add(loop.done);
       void loop.done.finally(() => running.delete(loop.done));
     }
@@ -293,10 +294,6 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
         },
         invitations: await members.invitations(),
       };
-    },
-
-    kick() {
-      for (const loop of loops.values()) loop.wake();
     },
 
     async start() {

@@ -36,9 +36,12 @@ const clockSkewMs = 400 * dayMs;
 const bodyBytesMax = 256 * 1024;
 /** Smaller answers are not worth it. */
 const gzipFromBytes = 1_024;
-/** Answers of files are raw: models hardly shrink, and the mirror asks for what was encoded by itself. */
+/** Models hardly shrink. */
 const rawPath = /^\/regions\/v1\/blobs\//;
 const connectionsMax = 4;
+const connectMs = 10_000;
+/** Of everybody together: strangers cannot take the process's descriptors. */
+const doorConnectionsMax = 1_024;
 const drainMs = 2_000;
 
 const zip = promisify(gzip);
@@ -153,6 +156,7 @@ export async function openRegionDoor(options: {
   // A stranger that opens connections and says nothing holds them no longer than this.
   server.headersTimeout = 10_000;
   server.requestTimeout = 30_000;
+  server.maxConnections = doorConnectionsMax;
   // TLS errors of strangers are theirs.
   server.on('tlsClientError', () => undefined);
   let closing: Promise<void> | undefined;
@@ -198,11 +202,13 @@ async function read(response: IncomingMessage, bytesMax: number): Promise<Result
   }
 }
 
-/** Connections are kept by peer; a peer that changes its address or key gets new ones. */
+/** Connections are kept by peer; a peer that changes its address or key gets new ones. Once closed it asks nothing. */
 export function createRegionLine(parts: { identity: RegionIdentity; clock: Clock }): RegionLine & {
   close(): void;
 } {
   const agents = new Map<string, Agent>();
+  const dialled = new Set<TLSSocket>();
+  let closed = false;
 
   async function dial(peer: DoorPeer): Promise<Socket> {
     const { hostname, port } = new URL(peer.url);
@@ -216,11 +222,20 @@ export function createRegionLine(parts: { identity: RegionIdentity; clock: Clock
       rejectUnauthorized: false,
       minVersion: 'TLSv1.3',
     });
-    await new Promise<void>((resolve, reject) => {
-      socket.once('secureConnect', resolve);
-      socket.once('error', reject);
-      socket.once('close', () => reject(new Error('the connection was closed')));
-    });
+    dialled.add(socket);
+    socket.once('close', () => dialled.delete(socket));
+    // A host that is away may swallow everything: the system would wait for minutes.
+    const patience = parts.clock.timer(connectMs);
+    void patience.done.then(() => socket.destroy(new Error(`no connection within ${connectMs} ms`)));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        socket.once('secureConnect', resolve);
+        socket.once('error', reject);
+        socket.once('close', () => reject(new Error('the connection was closed')));
+      });
+    } finally {
+      patience.cancel();
+    }
     if (provenKey(socket) === peer.publicKey) {
       socket.setNoDelay(true);
       return socket;
@@ -264,6 +279,7 @@ export function createRegionLine(parts: { identity: RegionIdentity; clock: Clock
 
   return {
     async ask(peer, ask) {
+      if (closed) return refuse('interrupted', 'the registry stops');
       try {
         return await once(peer, ask);
       } catch (thrown) {
@@ -274,6 +290,8 @@ export function createRegionLine(parts: { identity: RegionIdentity; clock: Clock
       }
     },
     close() {
+      closed = true;
+      for (const socket of dialled) socket.destroy();
       for (const agent of agents.values()) agent.destroy();
       agents.clear();
     },

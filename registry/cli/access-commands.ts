@@ -1,7 +1,6 @@
 // Why: `lepton tokens`, `lepton claims` and `lepton publishers`: who may do what.
 // Trusts: the registry for every decision. Must never: write a secret into a file that others can read.
 
-import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import { FleetError } from '../../shared/kernel/errors.ts';
@@ -16,6 +15,7 @@ import { printBundle } from './key-change-commands.ts';
 import { keyArgument } from './key-files.ts';
 import { print, table, when } from './output.ts';
 import { publisherKey } from './publisher-key.ts';
+import { writeSecret } from './secret-file.ts';
 import { addPublisherStepCommands } from './step-commands.ts';
 
 export function addTokenCommands(program: Command): void {
@@ -96,7 +96,7 @@ export function addClaimCommands(program: Command): void {
           claimFileSchema,
         );
         try {
-          writeFileSync(flags.out, `${JSON.stringify(claim, null, 2)}\n`, { mode: 0o600 });
+          writeSecret(flags.out, claim);
         } catch (cause) {
           throw new FleetError('input-invalid', `cannot write ${flags.out}: ${String(cause)}`, { cause });
         }

@@ -1,13 +1,13 @@
 // Why: `lepton regions`: which regions there are, how the lines to them are, and how one more joins.
 // Trusts: the registry it asks. Must never: leave an invitation readable for others.
 
-import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { invitationSchema, type RegionsStatus, regionsStatusSchema } from '../../shared/wire/regions.ts';
 import { connect } from './client.ts';
 import { connected, duration, type GlobalFlags } from './flags.ts';
 import { print, size, table, when } from './output.ts';
+import { writeSecret } from './secret-file.ts';
 
 function linkWords({ self, link }: RegionsStatus['regions'][number]): string {
   if (self) return 'this region';
@@ -78,7 +78,7 @@ async function add(region: string, flags: GlobalFlags & { out: string; ttl?: num
     invitationSchema,
   );
   try {
-    writeFileSync(flags.out, `${JSON.stringify(invitation, null, 2)}\n`, { mode: 0o600 });
+    writeSecret(flags.out, invitation);
   } catch (cause) {
     throw new FleetError('disk-io', `the invitation cannot be written to ${flags.out}`, {
       cause,

@@ -113,7 +113,7 @@ function readInvitation(path: string): Invitation {
 }
 
 /** What is said of other regions. Fault: `config-invalid`. */
-export function regionOptions(
+function regionOptions(
   options: Partial<ServeOptions>,
 ): Pick<
   RegistryOptions,

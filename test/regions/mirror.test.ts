@@ -8,6 +8,7 @@ import { systemEntropy } from '../../shared/host/entropy.ts';
 import { createRegionLine, regionIdentity } from '../../shared/host/region-door.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { bundleFrom, firstChanges, holder, onlineChanges, signedBy } from '../support/ceremony.ts';
+import { freePort } from '../support/mosquitto.ts';
 import { slowLink } from '../support/slow-link.ts';
 import { installable, invite, joinRegion, publisher, startRegion, until } from './support.ts';
 
@@ -61,6 +62,30 @@ test('a push at home is everywhere; what is withdrawn is withdrawn everywhere; a
   await east.start();
   await until('east caught up', () => sameEverywhere(home, west, east));
   assert.equal((await installable(east)).length, 7);
+  await acme.withdraw(home, 'acme/one@1.1.0');
+  await until('it is withdrawn everywhere', async () =>
+    (await Promise.all([home, west, east].map(installable))).every((list) => list.length === 6),
+  );
+});
+
+test('a region whose door moved is found where it is now', async (t) => {
+  const home = await startRegion(t, 'home');
+  const west = await joinRegion(t, home, 'west');
+  const doorOf = async (region: typeof home) =>
+    (await region.status()).regions.find((one) => one.region === 'west');
+  await until('home looks at west', async () => (await doorOf(home))?.link?.state === 'connected');
+  const before = (await doorOf(home))?.url;
+  await west.stop();
+  await until('home misses west', async () => (await doorOf(home))?.link?.state === 'unreachable');
+  await west.start({ regions: { host: '127.0.0.1', port: await freePort() } });
+  await until('home looks at west again', async () => {
+    const entry = await doorOf(home);
+    return entry?.url !== before && entry?.link?.state === 'connected';
+  });
+  // One loop looks at it, where it is: the old address is asked no more.
+  const contacts = home.log.events.filter(({ event }) => event === 'regions.link.changed').length;
+  await systemClock.timer(700).done;
+  assert.equal(home.log.events.filter(({ event }) => event === 'regions.link.changed').length, contacts);
 });
 
 test('large files resume over a line that breaks; the mirror fetches each byte about once', async (t) => {
@@ -70,7 +95,7 @@ test('large files resume over a line that breaks; the mirror fetches each byte a
   const peers = new Map([['home', `https://127.0.0.1:${link.port}`]]);
   const west = await joinRegion(t, home, 'west', { peers, homeUrl: `https://127.0.0.1:${link.port}` });
   const before = link.carried().down;
-  link.use({ bytesPerSecond: 12e6, delayMs: 1, cutEveryMs: 700 });
+  link.use({ bytesPerSecond: 6e6, delayMs: 1, cutEveryMs: 500 });
   const note = Buffer.from(systemEntropy.bytes(6_000_000)).toString('base64');
   await publisher('acme').push(home, 'acme/large@1.0.0', note);
   await until('the large release is there', async () => (await installable(west)).length === 1, 40_000);
@@ -132,6 +157,9 @@ test('strangers, wrong keys and used invitations get nowhere', async (t) => {
   assert.equal(await code(invite(home, 'west')), 'region-exists');
 });
 
+const eastOf = async (region: Parameters<typeof installable>[0]) =>
+  (await region.status()).regions.find((one) => one.region === 'east')?.link;
+
 test('the home is lost; another region takes over with the offline keys, and the old one becomes a mirror', async (t) => {
   const home = await startRegion(t, 'home');
   const holders = [holder('alice'), holder('bob'), holder('carol')];
@@ -157,7 +185,25 @@ test('the home is lost; another region takes over with the offline keys, and the
   const installed = await desk.install(signedBy(taking, ...holders.slice(0, 2)));
   unwrap(installed);
   assert.equal((await west.status()).signs, true);
+  await until('east knows the new home', async () => (await east.status()).home === 'west');
+
+  // East stays behind and is asked: the new home, which mirrored under the keys before, does not step back to it.
+  const nowhere = 'https://127.0.0.1:1';
+  await east.stop();
   await acme.push(west, 'acme/one@2.0.0');
+  const { timestampVersion } = (await west.status()).catalogue;
+  await until('west misses east', async () => (await eastOf(west))?.state === 'unreachable');
+  await east.start({
+    peers: new Map([
+      ['west', nowhere],
+      ['home', nowhere],
+    ]),
+  });
+  await until('west has looked at east', async () => (await eastOf(west))?.state === 'connected');
+  assert.equal((await west.status()).catalogue.timestampVersion, timestampVersion);
+  assert.equal((await installable(west)).length, 2);
+  await east.stop();
+  await east.start();
   await until('east mirrors the new home', async () => {
     const status = await east.status();
     return status.home === 'west' && (await sameEverywhere(west, east));

@@ -9,6 +9,8 @@ import type { Signer } from '../../shared/crypto/ed25519.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemEntropy } from '../../shared/host/entropy.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
+import { parseReleaseId } from '../../shared/kernel/releases.ts';
+import { nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import type { Invitation, RegionsStatus } from '../../shared/wire/regions.ts';
 import {
   dayMs,
@@ -112,6 +114,7 @@ export interface Publisher {
   signer: Signer;
   /** Pushes `NS/NAME@VERSION` with a model of its own bytes to whoever is home. */
   push(home: Region, release: string, note?: string): Promise<void>;
+  withdraw(home: Region, release: string): Promise<void>;
 }
 
 /** Its metadata is remembered, as a publisher's machine does. */
@@ -149,6 +152,21 @@ export function publisher(namespace: string): Publisher {
       );
       unwrap(put);
       unwrap(await releases.push(prepared));
+    },
+    async withdraw(home, releaseId) {
+      const { repository, releases } = home.registry.parts;
+      const release = await releases.find(releaseId);
+      const present = await repository.publisher(namespace);
+      assert.ok(release && present);
+      const metadata = nextPublisherTargets({
+        namespace,
+        current: await repository.file(`${present.metadataVersion}.${namespace}.json`),
+        add: [],
+        withdrawn: new Map([[parseReleaseId(releaseId)?.name ?? '', new Set([release.counter])]]),
+        expiresAtMs: systemClock.wall() + 300 * dayMs,
+        signers: [signer],
+      });
+      unwrap(await releases.takeStep({ namespace, metadata: unwrap(metadata), pushedBy: 'tester' }));
     },
   };
 }

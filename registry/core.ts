@@ -2,6 +2,7 @@
 // Trusts: registry.ts, which fills it. Must never: be reached through a global.
 
 import type { Clock, Deflate, Entropy, Log } from '../shared/kernel/ports.ts';
+import type { RegionAudit } from './audit/open-audit.ts';
 import type { Blobs } from './catalog/blobs.ts';
 import type { Releases } from './catalog/releases.ts';
 import type { Encoding } from './delivery/encoding.ts';
@@ -33,6 +34,7 @@ export interface RegistryCore {
   encodings: Encodings;
   encoding: Encoding;
   access: Access;
+  audit: RegionAudit;
   telemetryKeys: TelemetryKeys;
   masking: MaskingPolicy;
   sampling: SamplingPolicy;

@@ -12,6 +12,7 @@ import type {
   Place,
   RegistryBus,
 } from '../shared/kernel/ports.ts';
+import { openAudit } from './audit/open-audit.ts';
 import type { Broker, BrokerOptions } from './broker/broker.ts';
 import type { Trial } from './catalog/admit.ts';
 import { openBlobs } from './catalog/blobs.ts';
@@ -124,6 +125,7 @@ export async function openRegistryCore(
   });
   closers.push(() => encoding.stop());
   const access = createAccess({ store, clock, entropy });
+  const audit = await openAudit({ store, region, repository, keyring, clock });
   // A file of its own: its backups are kept for days, those of the registry for years.
   const keyStore = await place.openStore('telemetry-keys.sqlite', {
     synchronous: 'FULL',
@@ -148,6 +150,7 @@ export async function openRegistryCore(
     encodings,
     encoding,
     access,
+    audit,
     telemetryKeys,
     masking,
     sampling: createSamplingPolicy({ store, clock }),
@@ -240,10 +243,11 @@ export async function goToWork(
   parts: { fleet: Fleet; rollouts: Rollouts; bus: RegistryBus },
   closers: (() => Promise<void>)[],
 ): Promise<void> {
-  const { clock, log, repository } = core;
+  const { clock, log, repository, audit, limits } = core;
   const { fleet, rollouts, bus } = parts;
   await repository.resign(clock.wall());
   closers.push(repeat({ clock, everyMs: resignEveryMs, work: () => repository.resign(clock.wall()), log }));
+  closers.push(repeat({ clock, everyMs: limits.auditHeadEveryMs, work: () => audit.heads.sign(), log }));
   // A start that fails half-way is stopped as well.
   closers.push(() => fleet.stop());
   await fleet.start(bus);

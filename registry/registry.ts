@@ -27,6 +27,7 @@ import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-c
 import { createWebhooks } from './outlets/webhooks.ts';
 import { policiesWithoutFile } from './policy/without-file.ts';
 import { openRegionSide } from './region-side.ts';
+import { regionStreams } from './region-streams.ts';
 import type { RegionLimits } from './regions/limits.ts';
 import { createRegions } from './regions/regions.ts';
 import { createRollouts } from './rollout/rollouts.ts';
@@ -237,8 +238,7 @@ async function start(
     line: outside.line,
     door: outside.door,
     policies: policiesWithoutFile(region),
-    outgoing: [],
-    incoming: [],
+    ...regionStreams(core, fleet),
     disk: place.disk('mirror'),
     overrides: options.peers ?? new Map(),
     limits: options.regionLimits ?? {},

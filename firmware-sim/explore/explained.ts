@@ -40,6 +40,13 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'the HTTP API and heads of other regions’ audit records: the world has one region and calls cores; test/audit',
+    codes: [
+      ...(['token-in-url', 'audit-head-invalid', 'audit-head-equivocation', 'audit-head-rollback'] as const),
+      ...(['audit-head-time-backwards', 'audit-head-unverified'] as const),
+    ],
+  },
+  {
     why: 'training on a table of data: no part of a registry or an agent; test/learn',
     codes: [
       ...(['data-malformed', 'data-too-large', 'data-column-unknown'] as const),

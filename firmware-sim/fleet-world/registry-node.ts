@@ -7,6 +7,7 @@ import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import type { FleetLimits } from '../../registry/fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from '../../registry/open-core.ts';
 import { policiesWithoutFile } from '../../registry/policy/without-file.ts';
+import { regionStreams } from '../../registry/region-streams.ts';
 import type { BeginJoining } from '../../registry/regions/joining.ts';
 import { type RegionLimits, regionLimits } from '../../registry/regions/limits.ts';
 import type { OwnDoor } from '../../registry/regions/members.ts';
@@ -110,6 +111,7 @@ async function goAbroad(
   seat: RegionSeat,
   of: Incarnation,
   core: RegistryCore,
+  fleet: Fleet,
   place: Place,
   closers: (() => Promise<void>)[],
 ): Promise<Regions> {
@@ -117,8 +119,7 @@ async function goAbroad(
     line: seat.line(of),
     door: seat.door,
     policies: policiesWithoutFile(seat.region),
-    outgoing: [],
-    incoming: [],
+    ...regionStreams(core, fleet),
     disk: place.disk('mirror'),
     overrides: new Map(),
     limits: seat.limits,
@@ -182,7 +183,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       },
     };
     await goToWork(core, { fleet, rollouts, bus }, closers);
-    const regions = seat === undefined ? null : await goAbroad(seat, of, core, port, closers);
+    const regions = seat === undefined ? null : await goAbroad(seat, of, core, fleet, port, closers);
     opened();
     up = {
       of,

@@ -12,7 +12,7 @@ import {
   tokenSchema,
 } from '../../shared/wire/http.ts';
 import { nameSchema } from '../../shared/wire/messages.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
 
 const namespaceParam = { params: z.object({ namespace: nameSchema }) };
@@ -77,6 +77,10 @@ export function registerAccessRoutes(api: Api, parts: RegistryParts): void {
       role: wanted.role,
       namespace: wanted.namespace ?? null,
       ttlMs: wanted.ttlMs ?? null,
+    });
+    noteAudited(c, {
+      subject: view.id,
+      detail: { user: view.user, role: view.role, namespace: view.namespace },
     });
     return c.json({ ...view, token }, 201);
   });

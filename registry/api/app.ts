@@ -7,7 +7,10 @@ import { bodyLimit } from 'hono/body-limit';
 import { codes } from '../../shared/kernel/codes.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
+import { withoutTokens } from '../policy/access.ts';
 import { registerAccessRoutes } from './access-routes.ts';
+import { registerAuditRoutes } from './audit-routes.ts';
+import { requireRows, useAudit, useGate } from './auditing.ts';
 import { registerAuthorityRoutes } from './authority-routes.ts';
 import { registerCatalogueRoutes } from './catalogue-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
@@ -22,6 +25,7 @@ import { registerRegionRoutes } from './region-routes.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
 import { registerSampleRoutes } from './sample-routes.ts';
 import { registerTelemetryRoutes } from './telemetry-routes.ts';
+import { shownPath } from './urls.ts';
 import { registerWebhookRoutes } from './webhook-routes.ts';
 
 /** A push holds targets metadata (8 MiB at most) and a manifest, in base64. */
@@ -30,7 +34,8 @@ const jsonBytesMax = 16 * 1024 * 1024;
 const blobPath = /^\/api\/v1\/blobs\//;
 
 export interface RegistryApi {
-  fetch: (request: Request) => Response | Promise<Response>;
+  /** `env`: what the listener knows of the connection; absent: no address is known. */
+  fetch: (request: Request, env?: object) => Response | Promise<Response>;
   metrics: Metrics;
 }
 
@@ -60,7 +65,7 @@ function useRequestLog(app: Api, parts: RegistryParts, metrics: Metrics): void {
     parts.log.emit(c.req.path.startsWith('/api/') ? 'info' : 'debug', 'http.request', {
       requestId,
       method: c.req.method,
-      path: c.req.path,
+      path: shownPath(c.req.path),
       status: c.res.status,
       tookMs: Math.round(tookMs * 10) / 10,
       user: c.get('principal')?.user ?? null,
@@ -75,16 +80,21 @@ function useErrors(app: Api, parts: RegistryParts): void {
     if (codes[error.code].http >= 500) {
       parts.log.emit('error', 'http.failed', {
         requestId: c.get('requestId'),
-        path: c.req.path,
+        path: shownPath(c.req.path),
         code: error.code,
-        detail: error.message,
-        ...(error.code === 'internal' && error.cause instanceof Error ? { stack: error.cause.stack } : {}),
+        detail: withoutTokens(error.message),
+        ...(error.code === 'internal' && error.cause instanceof Error
+          ? { stack: withoutTokens(error.cause.stack ?? '') }
+          : {}),
       });
     }
     return answerProblem(c, error);
   });
   app.notFound((c) =>
-    answerProblem(c, new FleetError('not-found', `there is nothing at ${c.req.method} ${c.req.path}`)),
+    answerProblem(
+      c,
+      new FleetError('not-found', `there is nothing at ${c.req.method} ${shownPath(c.req.path)}`),
+    ),
   );
 }
 
@@ -120,7 +130,9 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
     if (!ready()) throw new FleetError('registry-not-ready', 'the registry is starting or stopping');
     await next();
   });
+  useAudit(app, parts);
   useTokens(app, parts);
+  useGate(app, parts);
 
   const limitJson = bodyLimit({
     maxSize: jsonBytesMax,
@@ -133,6 +145,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
 
   app.openAPIRegistry.registerComponent('securitySchemes', 'token', { type: 'http', scheme: 'bearer' });
   registerAccessRoutes(app, parts);
+  registerAuditRoutes(app, parts);
   registerCatalogueRoutes(app, parts);
   // Before the fleet's: `devices/revoked` is no device.
   registerAuthorityRoutes(app, parts);
@@ -151,5 +164,6 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
     info: { title: 'Lepton Fleet registry', version: parts.version },
     security: [{ token: [] }],
   });
-  return { fetch: (request) => app.fetch(request), metrics };
+  requireRows(app);
+  return { fetch: (request, env) => app.fetch(request, env), metrics };
 }

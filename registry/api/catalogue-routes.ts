@@ -14,7 +14,14 @@ import {
 } from '../../shared/wire/http.ts';
 import { metadataNamePattern, nameSchema } from '../../shared/wire/messages.ts';
 import type { Blobs } from '../catalog/blobs.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
+import {
+  type Api,
+  noteAudited,
+  problemResponse,
+  type RegistryParts,
+  requireAccess,
+  requirePrincipal,
+} from './context.ts';
 import { body, json } from './documents.ts';
 import { acceptsGzip, createPackedFiles, packFromBytes } from './packed.ts';
 
@@ -201,6 +208,7 @@ export function registerCatalogueRoutes(api: Api, parts: RegistryParts): void {
     const release = parseReleaseId(push.releaseId);
     if (release === null)
       throw new FleetError('input-invalid', `releaseId: not NS/NAME@VERSION: ${push.releaseId}`);
+    noteAudited(c, { subject: push.releaseId });
     const principal = requireAccess(c, 'catalogue.push', release.namespace);
     const pushed = unwrap(
       await releases.push({

@@ -10,15 +10,17 @@
 
 import type { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
-import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
+import { FleetError, invariant, unwrap } from '../../shared/kernel/errors.ts';
 import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { problemSchema } from '../../shared/wire/http.ts';
+import type { NewAuditEntry } from '../audit/audit.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Webhooks } from '../outlets/webhooks.ts';
 import { type Action, authorize, type Principal } from '../policy/access.ts';
 import type { Regions } from '../regions/regions.ts';
 import type { Rollouts } from '../rollout/rollouts.ts';
+import type { MatchedRoute } from './route-table.ts';
 
 export type { Blobs } from '../catalog/blobs.ts';
 export type { ReleaseRecord, Releases } from '../catalog/releases.ts';
@@ -38,16 +40,44 @@ export interface RegistryParts extends RegistryCore {
   brokerConnected?: (() => boolean) | null;
 }
 
+/** What a route adds to the audit entry of its request. */
+export interface AuditFacts {
+  /** In the place of the path's parameters. */
+  subject: string | null;
+  /** Of the policy that decided. */
+  rule: string | null;
+  detail: NewAuditEntry['detail'];
+}
+
 /** Hono's variables: who asks, null where no token was given (only public routes see that). */
 export interface ApiEnv {
-  Variables: { principal: Principal | null; requestId: string };
+  Variables: {
+    principal: Principal | null;
+    requestId: string;
+    /** Null where there is no such route. */
+    route: MatchedRoute | null;
+    /** Of what `audit.begin` noted; null where nothing is to be changed, or it was refused before. */
+    auditOpen: number | null;
+    audited: AuditFacts;
+  };
 }
 
 export type Api = OpenAPIHono<ApiEnv>;
 
+/** Says more of what the request was about: what it made, how many records it showed. Never content. */
+export function noteAudited(c: Context<ApiEnv>, facts: Partial<AuditFacts>): void {
+  const { subject, rule, detail } = c.get('audited');
+  c.set('audited', {
+    subject: facts.subject ?? subject,
+    rule: facts.rule ?? rule,
+    detail: { ...detail, ...facts.detail },
+  });
+}
+
 /**
  * Who asks, if this principal may do that. Throws `token-missing`, `role-forbidden` or
- * `namespace-forbidden`. Every route but the public ones calls it first. A thrown FleetError
+ * `namespace-forbidden`. Every route but the public ones calls it, with a right that its row in route-table.ts
+ * names: the gate has checked the role by then, and this checks the namespace. A thrown FleetError
  * becomes a problem document; use `unwrap(result)` to answer with a refusal.
  */
 export function requireAccess(
@@ -57,6 +87,11 @@ export function requireAccess(
 ): Principal {
   const principal = c.get('principal');
   if (principal === null) throw new FleetError('token-missing', 'this needs a token');
+  const actions = c.get('route')?.row.actions ?? [];
+  invariant(
+    actions !== 'public' && actions.includes(action),
+    `${c.req.method} ${c.req.routePath} asks for ${action}, which its row in route-table.ts does not name`,
+  );
   unwrap(authorize(principal, action, namespace));
   return principal;
 }

@@ -10,7 +10,7 @@ import {
   deviceSchema,
   fleetEventSchema,
 } from '../../shared/wire/http.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
 
 /** Not checked against the form of an id: what is no device is `device-unknown`, whatever it looks like. */
@@ -82,7 +82,9 @@ export function registerFleetRoutes(api: Api, parts: RegistryParts): void {
 
   api.openapi(createClaim, async (c) => {
     const principal = requireAccess(c, 'claims.write');
-    return c.json(await claims.create({ ...c.req.valid('json'), createdBy: principal.user }), 201);
+    const claim = await claims.create({ ...c.req.valid('json'), createdBy: principal.user });
+    noteAudited(c, { subject: claim.claimId, detail: { uses: claim.uses } });
+    return c.json(claim, 201);
   });
 
   api.openapi(listDevices, async (c) => {

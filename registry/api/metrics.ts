@@ -167,6 +167,11 @@ export function createMetrics(): Metrics {
         alone(eventsDropped),
       );
       to.counter(
+        'lepton_audit_refusals_omitted_total',
+        'Refused requests that were counted and not written into the audit record.',
+        alone(parts.audit.omitted()),
+      );
+      to.counter(
         'lepton_attacks_total',
         'Attacks since the start, by code.',
         // By codes of our own table: their number is bounded.

@@ -21,7 +21,7 @@ import {
   rolloutSummarySchema,
 } from '../../shared/wire/rollouts.ts';
 import { parseRolloutFile } from '../rollout/file.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess, requirePrincipal } from './context.ts';
+import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { json } from './documents.ts';
 
 const rollout = { params: z.object({ id: z.string().max(128) }) };
@@ -127,15 +127,14 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   const { rollouts } = parts;
 
   api.openapi(startRollout, async (c) => {
-    // Whoever has no token learns nothing about the file either.
-    requirePrincipal(c);
     const file = unwrap(parseRolloutFile(c.req.valid('json').file));
     const principal = requireAll(c, 'rollouts.write', releasesIn(file));
-    return c.json(unwrap(await rollouts.begin(file, principal.user)), 201);
+    const started = unwrap(await rollouts.begin(file, principal.user));
+    noteAudited(c, { subject: started.id, detail: { releases: releasesIn(file).join(' ') } });
+    return c.json(started, 201);
   });
 
   api.openapi(planRollout, async (c) => {
-    requirePrincipal(c);
     const { file: text, bytesPerSecond = null } = c.req.valid('json');
     const file = unwrap(parseRolloutFile(text));
     const { user } = requireAll(c, 'rollouts.write', releasesIn(file));
@@ -153,7 +152,6 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   });
 
   api.openapi(abortRollout, async (c) => {
-    requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
     const about = unwrap(await rollouts.status(id));
     const principal = requireAll(c, 'rollouts.write', releasesOf(about));
@@ -163,7 +161,6 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
 
   for (const { verb, route } of commands)
     api.openapi(route, async (c) => {
-      requireAccess(c, 'rollouts.read');
       const { id } = c.req.valid('param');
       const about = unwrap(await rollouts.status(id));
       const { user } = requireAll(c, 'rollouts.write', releasesOf(about));
@@ -172,7 +169,6 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
     });
 
   api.openapi(approveRollout, async (c) => {
-    requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
     const about = unwrap(await rollouts.status(id));
     const { user } = requireAll(c, 'rollouts.approve', releasesOf(about));
@@ -182,11 +178,12 @@ export function registerRolloutRoutes(api: Api, parts: RegistryParts): void {
   });
 
   api.openapi(retryRollout, async (c) => {
-    requireAccess(c, 'rollouts.read');
     const { id } = c.req.valid('param');
     const about = unwrap(await rollouts.status(id));
     const { user } = requireAll(c, 'rollouts.write', releasesOf(about));
-    return c.json(unwrap(await rollouts.retry(id, user, c.req.valid('json')?.devices ?? null)), 201);
+    const started = unwrap(await rollouts.retry(id, user, c.req.valid('json')?.devices ?? null));
+    noteAudited(c, { detail: { started: started.id } });
+    return c.json(started, 201);
   });
 
   api.openapi(explainRollout, async (c) => {

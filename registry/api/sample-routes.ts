@@ -21,7 +21,7 @@ import {
 } from '../../shared/wire/samples.ts';
 import { createTelemetryRecords } from '../telemetry/records.ts';
 import { createSampleDesk } from '../telemetry/samples.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
 
 const modelParams = z.object({ namespace: nameSchema, name: nameSchema });
@@ -131,7 +131,9 @@ export function registerSampleRoutes(api: Api, parts: RegistryParts): void {
       ...(reason === undefined ? {} : { reason }),
       ...(state === undefined ? {} : { state }),
     };
-    return c.json(await desk.list(filter, { cursor: cursor ?? null, limit }), 200);
+    const shown = await desk.list(filter, { cursor: cursor ?? null, limit });
+    noteAudited(c, { detail: { records: shown.samples.length } });
+    return c.json(shown, 200);
   });
 
   api.openapi(show, async (c) => {
@@ -154,6 +156,8 @@ export function registerSampleRoutes(api: Api, parts: RegistryParts): void {
     requireAccess(c, 'telemetry.read', namespace);
     const { release, cursor, limit } = c.req.valid('query');
     const filter = { model: `${namespace}/${name}`, ...(release === undefined ? {} : { release }) };
-    return c.json(await desk.dataset(filter, { cursor: cursor ?? null, limit }), 200);
+    const shown = await desk.dataset(filter, { cursor: cursor ?? null, limit });
+    noteAudited(c, { detail: { records: shown.rows.length } });
+    return c.json(shown, 200);
   });
 }

@@ -9,7 +9,7 @@ import { describeIssues, deviceIdSchema, releaseIdSchema } from '../../shared/wi
 import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
-import { body, json } from './documents.ts';
+import { body, json, streamed } from './documents.ts';
 
 const wholeNumber = z.coerce.number().int().nonnegative();
 
@@ -61,20 +61,6 @@ const listLost = createRoute({
   responses: { 200: json(z.array(telemetryLostSchema), 'Ranges, oldest first.'), default: problemResponse },
 });
 
-/** Pulled page by page: a client that reads slowly makes nothing wait but itself. */
-function streamOf(lines: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const next = await lines.next();
-      if (next.done === true) controller.close();
-      else controller.enqueue(next.value);
-    },
-    async cancel() {
-      await lines.return(undefined);
-    },
-  });
-}
-
 export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
   const records = createTelemetryRecords(parts);
 
@@ -105,7 +91,7 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
       ...(release === undefined ? {} : { release }),
     };
     const lines = unwrap(await records.read(filter, { cursor: cursor ?? null, limit: limit ?? null }));
-    return c.body(streamOf(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
+    return c.body(streamed(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
   });
 
   api.openapi(eraseDevice, async (c) => {

@@ -4,7 +4,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { webhookCreatedSchema, webhookCreateSchema, webhookSchema } from '../../shared/wire/webhooks.ts';
 import type { Webhooks } from '../outlets/webhooks.ts';
-import { type Api, problemResponse, requireAccess } from './context.ts';
+import { type Api, noteAudited, problemResponse, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
 
 const add = createRoute({
@@ -32,7 +32,9 @@ const remove = createRoute({
 export function registerWebhookRoutes(api: Api, webhooks: Webhooks): void {
   api.openapi(add, async (c) => {
     const { user } = requireAccess(c, 'webhooks.write');
-    return c.json(await webhooks.add({ ...c.req.valid('json'), createdBy: user }), 201);
+    const made = await webhooks.add({ ...c.req.valid('json'), createdBy: user });
+    noteAudited(c, { subject: made.id });
+    return c.json(made, 201);
   });
 
   api.openapi(list, async (c) => {

@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
+import { addAuditCommands } from './audit-commands.ts';
 import { addAuthorityCommands } from './authority-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addEnergyCommand } from './energy-commands.ts';
@@ -66,6 +67,7 @@ async function main(): Promise<number> {
   addDeviceCommands(program);
   addAuthorityCommands(program);
   addTelemetryCommands(program);
+  addAuditCommands(program);
   addMaskingCommands(program);
   addRegionCommands(program);
   addWebhookCommands(program);

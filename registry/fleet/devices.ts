@@ -4,6 +4,7 @@
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { DeviceView } from '../../shared/wire/http.ts';
 import { describeIssues, type Labels, labelsSchema } from '../../shared/wire/messages.ts';
+import type { NewAuditEntry } from '../audit/audit.ts';
 import type { RegistryCore } from '../core.ts';
 import type { DeviceModelsTable, DevicesTable } from '../store/fleet-tables.ts';
 import type { RegistryDb } from '../store/open.ts';
@@ -88,7 +89,7 @@ export function createDevices(
     disconnect: (deviceId: string) => Promise<void>;
   },
 ): Devices {
-  const { store, clock, log, region } = core;
+  const { store, audit, clock, log, region } = core;
   const { qb } = store;
   const { events, director, changed, disconnect } = parts;
 
@@ -127,6 +128,8 @@ export function createDevices(
     deviceId: string,
     next: (present: Standing) => Result<Standing>,
     event: { code: string; detail: string },
+    /** Beside it in the audit record, where no person asked for it. */
+    audited?: NewAuditEntry,
   ): Promise<Result<boolean>> {
     return store.tx((db) => {
       const row = rowIn(db, deviceId);
@@ -141,6 +144,7 @@ export function createDevices(
           .where('device_id', '=', deviceId),
       );
       events.recordIn(db, { source: 'registry', subject: deviceId, ...event });
+      if (audited !== undefined) audit.appendIn(db, audited);
       if (row.status === 'quarantined' && status.value === 'active') beginReportsAnew(db, deviceId);
       else director.issueIn(db, deviceId);
       return ok(true);
@@ -220,6 +224,10 @@ export function createDevices(
         deviceId,
         (present) => ok(present === 'active' ? 'quarantined' : present),
         why,
+        {
+          ...{ actor: 'registry', via: 'device', action: 'devices.quarantine', subject: deviceId },
+          ...{ reason: why.detail, outcome: 'done', code: why.code, rule: null, address: null, detail: {} },
+        },
       );
       if (!changedNow.ok) return changedNow;
       if (changedNow.value) log.emit('warn', 'device.quarantined', { deviceId, ...why });

@@ -157,6 +157,11 @@ export function createEnrolment(
       code: 'enrolled',
       detail: `with claim ${by.claimId}`,
     });
+    core.audit.appendIn(db, {
+      ...{ actor: `device:${by.deviceId}`, via: 'device', action: 'devices.enrol', subject: by.deviceId },
+      ...{ reason: null, outcome: 'done', code: null, rule: null, address: null },
+      detail: { claimId: by.claimId },
+    });
   }
 
   /**

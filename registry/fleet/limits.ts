@@ -108,6 +108,8 @@ export const fleetLimits = {
   encodingUsedEveryMs: 60_000,
   /** Digests of releases remembered for the check whether a device may have a blob. */
   releasesRemembered: 256,
+  /** The audit record's head is signed so often, where entries were added: what was written since could still be cut off. */
+  auditHeadEveryMs: 5 * 60_000,
   /** Rollouts are looked at again at least this often while anything is under way, whatever the facts say. */
   rolloutStepEveryMs: 5_000,
 } as const;

@@ -32,6 +32,7 @@ export type Action =
   | 'samples.review'
   | 'keys.read'
   | 'keys.write'
+  | 'audit.read'
   | 'tokens.write'
   | 'regions.write';
 
@@ -41,10 +42,11 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 // `masking.write` decides what the region may come to know at all: the admin's, and nobody who only runs things.
 // `samples.write` decides which requests devices keep, within what masking lets out; `samples.review` what they were.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
+// `audit.read` shows who did what and from where: the auditor's and the admin's.
 // `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read'],
+  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read', 'audit.read'],
   approver: [...reading, 'rollouts.approve'],
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
   operator: [
@@ -79,6 +81,7 @@ const rights: Record<Role, readonly Action[]> = {
     'samples.review',
     'keys.read',
     'keys.write',
+    'audit.read',
     'tokens.write',
     'regions.write',
   ],
@@ -91,6 +94,10 @@ export interface Principal {
   role: Role;
   namespace: string | null;
 }
+
+/** The roles that have any of these rights. */
+export const rolesWith = (actions: readonly Action[]): Role[] =>
+  roles.filter((role) => actions.some((action) => rights[role].includes(action)));
 
 /**
  * Reading is not bound to namespaces: the catalogue is public to every device. Whoever is bound to a
@@ -142,6 +149,17 @@ export interface Access {
 const encoder = new TextEncoder();
 /** Shown in front of every token, so that one found in a log or a repository is recognised. */
 const tokenPrefix = 'lepton_';
+const tokenBytes = 32;
+/** A whole token, or most of one, wherever it stands in a text. */
+const tokenPattern = new RegExp(`${tokenPrefix}[A-Za-z0-9_-]{${tokenBytes},}`, 'g');
+
+/** The text with `lepton_…` in the place of each token. */
+export function withoutTokens(text: string): string {
+  return text.replace(tokenPattern, `${tokenPrefix}…`);
+}
+
+/** Whether a token stands anywhere in the text. */
+export const holdsToken = (text: string): boolean => text.search(tokenPattern) >= 0;
 
 function digestOf(token: string): string {
   return sha256Hex(encoder.encode(token));
@@ -198,7 +216,7 @@ export function createAccess(parts: { store: RegistryStore; clock: Clock; entrop
     return viewOf(row);
   }
 
-  const newToken = (): string => tokenPrefix + Buffer.from(entropy.bytes(32)).toString('base64url');
+  const newToken = (): string => tokenPrefix + Buffer.from(entropy.bytes(tokenBytes)).toString('base64url');
 
   return {
     async authenticate(token) {

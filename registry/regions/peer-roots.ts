@@ -13,6 +13,8 @@ import type { RegionAsker } from './asking.ts';
 export interface PeerRoots {
   /** The newest root known of a region; null of one that was not asked yet. */
   rootIn(db: RegistryDb, region: string): RegionRoot | null;
+  /** Every root known of a region, the oldest first: what is kept for years was signed under one of them. */
+  rootsIn(db: RegistryDb, region: string): RegionRoot[];
   root(region: string): Promise<RegionRoot | null>;
   /** Takes what the region has beyond that. Refusals: those of `updateRegionRoot` and of the line. */
   refresh(entry: RegionEntry, asker: Pick<RegionAsker, 'regionRoots'>): Promise<Result<void>>;
@@ -38,6 +40,10 @@ export function createPeerRoots(store: RegistryStore): PeerRoots {
     parsed.set(region, root);
     return root;
   }
+  const rootsIn = (db: RegistryDb, region: string): RegionRoot[] =>
+    db
+      .all(qb.selectFrom('region_roots').select('bytes').where('region', '=', region).orderBy('version'))
+      .map(({ bytes }) => unwrap(parseRegionRoot(new Uint8Array(bytes))));
   const root = (region: string): Promise<RegionRoot | null> => store.tx((db) => rootIn(db, region));
 
   const save = (region: string, { version, bytes }: RegionRoot): Promise<unknown> =>
@@ -52,6 +58,7 @@ export function createPeerRoots(store: RegistryStore): PeerRoots {
 
   return {
     rootIn,
+    rootsIn,
     root,
     async refresh(entry, asker) {
       const { region } = entry;

@@ -3,6 +3,7 @@
 // Must never: hold a secret in clear (tokens are stored as digests, private keys live in files).
 
 import type { Generated, Selectable } from 'kysely';
+import type { AuditTables } from './audit-tables.ts';
 import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
@@ -131,6 +132,7 @@ export interface CatalogueTables {
 }
 
 export type Tables = CatalogueTables &
+  AuditTables &
   DeliveryTables &
   EvidenceTables &
   SampleTables &

@@ -7,6 +7,7 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { signErasure } from '../../shared/trust/erasure.ts';
 import { type Erasure, type ErasureStatement, erasureSchema } from '../../shared/wire/erasure.ts';
 import { schemaVersion } from '../../shared/wire/messages.ts';
+import type { Audit } from '../audit/audit.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ErasuresTable } from '../store/telemetry-tables.ts';
 import type { ErasedKey, TelemetryKeys } from './keys.ts';
@@ -26,6 +27,7 @@ export interface Erasures {
 export function createErasures(parts: {
   region: string;
   store: RegistryStore;
+  audit: Pick<Audit, 'appendIn'>;
   telemetryKeys: TelemetryKeys;
   signer: Signer;
   clock: Clock;
@@ -36,7 +38,7 @@ export function createErasures(parts: {
   /** Gives devices another key where they have none. */
   equip(deviceIds: readonly string[]): Promise<void>;
 }): Erasures {
-  const { region, store, telemetryKeys, clock, log } = parts;
+  const { region, store, audit, telemetryKeys, clock, log } = parts;
   const { qb } = store;
 
   /** Sealed records of these keys, and what an earlier version stored in clear before then; chains stay. */
@@ -76,7 +78,8 @@ export function createErasures(parts: {
     return { batches: batches.length, records: batches.reduce((sum, { records }) => sum + records, 0) };
   }
 
-  async function finish(row: ErasuresTable): Promise<Erasure> {
+  /** `resumed`: the one who asked was never answered, so that no request says in the audit record that it was done. */
+  async function finish(row: ErasuresTable, resumed = false): Promise<Erasure> {
     const { erasure_id: erasureId, device_id: deviceId, until_ms: untilMs } = row;
     const keys = await telemetryKeys.erase({ id: erasureId, deviceId, untilMs });
     const doneAtMs = clock.wall();
@@ -103,6 +106,12 @@ export function createErasures(parts: {
           .set({ certificate: JSON.stringify(done) })
           .where('erasure_id', '=', erasureId),
       );
+      if (resumed)
+        audit.appendIn(db, {
+          ...{ actor: 'job:erasure', via: 'start', action: 'telemetry.erase', subject: deviceId },
+          ...{ reason: row.reason, outcome: 'done', code: null, rule: null, address: null },
+          detail: { erasureId, requestedBy: row.requested_by, records: deleted.records },
+        });
       return done;
     });
     await store.flushLog();
@@ -152,7 +161,7 @@ export function createErasures(parts: {
       const open = await store.tx((db) =>
         db.all(qb.selectFrom('erasures').selectAll().where('certificate', 'is', null).orderBy('begun_at_ms')),
       );
-      for (const row of open) await finish(row);
+      for (const row of open) await finish(row, true);
     },
   };
 }

@@ -351,6 +351,26 @@ export const codes = {
     'the device has no telemetry key yet; it comes with its first assignment',
   ),
 
+  // the audit record
+  'token-in-url': row(
+    400,
+    'never',
+    'send it as Authorization: Bearer TOKEN; revoke this one, proxies on the way may have logged it',
+  ),
+  'audit-head-invalid': row(400, 'never', 'not signed by the `ack` key of the region that it names'),
+  'audit-head-equivocation': row(
+    409,
+    'never',
+    'the region signed two histories of one length; export both records: lepton audit verify --against',
+  ),
+  'audit-head-rollback': row(
+    409,
+    'never',
+    'the region signed a shorter history than before: it was restored from a backup, or removed entries',
+  ),
+  'audit-head-time-backwards': row(409, 'never', 'the region signed a later head with an earlier time'),
+  'audit-head-unverified': row(503, 'backoff', 'the root of that region is not known here yet'),
+
   // from data to a release
   'data-malformed': row(
     400,

@@ -49,6 +49,10 @@ const attackCodes: ReadonlySet<string> = new Set<ErrorCode>([
   'telemetry-body-mismatch',
   'telemetry-wrap-mismatch',
   'telemetry-answer-invalid',
+  'audit-head-invalid',
+  'audit-head-equivocation',
+  'audit-head-rollback',
+  'audit-head-time-backwards',
 ]);
 
 /** Whether a refusal with this code is shown as an attack. */

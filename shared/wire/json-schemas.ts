@@ -3,6 +3,7 @@
 // in schemas/ are written by scripts/schemas.mjs and a test compares them.
 
 import { z } from 'zod';
+import { auditLineSchema } from './audit.ts';
 import { claimFileSchema } from './claim.ts';
 import { energyStatsSchema } from './energy.ts';
 import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
@@ -53,6 +54,7 @@ export const goldenFileSchema = z
 
 /** What each file says it is; the schema itself follows. */
 const described: Record<string, { title: string; schema: z.ZodType }> = {
+  'audit-line': { title: 'One line of an export of the audit record', schema: auditLineSchema },
   manifest: { title: 'Release manifest (manifest.json)', schema: manifestSchema },
   golden: { title: 'Golden cases', schema: goldenFileSchema },
   profile: { title: 'Reference profile', schema: profileSchema },

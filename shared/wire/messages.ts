@@ -68,6 +68,8 @@ export const payloadTypes = {
   authorities: 'application/vnd.lepton.authorities.v1+json',
   erasure: 'application/vnd.lepton.erasure.v1+json',
   regionList: 'application/vnd.lepton.region-list.v1+json',
+  auditHead: 'application/vnd.lepton.audit-head.v1+json',
+  auditExport: 'application/vnd.lepton.audit-export.v1+json',
 } as const;
 
 export const shadowPolicySchema = z.object({

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { openAudit } from '../../registry/audit/open-audit.ts';
 import { openBlobs } from '../../registry/catalog/blobs.ts';
 import type { RegistryCore } from '../../registry/core.ts';
 import { createEncoding } from '../../registry/delivery/encoding.ts';
@@ -326,6 +327,7 @@ export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<
     version: '0.1.0',
     addresses: { http: 'http://127.0.0.1:1', mqtt: 'mqtts://127.0.0.1:2' },
     access: createAccess({ store: base.store, clock: base.clock, entropy }),
+    audit: await openAudit({ ...base, region }),
     entropy,
   };
   const publisher = publisherKey('acme');

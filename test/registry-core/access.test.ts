@@ -21,6 +21,7 @@ const actions: Action[] = [
   'telemetry.read',
   'keys.read',
   'keys.write',
+  'audit.read',
   'tokens.write',
 ];
 
@@ -28,7 +29,7 @@ test('the table of rights, written out', () => {
   const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'];
   const expected: Record<(typeof roles)[number], string[]> = {
     viewer: reading,
-    auditor: [...reading, 'telemetry.read', 'keys.read'],
+    auditor: [...reading, 'telemetry.read', 'keys.read', 'audit.read'],
     approver: reading,
     publisher: [...reading, 'catalogue.push', 'publishers.claim'],
     operator: [

@@ -1,0 +1,27 @@
+// Why: the one list of what goes from region to region, for the registry on a machine and for the one in the simulator.
+// Trusts: each stream for what it offers and for how it checks what comes. Must never: be decided in two places.
+
+import type { RoleKeys } from '../shared/trust/tuf/metadata.ts';
+import { incomingAuditHeads, outgoingAuditHeads } from './audit/peer-heads.ts';
+import type { RegistryCore } from './core.ts';
+import type { FleetEvents } from './fleet/events.ts';
+import { createPeerRoots } from './regions/peer-roots.ts';
+import type { IncomingStream, OutgoingStream } from './regions/streams.ts';
+import type { RegistryDb } from './store/open.ts';
+
+export function regionStreams(
+  core: RegistryCore,
+  { events }: { events: FleetEvents },
+): { outgoing: OutgoingStream[]; incoming: IncomingStream[] } {
+  const { store, audit, clock } = core;
+  const roots = createPeerRoots(store);
+  /** Any root of a region counts: keys change, and what they signed stays. */
+  function ackRolesOf(region: string, db: RegistryDb): RoleKeys[] | null {
+    const known = roots.rootsIn(db, region).map((root) => root.roles.ack);
+    return known.length === 0 ? null : known;
+  }
+  return {
+    outgoing: [outgoingAuditHeads(store)],
+    incoming: [incomingAuditHeads({ store, audit, events, regionKeyOf: ackRolesOf, clock })],
+  };
+}

@@ -9,6 +9,7 @@ import type { Encoding } from './delivery/encoding.ts';
 import type { Encodings } from './delivery/encodings.ts';
 import type { FleetLimits } from './fleet/limits.ts';
 import type { Access } from './policy/access.ts';
+import type { PolicyDesk } from './policy/region-policies.ts';
 import type { Authorities } from './signing/authorities.ts';
 import type { Keyring } from './signing/keys.ts';
 import type { CatalogueRepository } from './signing/repository.ts';
@@ -35,6 +36,7 @@ export interface RegistryCore {
   encoding: Encoding;
   access: Access;
   audit: RegionAudit;
+  policies: PolicyDesk;
   telemetryKeys: TelemetryKeys;
   masking: MaskingPolicy;
   sampling: SamplingPolicy;

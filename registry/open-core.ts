@@ -23,6 +23,8 @@ import { createEncodings } from './delivery/encodings.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { createAccess } from './policy/access.ts';
+import { openRegionPolicies } from './policy/region-policies.ts';
+import { createReleaseAdmission } from './policy/release-admission.ts';
 import { type BeginJoining, joinRegions } from './regions/joining.ts';
 import type { Rollouts } from './rollout/rollouts.ts';
 import { openAuthorities } from './signing/authorities.ts';
@@ -111,8 +113,10 @@ export async function openRegistryCore(
   }
   const blobs = await openBlobs({ disk: place.disk('blobs'), entropy });
   const repository = await openRepository({ store, keyring, region, clock, log });
+  const policies = await openRegionPolicies({ store, region, keyring, clock, log });
+  const policy = createReleaseAdmission({ blobs, policies });
   const admission = { trial, modelMemoryBytesMax };
-  const releases = createReleases({ store, repository, blobs, admission, clock, log });
+  const releases = createReleases({ store, repository, blobs, admission, policy, clock, log });
   const limits = parts.limits ?? fleetLimits;
   // A store of their own: what is removed there can never be a file of a release, even where it is the same bytes.
   const files = await openBlobs({ disk: place.disk('encodings'), entropy });
@@ -135,6 +139,7 @@ export async function openRegistryCore(
   closers.push(() => keyStore.close());
   const telemetryKeys = await openTelemetryKeys({ store: keyStore, clock, entropy });
   const masking = await openMasking({ store: keyStore, clock, entropy });
+  masking.require(policies.inForce()?.spec.masking ?? []);
   const addresses = { http: '', mqtt: '' };
   return {
     region,
@@ -151,6 +156,7 @@ export async function openRegistryCore(
     encoding,
     access,
     audit,
+    policies,
     telemetryKeys,
     masking,
     sampling: createSamplingPolicy({ store, clock }),

@@ -1,11 +1,13 @@
-// Why: the one list of what goes from region to region, for the registry on a machine and for the one in the simulator.
-// Trusts: each stream for what it offers and for how it checks what comes. Must never: be decided in two places.
+// Why: the one list of what goes from region to region, and where a refusal of it is noted, for the registry on a machine and
+// for the one in the simulator. Trusts: each stream for what it offers and for how it checks what comes.
+// Must never: be decided in two places.
 
 import type { RoleKeys } from '../shared/trust/tuf/metadata.ts';
 import { incomingAuditHeads, outgoingAuditHeads } from './audit/peer-heads.ts';
 import type { RegistryCore } from './core.ts';
 import type { FleetEvents } from './fleet/events.ts';
 import { createPeerRoots } from './regions/peer-roots.ts';
+import type { RegionsParts } from './regions/regions.ts';
 import type { IncomingStream, OutgoingStream } from './regions/streams.ts';
 import type { RegistryDb } from './store/open.ts';
 
@@ -23,5 +25,21 @@ export function regionStreams(
   return {
     outgoing: [outgoingAuditHeads(store)],
     incoming: [incomingAuditHeads({ store, audit, events, regionKeyOf: ackRolesOf, clock })],
+  };
+}
+
+/** What the policy refused to another region: an event, and an entry that names the rule; both within bounds. */
+export function noteFlowDenied(
+  { audit, region }: Pick<RegistryCore, 'audit' | 'region'>,
+  { events }: { events: Pick<FleetEvents, 'recordStranger'> },
+): RegionsParts['onDenied'] {
+  return async ({ region: asker, flow, rule, what }) => {
+    await audit.appendRefusal(`region:${asker}:${flow}`, {
+      ...{ actor: `region:${asker}`, via: 'region', action: 'flow.ask', subject: what, reason: null },
+      ...{ outcome: 'refused', code: 'policy-denied', rule, address: null },
+      detail: { class: flow, from: region },
+    });
+    const detail = `${what} (${flow}) for region ${asker}: rule ${rule}`;
+    await events.recordStranger({ source: 'registry', subject: null, code: 'policy-denied', detail });
   };
 }

@@ -11,7 +11,6 @@ import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, DeltaEncoder, Disk, Entropy, Log, RegistryBus } from '../shared/kernel/ports.ts';
-import { ok } from '../shared/kernel/result.ts';
 import type { Invitation } from '../shared/wire/regions.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
@@ -23,11 +22,11 @@ import type { RegistryCore } from './core.ts';
 import { createFleet, type Fleet } from './fleet/fleet.ts';
 import { type FleetLimits, fleetLimits } from './fleet/limits.ts';
 import { joinBroker } from './join-broker.ts';
-import { brokerTerms, goToWork, keepCertified, openRegistryCore } from './open-core.ts';
+import { brokerTerms, goToWork, keepCertified, openRegistryCore, repeat } from './open-core.ts';
 import { createWebhooks } from './outlets/webhooks.ts';
-import { policiesWithoutFile } from './policy/without-file.ts';
+import { createRetention } from './policy/retention.ts';
 import { openRegionSide } from './region-side.ts';
-import { regionStreams } from './region-streams.ts';
+import { noteFlowDenied, regionStreams } from './region-streams.ts';
 import type { RegionLimits } from './regions/limits.ts';
 import { createRegions } from './regions/regions.ts';
 import { createRollouts } from './rollout/rollouts.ts';
@@ -237,21 +236,13 @@ async function start(
   const regions = createRegions(core, {
     line: outside.line,
     door: outside.door,
-    policies: policiesWithoutFile(region),
+    policies: core.policies,
     ...regionStreams(core, fleet),
     disk: place.disk('mirror'),
     overrides: options.peers ?? new Map(),
     limits: options.regionLimits ?? {},
-    judge: async () => ok(),
-    onDenied: async ({ region: asker, flow, rule, what }) =>
-      core.store.tx((db) =>
-        fleet.events.recordIn(db, {
-          source: 'registry',
-          subject: null,
-          code: 'policy-denied',
-          detail: `${what} (${flow}) for region ${asker}: rule ${rule}`,
-        }),
-      ),
+    judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
+    onDenied: noteFlowDenied(core, fleet),
   });
   outside.serve(regions.handler);
   const parts: RegistryParts = {
@@ -274,6 +265,14 @@ async function start(
     options.advertiseHttp ?? `${scheme}://${bracketed(reachable(options.http.host))}:${http.port}`;
 
   await goToWork(core, { fleet, rollouts, bus }, closers);
+  const retention = createRetention({ ...core, events: fleet.events });
+  const retentionEnds = repeat({ clock, log, everyMs: core.limits.retentionEveryMs, work: retention.run });
+  closers.push(async () => void (await Promise.all([retention.stop(), retentionEnds()])));
+  // A registry that is started every morning has to forget as well.
+  retention.run().catch((thrown: unknown) => {
+    const { code, message: detail } = asFleetError(thrown);
+    log.emit('error', 'registry.failed', { while: 'deleting old telemetry', code, detail });
+  });
   closers.push(async () => {
     const stopping = regions.stop();
     // Whom this region asks now may not answer for long.

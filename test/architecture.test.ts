@@ -156,6 +156,11 @@ const pureRooms = [
   'registry/rollout/orders.ts',
   'registry/rollout/wave-words.ts',
   'registry/learn',
+  'registry/policy/card-fields.ts',
+  'registry/policy/licences.ts',
+  'registry/policy/policy-check.ts',
+  'registry/policy/region-decisions.ts',
+  'registry/reports/residency.ts',
 ];
 
 test('purity: a core imports no driver, timer, entropy or clock', () => {

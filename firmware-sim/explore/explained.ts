@@ -31,9 +31,16 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'the policy of a region: no region of the world has one; test/policy',
+    codes: [
+      ...(['policy-denied', 'policy-file-invalid', 'policy-signature-invalid'] as const),
+      ...(['policy-version-stale', 'policy-other-region'] as const),
+    ],
+  },
+  {
     why: 'other regions: the world of one fleet has none; firmware-sim/region-world',
     codes: [
-      ...(['policy-denied', 'not-home', 'region-unreachable', 'region-untrusted'] as const),
+      ...(['not-home', 'region-unreachable', 'region-untrusted'] as const),
       ...(['region-answer-invalid', 'region-unknown', 'region-not-joined', 'region-door-closed'] as const),
       ...(['region-list-invalid', 'region-list-old', 'region-key-changed', 'region-exists'] as const),
       ...(['invitation-invalid', 'mirror-incomplete'] as const),

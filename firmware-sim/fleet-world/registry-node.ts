@@ -6,8 +6,7 @@ import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import type { FleetLimits } from '../../registry/fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from '../../registry/open-core.ts';
-import { policiesWithoutFile } from '../../registry/policy/without-file.ts';
-import { regionStreams } from '../../registry/region-streams.ts';
+import { noteFlowDenied, regionStreams } from '../../registry/region-streams.ts';
 import type { BeginJoining } from '../../registry/regions/joining.ts';
 import { type RegionLimits, regionLimits } from '../../registry/regions/limits.ts';
 import type { OwnDoor } from '../../registry/regions/members.ts';
@@ -15,7 +14,6 @@ import { createRegions, type Regions } from '../../registry/regions/regions.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { BusMessage, DoorHandler, Place, RegionLine, RegistryBus } from '../../shared/kernel/ports.ts';
-import { ok } from '../../shared/kernel/result.ts';
 import type { Invitation } from '../../shared/wire/regions.ts';
 import { filterMatches } from '../../shared/wire/topics.ts';
 import { drawInt } from '../chance.ts';
@@ -118,13 +116,13 @@ async function goAbroad(
   const regions = createRegions(core, {
     line: seat.line(of),
     door: seat.door,
-    policies: policiesWithoutFile(seat.region),
+    policies: core.policies,
     ...regionStreams(core, fleet),
     disk: place.disk('mirror'),
     overrides: new Map(),
     limits: seat.limits,
-    judge: async () => ok(),
-    onDenied: async () => undefined,
+    judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
+    onDenied: noteFlowDenied(core, fleet),
   });
   closers.push(() => regions.stop());
   seat.serve(of, regions.handler);

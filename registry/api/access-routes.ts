@@ -71,16 +71,24 @@ export function registerAccessRoutes(api: Api, parts: RegistryParts): void {
   api.openapi(createToken, async (c) => {
     const wanted = c.req.valid('json');
     // Who is bound to a namespace makes tokens of that namespace only.
-    requireAccess(c, 'tokens.write', wanted.namespace ?? null);
+    const maker = requireAccess(c, 'tokens.write', wanted.namespace ?? null);
+    // Who sits in another region makes tokens for that region only, whatever the policy says of it.
+    const atRegion = wanted.at ?? maker.atRegion;
+    if (maker.atRegion !== null && maker.atRegion !== parts.region && atRegion !== maker.atRegion)
+      throw new FleetError(
+        'role-forbidden',
+        `this token is for ${maker.atRegion} and makes tokens for there only`,
+      );
     const { token, view } = await access.create({
       user: wanted.user,
       role: wanted.role,
       namespace: wanted.namespace ?? null,
       ttlMs: wanted.ttlMs ?? null,
+      atRegion,
     });
     noteAudited(c, {
       subject: view.id,
-      detail: { user: view.user, role: view.role, namespace: view.namespace },
+      detail: { user: view.user, role: view.role, namespace: view.namespace, at: view.atRegion },
     });
     return c.json({ ...view, token }, 201);
   });

@@ -20,6 +20,7 @@ import { registerGroupRoutes } from './group-routes.ts';
 import { registerKeyRoutes } from './key-routes.ts';
 import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { registerPolicyRoutes } from './policy-routes.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRegionRoutes } from './region-routes.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
@@ -155,6 +156,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerGroupRoutes(app, parts);
   registerTelemetryRoutes(app, parts);
   registerMaskingRoutes(app, parts);
+  registerPolicyRoutes(app, parts);
   registerSampleRoutes(app, parts);
   registerWebhookRoutes(app, parts.webhooks);
   registerEvidenceRoutes(app, parts);

@@ -72,7 +72,8 @@ function begunEntry(c: Context<ApiEnv>): NewAuditEntry {
   };
 }
 
-async function endedEntry(c: Context<ApiEnv>, code: ErrorCode | null): Promise<NewAuditEntry> {
+async function endedEntry(c: Context<ApiEnv>, error: FleetError | null): Promise<NewAuditEntry> {
+  const code = error?.code ?? null;
   const begun = begunEntry(c);
   const { subject, rule, detail } = c.get('audited');
   return {
@@ -81,7 +82,7 @@ async function endedEntry(c: Context<ApiEnv>, code: ErrorCode | null): Promise<N
     reason: await reasonOf(c),
     outcome: code === null ? 'done' : codes[code].http >= 500 ? 'failed' : 'refused',
     code,
-    rule,
+    rule: error?.rule ?? rule,
     detail: { ...begun.detail, ...detail, status: c.res.status },
   };
 }
@@ -94,17 +95,18 @@ export function useAudit(app: Api, parts: RegistryParts): void {
     c.set('auditOpen', null);
     c.set('audited', { subject: null, rule: null, detail: {} });
     await next();
-    const code = c.error === undefined ? null : apiError(c.error).code;
+    const error = c.error === undefined ? null : apiError(c.error);
+    const code = error?.code ?? null;
     const open = c.get('auditOpen');
     const principal = c.get('principal');
     // A throw from here on makes the answer a failure, and nothing of a read has left by then.
-    if (open !== null) await audit.finish(open, await endedEntry(c, code));
+    if (open !== null) await audit.finish(open, await endedEntry(c, error));
     else if (code !== null && refusals.has(code)) {
       // Who reads without a token learns nothing and is nobody: only what they send in a token's place is news.
       if (code === 'token-missing' && isRead(c)) return;
       const key = principal === null ? `stranger:${code}` : `token:${principal.tokenId}`;
-      await audit.appendRefusal(key, await endedEntry(c, code));
-    } else if (c.get('route')?.row.audited === true) await audit.append(await endedEntry(c, code));
+      await audit.appendRefusal(key, await endedEntry(c, error));
+    } else if (c.get('route')?.row.audited === true) await audit.append(await endedEntry(c, error));
   });
   app.use('/api/v1/*', async (c, next) => {
     refuseTokenInUrl(c.req.path, c.req.queries());

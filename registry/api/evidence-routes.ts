@@ -14,6 +14,7 @@ import { createTelemetryRecords } from '../telemetry/records.ts';
 import { hourMs } from '../telemetry/rollups.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
+import { createFlowGuard, sentWhole } from './flow-guard.ts';
 
 const dayMs = 24 * 3_600_000;
 const timeMs = z.coerce.number().int().nonnegative();
@@ -86,10 +87,11 @@ const unknownEnergy =
 
 function registerEnergyRoute(api: Api, parts: RegistryParts): void {
   const { rollups } = parts.fleet.evidence;
+  const guard = createFlowGuard(parts);
 
   api.openapi(showEnergy, async (c) => {
     const { namespace, name } = c.req.valid('param');
-    requireAccess(c, 'telemetry.read', namespace);
+    const reader = requireAccess(c, 'telemetry.read', namespace);
     const { since, until, release } = c.req.valid('query');
     const model = `${namespace}/${name}`;
     const shown = unwrap(await parts.releases.show(model));
@@ -104,11 +106,15 @@ function registerEnergyRoute(api: Api, parts: RegistryParts): void {
     });
     const unknown = releases.some(({ methods }) => methods.some(({ source }) => source === 'unknown'));
     const hint = releases.length === 0 ? noEnergy : unknown ? unknownEnergy : null;
-    return c.json({ model, fromMs: fromHour * hourMs, untilMs, releases, hint }, 200);
+    const view = { model, fromMs: fromHour * hourMs, untilMs, releases, hint };
+    const cells = releases.flatMap(({ methods }) => methods.map(({ devices }) => devices));
+    await guard.cells(reader, cells, view);
+    return c.json(view, 200);
   });
 }
 
 function registerQualityRoutes(api: Api, parts: RegistryParts): void {
+  const guard = createFlowGuard(parts);
   const desk = createQualityDesk({ ...parts, records: createTelemetryRecords(parts) });
 
   api.openapi(importLabels, async (c) => {
@@ -118,7 +124,9 @@ function registerQualityRoutes(api: Api, parts: RegistryParts): void {
 
   api.openapi(showQuality, async (c) => {
     const { namespace, name } = c.req.valid('param');
-    requireAccess(c, 'telemetry.read', namespace);
+    const reader = requireAccess(c, 'telemetry.read', namespace);
+    // Counted from single records, of nobody knows how many devices.
+    const passage = await guard.passage(reader, ['app', 'sample']);
     const { since, until, release, window } = c.req.valid('query');
     const untilMs = until ?? parts.clock.wall();
     const report = await desk.report({
@@ -128,22 +136,27 @@ function registerQualityRoutes(api: Api, parts: RegistryParts): void {
       ...(release === undefined ? {} : { release }),
       ...(window === undefined ? {} : { windowMs: window }),
     });
-    return c.json(unwrap(report), 200);
+    const view = unwrap(report);
+    await sentWhole(passage, 'app', 0, view);
+    return c.json(view, 200);
   });
 }
 
 export function registerEvidenceRoutes(api: Api, parts: RegistryParts): void {
   registerQualityRoutes(api, parts);
   registerEnergyRoute(api, parts);
+  const guard = createFlowGuard(parts);
   const drift = createDrift(parts, parts.fleet.evidence);
 
   api.openapi(showDrift, async (c) => {
     const { namespace, name } = c.req.valid('param');
     // Counts about one model are for whoever may read records and answers for its namespace.
-    requireAccess(c, 'telemetry.read', namespace);
+    const reader = requireAccess(c, 'telemetry.read', namespace);
     const { since, until, release, device, by } = c.req.valid('query');
     if (device !== undefined && by !== undefined)
       throw new FleetError('input-invalid', 'one device has no groups: give device or by');
+    // What one device counted is what it told, whoever adds it up.
+    const passage = device === undefined ? null : await guard.passage(reader, ['stats']);
     const untilMs = until ?? parts.clock.wall();
     const report = await drift.report({
       model: `${namespace}/${name}`,
@@ -153,6 +166,12 @@ export function registerEvidenceRoutes(api: Api, parts: RegistryParts): void {
       ...(device === undefined ? {} : { device }),
       ...(by === undefined ? {} : { by }),
     });
-    return c.json(unwrap(report), 200);
+    const view = unwrap(report);
+    if (passage !== null) await sentWhole(passage, 'stats', 0, view);
+    else {
+      const unknown = view.groups.length === 0 && view.requests.requests > 0 ? [0] : [];
+      await guard.cells(reader, [...view.groups.map(({ devices }) => devices), ...unknown], view);
+    }
+    return c.json(view, 200);
   });
 }

@@ -29,6 +29,7 @@ export function problemOf(error: FleetError): Problem {
     detail: error.code === 'internal' ? 'something went wrong inside the registry' : error.message,
     code: error.code,
     hint: error.hint,
+    ...(error.rule === null ? {} : { rule: error.rule }),
   };
 }
 

@@ -120,7 +120,7 @@ export const routeTable: readonly RouteRow[] = [
   // Telemetry
   get('telemetry', 'telemetry.read', 'telemetry.read', 'fleet', {
     audited: true,
-    filter: ['device', 'class', 'since', 'until', 'release', 'limit', 'cursor'],
+    filter: ['device', 'class', 'since', 'until', 'release', 'limit', 'cursor', 'to'],
   }),
   get('telemetry/counts', 'telemetry.counts', 'fleet.read', 'any'),
   get('telemetry/lost', 'telemetry.lost', 'fleet.read', 'any'),
@@ -151,6 +151,14 @@ export const routeTable: readonly RouteRow[] = [
   get('regions', 'regions.show', 'fleet.read', 'any'),
   post('regions/invitations', 'regions.invite', 'regions.write', 'fleet'),
   remove('regions/{region}', 'regions.remove', 'regions.write', 'fleet'),
+
+  // The region's policy
+  get('policy', 'policy.show', 'policy.read', 'fleet'),
+  put('policy', 'policy.put', 'policy.write', 'fleet'),
+  get('policy/history', 'policy.history', 'policy.read', 'fleet'),
+  get('policy/decision', 'policy.decision', 'policy.read', 'fleet'),
+  get('policy/retention', 'policy.retention', 'policy.read', 'fleet'),
+  get('reports/residency', 'reports.residency', 'policy.read', 'fleet'),
 
   // Who is told, and who did what
   post('webhooks', 'webhooks.add', 'webhooks.write', 'fleet'),

@@ -23,6 +23,7 @@ import { createTelemetryRecords } from '../telemetry/records.ts';
 import { createSampleDesk } from '../telemetry/samples.ts';
 import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json } from './documents.ts';
+import { createFlowGuard, sentWhole } from './flow-guard.ts';
 
 const modelParams = z.object({ namespace: nameSchema, name: nameSchema });
 const idParams = z.object({ id: sampleIdSchema });
@@ -114,6 +115,7 @@ function registerRules(api: Api, parts: RegistryParts): void {
 
 export function registerSampleRoutes(api: Api, parts: RegistryParts): void {
   registerRules(api, parts);
+  const guard = createFlowGuard(parts);
   const desk = createSampleDesk({ ...parts, records: createTelemetryRecords(parts) });
 
   async function namespaceOf(id: string): Promise<string> {
@@ -124,40 +126,54 @@ export function registerSampleRoutes(api: Api, parts: RegistryParts): void {
 
   api.openapi(list, async (c) => {
     const { cursor, limit, model, release, reason, state } = c.req.valid('query');
-    requireAccess(c, 'telemetry.read', model === undefined ? null : model.slice(0, model.indexOf('/')));
+    const reader = requireAccess(
+      c,
+      'telemetry.read',
+      model === undefined ? null : model.slice(0, model.indexOf('/')),
+    );
+    const passage = await guard.passage(reader, ['sample']);
     const filter = {
       ...(model === undefined ? {} : { model }),
       ...(release === undefined ? {} : { release }),
       ...(reason === undefined ? {} : { reason }),
       ...(state === undefined ? {} : { state }),
     };
-    const shown = await desk.list(filter, { cursor: cursor ?? null, limit });
-    noteAudited(c, { detail: { records: shown.samples.length } });
-    return c.json(shown, 200);
+    const page = await desk.list(filter, { cursor: cursor ?? null, limit });
+    await sentWhole(passage, 'sample', page.samples.length, page);
+    noteAudited(c, { detail: { records: page.samples.length } });
+    return c.json(page, 200);
   });
 
   api.openapi(show, async (c) => {
     const { id } = c.req.valid('param');
-    requireAccess(c, 'telemetry.read', await namespaceOf(id));
-    return c.json(unwrap(await desk.show(id)), 200);
+    const reader = requireAccess(c, 'telemetry.read', await namespaceOf(id));
+    const passage = await guard.passage(reader, ['sample']);
+    const shown = unwrap(await desk.show(id));
+    await sentWhole(passage, 'sample', 1, shown);
+    return c.json(shown, 200);
   });
 
   api.openapi(review, async (c) => {
     const { id } = c.req.valid('param');
-    const { user } = requireAccess(c, 'samples.review', await namespaceOf(id));
+    const reader = requireAccess(c, 'samples.review', await namespaceOf(id));
+    const { user } = reader;
+    const passage = await guard.passage(reader, ['sample']);
     const wanted = c.req.valid('json');
     const entry = unwrap(await desk.review(id, wanted, user));
+    await sentWhole(passage, 'sample', 1, entry);
     parts.log.emit('info', 'samples.reviewed', { user, sample: id, decision: wanted.decision });
     return c.json(entry, 200);
   });
 
   api.openapi(dataset, async (c) => {
     const { namespace, name } = c.req.valid('param');
-    requireAccess(c, 'telemetry.read', namespace);
+    const reader = requireAccess(c, 'telemetry.read', namespace);
+    const passage = await guard.passage(reader, ['sample']);
     const { release, cursor, limit } = c.req.valid('query');
     const filter = { model: `${namespace}/${name}`, ...(release === undefined ? {} : { release }) };
-    const shown = await desk.dataset(filter, { cursor: cursor ?? null, limit });
-    noteAudited(c, { detail: { records: shown.rows.length } });
-    return c.json(shown, 200);
+    const page = await desk.dataset(filter, { cursor: cursor ?? null, limit });
+    await sentWhole(passage, 'sample', page.rows.length, page);
+    noteAudited(c, { detail: { records: page.rows.length } });
+    return c.json(page, 200);
   });
 }

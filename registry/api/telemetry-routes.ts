@@ -5,11 +5,12 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { erasureRequestSchema, erasureSchema } from '../../shared/wire/erasure.ts';
 import { telemetryCountsSchema, telemetryLostSchema } from '../../shared/wire/http.ts';
-import { describeIssues, deviceIdSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
+import { describeIssues, deviceIdSchema, nameSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
 import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
 import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json, streamed } from './documents.ts';
+import { createFlowGuard, type Passage } from './flow-guard.ts';
 
 const wholeNumber = z.coerce.number().int().nonnegative();
 
@@ -24,6 +25,8 @@ const querySchema = z.object({
   limit: wholeNumber.positive().optional(),
   /** `DEVICE:EPOCH:SEQUENCE:INDEX` of the last record seen; the answer goes on after it. */
   cursor: z.string().max(128).optional(),
+  /** Region to which the answer is taken; absent: it stays where the reader sits. */
+  to: nameSchema.optional(),
 });
 const countRecords = createRoute({
   method: 'get',
@@ -61,8 +64,18 @@ const listLost = createRoute({
   responses: { 200: json(z.array(telemetryLostSchema), 'Ranges, oldest first.'), default: problemResponse },
 });
 
+/** What was sent before a fault, or before the reader went away, has gone all the same. */
+async function* metered(lines: AsyncGenerator<Uint8Array>, passage: Passage): AsyncGenerator<Uint8Array> {
+  try {
+    yield* lines;
+  } finally {
+    await passage.end();
+  }
+}
+
 export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
   const records = createTelemetryRecords(parts);
+  const guard = createFlowGuard(parts);
 
   api.openAPIRegistry.registerPath({
     method: 'get',
@@ -79,10 +92,10 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
   });
   // A stream has no type that a typed route could check.
   api.get('/api/v1/telemetry', async (c) => {
-    requireAccess(c, 'telemetry.read');
+    const reader = requireAccess(c, 'telemetry.read');
     const query = querySchema.safeParse(c.req.query());
     if (!query.success) throw new FleetError('input-invalid', describeIssues(query.error));
-    const { device, class: kind, since, until, release, limit, cursor } = query.data;
+    const { device, class: kind, since, until, release, limit, cursor, to } = query.data;
     const filter: RecordFilter = {
       ...(device === undefined ? {} : { device }),
       ...(kind === undefined ? {} : { class: kind }),
@@ -90,8 +103,12 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
       ...(until === undefined ? {} : { untilMs: until }),
       ...(release === undefined ? {} : { release }),
     };
-    const lines = unwrap(await records.read(filter, { cursor: cursor ?? null, limit: limit ?? null }));
-    return c.body(streamed(lines), 200, { 'content-type': 'application/x-ndjson; charset=utf-8' });
+    const passage = await guard.passage(reader, kind === undefined ? telemetryClasses : [kind], to);
+    const options = { cursor: cursor ?? null, limit: limit ?? null, meter: passage.sent };
+    const lines = unwrap(await records.read(filter, options));
+    return c.body(streamed(metered(lines, passage)), 200, {
+      'content-type': 'application/x-ndjson; charset=utf-8',
+    });
   });
 
   api.openapi(eraseDevice, async (c) => {

@@ -13,6 +13,7 @@ import type { ModelView, ReleasePushed } from '../../shared/wire/http.ts';
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { madeWaysIn, withWays } from '../delivery/shown-ways.ts';
+import type { ReleaseAdmission } from '../policy/release-admission.ts';
 import type { CatalogueRepository, InspectedPush } from '../signing/repository.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { ReleaseRow } from '../store/tables.ts';
@@ -67,11 +68,13 @@ export interface Releases {
    * Checks a release as a whole and takes it, or keeps it until enough publishers have signed. The very
    * same push again gives the same answer. Refusals: `input-invalid`, `manifest-malformed`,
    * `release-exists`, `blob-missing`, `blob-size-mismatch`, every `model-…` code of admission,
-   * `golden-malformed`, `target-digest-mismatch`, and those of `CatalogueRepository.inspect`.
+   * `golden-malformed`, `target-digest-mismatch`, `policy-denied`, and those of `CatalogueRepository.inspect`.
    */
   push(push: Push): Promise<Result<ReleasePushed>>;
   /** The release `NS/NAME@VERSION`, or null where the catalogue does not name it. */
   find(releaseId: string): Promise<ReleaseRecord | null>;
+  /** Whether the region's policy lets a release of the catalogue be installed now. Refusal: `policy-denied`. */
+  installable(release: Pick<ReleaseRecord, 'releaseId' | 'manifest'>): Promise<Result<void>>;
   list(): Promise<ModelView[]>;
   /** `NS/NAME`. Refusal: `not-found`. */
   show(modelId: string): Promise<Result<ModelView>>;
@@ -181,6 +184,8 @@ export function createReleases(parts: {
   blobs: Blobs;
   /** How models are judged. */
   admission?: AdmissionTerms;
+  /** What the region's policy lets in; absent: everything. */
+  policy?: ReleaseAdmission;
   clock: Clock;
   log: Log;
 }): Releases {
@@ -277,6 +282,8 @@ export function createReleases(parts: {
       const { entry } = named.value;
       const files = await checkReleaseFiles(manifest.value, blobs, parts.admission ?? {});
       if (!files.ok) return files;
+      const admitted = await parts.policy?.check(push.releaseId, manifest.value);
+      if (admitted?.ok === false) return admitted;
       const { untried } = files.value;
       if (untried !== null)
         log.emit('warn', 'release.untried', { releaseId: push.releaseId, detail: untried });
@@ -314,6 +321,8 @@ export function createReleases(parts: {
         barred: barredBecause(row),
       };
     },
+
+    installable: async ({ releaseId, manifest }) => (await parts.policy?.check(releaseId, manifest)) ?? ok(),
 
     list: () => store.tx((db) => modelsIn(db, db.all(ordered))),
 

@@ -27,25 +27,31 @@ export function addTokenCommands(program: Command): void {
     .addOption(new Option('--role <role>', 'what it allows').choices([...roles]).makeOptionMandatory())
     .option('--namespace <ns>', 'bind it to one publisher namespace')
     .option('--ttl <duration>', 'how long it is valid, e.g. 30d (default: until revoked)', duration)
-    .action(async (flags: GlobalFlags & { user: string; role: string; namespace?: string; ttl?: number }) => {
-      const created = await connect(flags).send(
-        'POST',
-        '/api/v1/tokens',
-        {
-          user: flags.user,
-          role: flags.role,
-          ...(flags.namespace === undefined ? {} : { namespace: flags.namespace }),
-          ...(flags.ttl === undefined ? {} : { ttlMs: flags.ttl }),
-        },
-        tokenCreatedSchema,
-      );
-      print({ json: flags.json === true }, created, () =>
-        [
-          created.token,
-          `token ${created.id} for ${created.user}, role ${created.role}, expires ${when(created.expiresAtMs)}; it is not shown again`,
-        ].join('\n'),
-      );
-    });
+    .option('--at <region>', 'where its user sits: what is read goes there (default: this region)')
+    .action(
+      async (
+        flags: GlobalFlags & { user: string; role: string; namespace?: string; ttl?: number; at?: string },
+      ) => {
+        const created = await connect(flags).send(
+          'POST',
+          '/api/v1/tokens',
+          {
+            user: flags.user,
+            role: flags.role,
+            ...(flags.namespace === undefined ? {} : { namespace: flags.namespace }),
+            ...(flags.ttl === undefined ? {} : { ttlMs: flags.ttl }),
+            ...(flags.at === undefined ? {} : { at: flags.at }),
+          },
+          tokenCreatedSchema,
+        );
+        print({ json: flags.json === true }, created, () =>
+          [
+            created.token,
+            `token ${created.id} for ${created.user}, role ${created.role}${created.atRegion === null ? '' : `, in ${created.atRegion}`}, expires ${when(created.expiresAtMs)}; it is not shown again`,
+          ].join('\n'),
+        );
+      },
+    );
 
   connected(tokens.command('list'))
     .description('tokens and when they expire')
@@ -53,12 +59,13 @@ export function addTokenCommands(program: Command): void {
       const list = await connect(flags).get('/api/v1/tokens', z.array(tokenSchema));
       print({ json: flags.json === true }, list, () =>
         table(
-          ['ID', 'USER', 'ROLE', 'NAMESPACE', 'CREATED', 'EXPIRES', 'REVOKED'],
+          ['ID', 'USER', 'ROLE', 'NAMESPACE', 'AT', 'CREATED', 'EXPIRES', 'REVOKED'],
           list.map((one) => [
             one.id,
             one.user,
             one.role,
             one.namespace ?? '(all)',
+            one.atRegion ?? '(here)',
             when(one.createdAtMs),
             when(one.expiresAtMs),
             when(one.revokedAtMs),

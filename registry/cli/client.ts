@@ -77,7 +77,7 @@ export function connect(options: Connection): RegistryClient {
     try {
       const problem = problemSchema.parse(JSON.parse(text));
       if (isErrorCode(problem.code))
-        return new FleetError(problem.code, problem.detail, { hint: problem.hint });
+        return new FleetError(problem.code, problem.detail, { hint: problem.hint, rule: problem.rule });
       return new FleetError('registry-answer-invalid', `${problem.code}: ${problem.detail}`, {
         hint: problem.hint,
       });

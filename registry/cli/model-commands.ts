@@ -145,7 +145,7 @@ function addPush(models: Command): void {
     .requiredOption('--version <semver>', 'version of the release')
     .option('--golden <file>', 'golden cases that every device must reproduce')
     .option('--profile <file>', 'reference profile for drift')
-    .option('--card <file>', 'model card (Markdown)')
+    .option('--card <file>', 'model card: Markdown with fields in YAML front matter (licence, …), or JSON')
     .option('--manifest <file>', 'JSON or YAML with limits, state, excludeOutputs, session, …')
     .option('--key <file>', 'publisher’s private key (default: one a namespace in the config folder)')
     .action(async (path: string, flags: PushFlags) => {

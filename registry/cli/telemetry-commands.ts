@@ -21,6 +21,7 @@ interface RecordFlags extends GlobalFlags {
   release?: string;
   limit?: number;
   cursor?: string;
+  to?: string;
 }
 
 function filtered(command: Command): Command {
@@ -35,7 +36,7 @@ function filtered(command: Command): Command {
 
 function pathOf(flags: RecordFlags): string {
   const query = new URLSearchParams();
-  for (const name of ['device', 'class', 'release', 'cursor'] as const) {
+  for (const name of ['device', 'class', 'release', 'cursor', 'to'] as const) {
     const value = flags[name];
     if (value !== undefined) query.set(name, value);
   }
@@ -176,6 +177,7 @@ export function addTelemetryCommands(program: Command): void {
   filtered(telemetry.command('export'))
     .description('write stored records to a file')
     .requiredOption('--out <file>', 'the file; replaced when all is written')
+    .option('--to <region>', 'region to which the file is taken; the policy must let it go')
     .addOption(
       new Option('--format <format>', 'one JSON document a line, or a table with the data as JSON')
         .choices(['ndjson', 'csv'])

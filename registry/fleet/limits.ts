@@ -110,6 +110,8 @@ export const fleetLimits = {
   releasesRemembered: 256,
   /** The audit record's head is signed so often, where entries were added: what was written since could still be cut off. */
   auditHeadEveryMs: 5 * 60_000,
+  /** Between two looks for telemetry that is older than the region's policy keeps it. */
+  retentionEveryMs: hourMs,
   /** Rollouts are looked at again at least this often while anything is under way, whatever the facts say. */
   rolloutStepEveryMs: 5_000,
 } as const;

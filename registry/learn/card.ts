@@ -111,7 +111,24 @@ function limits({ recipe, laid, metrics }: Training): string[] {
 
 const list = (lines: readonly string[]): string[] => lines.map((line) => `- ${line}`);
 
-/** Markdown. */
+/** YAML, in JSON's spelling: what a region's policy reads (registry/policy/card-fields.ts). */
+function frontMatter(
+  { recipe }: Training,
+  { licence, dataFile, dataBytes, dataSha256 }: CardFacts,
+): string[] {
+  const fields = {
+    ...(licence === null ? {} : { licence }),
+    ...{ task: recipe.task, target: recipe.target },
+    data: { file: dataFile, bytes: dataBytes, sha256: dataSha256 },
+  };
+  return [
+    '---',
+    ...Object.entries(fields).map(([name, value]) => `${name}: ${JSON.stringify(value)}`),
+    '---',
+  ];
+}
+
+/** Markdown with front matter. */
 export function cardText(training: Training, facts: CardFacts): string {
   const { recipe, laid, model, metrics } = training;
   const { preparation, network } = model;
@@ -123,6 +140,8 @@ export function cardText(training: Training, facts: CardFacts): string {
       ? `${number(facts.cpuSeconds)} s of processor time; joules are not counted on the machine that trained it`
       : `${number(facts.joules)} J (measured for the whole machine), ${number(facts.cpuSeconds)} s of processor time`;
   return [
+    ...frontMatter(training, facts),
+    '',
     `# ${cell(recipe.target)}: ${recipe.task}`,
     '',
     `A network of ${[preparation.names.length, ...network.layers.map(({ outputs }) => outputs)].join('-')} (${recipe.activation}, ${parameters} parameters, ${facts.modelBytes} bytes as ONNX). It takes raw values: cleaning, features and normalisation are in the file.`,

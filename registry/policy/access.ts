@@ -7,7 +7,7 @@ import type { Clock, Entropy } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type Role, roles } from '../../shared/wire/http.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
-import type { TokensTable } from '../store/tables.ts';
+import type { TokenRow } from '../store/tables.ts';
 
 /** Things one may do. What is not granted in `rights` is denied. */
 export type Action =
@@ -33,6 +33,8 @@ export type Action =
   | 'keys.read'
   | 'keys.write'
   | 'audit.read'
+  | 'policy.read'
+  | 'policy.write'
   | 'tokens.write'
   | 'regions.write';
 
@@ -43,10 +45,11 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 // `samples.write` decides which requests devices keep, within what masking lets out; `samples.review` what they were.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
 // `audit.read` shows who did what and from where: the auditor's and the admin's.
+// `policy.write` brings a policy that root keys have signed; `policy.read` also shows what went where under it.
 // `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read', 'audit.read'],
+  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read', 'audit.read', 'policy.read'],
   approver: [...reading, 'rollouts.approve'],
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
   operator: [
@@ -82,6 +85,8 @@ const rights: Record<Role, readonly Action[]> = {
     'keys.read',
     'keys.write',
     'audit.read',
+    'policy.read',
+    'policy.write',
     'tokens.write',
     'regions.write',
   ],
@@ -93,6 +98,8 @@ export interface Principal {
   user: string;
   role: Role;
   namespace: string | null;
+  /** Region in which the user sits: what is read goes there. Null: this one. */
+  atRegion: string | null;
 }
 
 /** The roles that have any of these rights. */
@@ -123,6 +130,7 @@ export interface TokenView {
   user: string;
   role: Role;
   namespace: string | null;
+  atRegion: string | null;
   createdAtMs: number;
   expiresAtMs: number | null;
   revokedAtMs: number | null;
@@ -136,6 +144,8 @@ export interface Access {
     role: Role;
     namespace: string | null;
     ttlMs: number | null;
+    /** Null or absent: this region. */
+    atRegion?: string | null;
   }): Promise<{ token: string; view: TokenView }>;
   list(): Promise<TokenView[]>;
   /** Idempotent. Refusal: `not-found`. */
@@ -169,7 +179,7 @@ function isRole(value: string): value is Role {
   return (roles as readonly string[]).includes(value);
 }
 
-function viewOf(row: TokensTable): TokenView {
+function viewOf(row: TokenRow): TokenView {
   if (!isRole(row.role))
     throw new FleetError('state-corrupt', `token ${row.id} has the unknown role ${row.role}`);
   return {
@@ -177,6 +187,7 @@ function viewOf(row: TokensTable): TokenView {
     user: row.user,
     role: row.role,
     namespace: row.namespace,
+    atRegion: row.at_region,
     createdAtMs: row.created_at_ms,
     expiresAtMs: row.expires_at_ms,
     revokedAtMs: row.revoked_at_ms,
@@ -187,26 +198,23 @@ export function createAccess(parts: { store: RegistryStore; clock: Clock; entrop
   const { store, clock, entropy } = parts;
   const { qb } = store;
 
-  const usable = (row: TokensTable | undefined): row is TokensTable =>
+  const usable = (row: TokenRow | undefined): row is TokenRow =>
     row !== undefined &&
     row.revoked_at_ms === null &&
     (row.expires_at_ms === null || clock.wall() < row.expires_at_ms);
 
   // Looked up by digest: comparing secrets byte by byte would tell how many bytes were right.
-  const find = (db: RegistryDb, token: string): TokensTable | undefined =>
+  const find = (db: RegistryDb, token: string): TokenRow | undefined =>
     db.first(qb.selectFrom('tokens').selectAll().where('secret_sha256', '=', digestOf(token)));
 
-  function insert(
-    db: RegistryDb,
-    token: string,
-    options: { user: string; role: Role; namespace: string | null; ttlMs: number | null },
-  ): TokenView {
+  function insert(db: RegistryDb, token: string, options: Parameters<Access['create']>[0]): TokenView {
     const now = clock.wall();
-    const row: TokensTable = {
+    const row: TokenRow = {
       id: Buffer.from(entropy.bytes(8)).toString('hex'),
       user: options.user,
       role: options.role,
       namespace: options.namespace,
+      at_region: options.atRegion ?? null,
       secret_sha256: digestOf(token),
       created_at_ms: now,
       expires_at_ms: options.ttlMs === null ? null : now + options.ttlMs,
@@ -222,8 +230,8 @@ export function createAccess(parts: { store: RegistryStore; clock: Clock; entrop
     async authenticate(token) {
       const row = await store.tx((db) => find(db, token));
       if (!usable(row)) return refuse('token-invalid', 'the token is unknown, expired or revoked');
-      const view = viewOf(row);
-      return ok({ tokenId: view.id, user: view.user, role: view.role, namespace: view.namespace });
+      const { id: tokenId, user, role, namespace, atRegion } = viewOf(row);
+      return ok({ tokenId, user, role, namespace, atRegion });
     },
 
     async create(options) {

@@ -1,18 +1,10 @@
 // Why: the questions that the region's policy answers to other rooms. Every answer names its rule.
 // Trusts: nothing. Must never: answer yes where no rule says so.
 
+import type { FlowClass } from '../../shared/wire/region-policy.ts';
 import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
 
-/** What may leave a region: raw telemetry by class, and what is made of it or beside it. */
-export type FlowClass =
-  | TelemetryClass
-  | 'catalogue'
-  | 'cells'
-  | 'rollout-progress'
-  | 'rollout-orders'
-  | 'audit-heads'
-  | 'erasures'
-  | 'carried';
+export type { FlowClass } from '../../shared/wire/region-policy.ts';
 
 export interface Decision {
   allowed: boolean;
@@ -20,6 +12,14 @@ export interface Decision {
   rule: string;
   /** In words, for who was refused. */
   reason: string;
+}
+
+/** A release as the policy sees it. */
+export interface PolicedRelease {
+  /** `NS/NAME@VERSION`. */
+  releaseId: string;
+  /** Bytes of its model card; null where it has none. */
+  card: Uint8Array | null;
 }
 
 export interface RegionPolicies {
@@ -37,4 +37,9 @@ export interface RegionPolicies {
     bytes: number;
     records: number;
   }): Promise<void>;
+}
+
+export interface ReleasePolicy {
+  /** Whether a release may be taken and installed here: asked at push, at the start of a rollout, and when it is mirrored. */
+  admits(release: PolicedRelease): Decision;
 }

@@ -8,6 +8,7 @@ import { sha256Pattern } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { RegistryCore } from '../core.ts';
+import { cardBytesMax } from '../policy/card-fields.ts';
 import type { MirrorReleaseRow } from '../store/region-tables.ts';
 import type { RegionAsker } from './asking.ts';
 import type { RegionLimits } from './limits.ts';
@@ -124,7 +125,7 @@ export function createMirrorFiles(
     return put.ok ? ok() : put;
   }
 
-  async function fetchAll(sources: Source[], manifest: Manifest): Promise<Result<void>> {
+  async function fetchAll(sources: Source[], manifest: Pick<Manifest, 'files'>): Promise<Result<void>> {
     const files = [...manifest.files];
     let failed: Result<void> = ok();
     const one = async (): Promise<void> => {
@@ -151,7 +152,10 @@ export function createMirrorFiles(
       signedBy: JSON.parse(row.signed_by),
       from: sources[0]?.region ?? 'unknown',
       ready: async (read) => {
-        // The policy first: bytes that may not be here are not fetched.
+        // The policy first, which reads the card: other bytes that may not be here are not fetched.
+        const cards = read.files.filter(({ role, bytes }) => role === 'card' && bytes <= cardBytesMax);
+        const readable = await fetchAll(sources, { files: cards });
+        if (!readable.ok) return readable;
         const judged = await parts.judge(row.release_id, read);
         return judged.ok ? fetchAll(sources, read) : judged;
       },

@@ -25,7 +25,7 @@ import { grown, wavesOf } from './waves.ts';
 export interface RolloutStarting {
   /**
    * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
-   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`.
+   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`, `policy-denied`.
    */
   begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
   /** What `begin` would do now, with the same refusals; nothing is stored. `rate`: bytes a second and device. */
@@ -116,6 +116,8 @@ export function createRolloutStarting(parts: {
     const found = await releases.find(releaseId);
     if (found === null) return unknownRelease(name.namespace, releaseId);
     if (found.barred !== null) return { ok: false, refusal: found.barred };
+    const installable = await releases.installable(found);
+    if (!installable.ok) return installable;
     const { manifestSha256, manifestBytes, counter, requires } = found;
     return ok({ name: name.name, release: { releaseId, manifestSha256, manifestBytes, counter, requires } });
   }

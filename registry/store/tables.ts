@@ -8,6 +8,7 @@ import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
+import type { PolicyTables } from './policy-tables.ts';
 import type { RegionTables } from './region-tables.ts';
 import type { SampleTables } from './sample-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
@@ -116,7 +117,12 @@ export interface TokensTable {
   created_at_ms: number;
   expires_at_ms: number | null;
   revoked_at_ms: number | null;
+  /** Region in which its user sits; null: this one. */
+  at_region: Generated<string | null>;
 }
+
+/** A stored token as it is read. */
+export type TokenRow = Selectable<TokensTable>;
 
 export interface CatalogueTables {
   settings: SettingsTable;
@@ -138,6 +144,7 @@ export type Tables = CatalogueTables &
   SampleTables &
   FleetTables &
   OutletTables &
+  PolicyTables &
   RegionTables &
   TelemetryTables &
   TrustTables;

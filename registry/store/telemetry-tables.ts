@@ -14,6 +14,8 @@ export interface TelemetryChainsTable {
   dropped: number;
   /** Of batches whose key was deleted. */
   erased: Generated<number>;
+  /** Of batches that were older than their class is kept. */
+  expired: Generated<number>;
 }
 
 export interface TelemetryBatchesTable {
@@ -30,6 +32,8 @@ export interface TelemetryBatchesTable {
   time_first_ms: number | null;
   time_last_ms: number | null;
   stored_at_ms: number;
+  /** When its records were deleted, by erasure or by retention; null while they are here. */
+  gone_at_ms: Generated<number | null>;
 }
 
 export interface TelemetryRecordsTable {

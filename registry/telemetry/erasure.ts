@@ -46,6 +46,7 @@ export function createErasures(parts: {
     db: RegistryDb,
     { device_id: deviceId, until_ms: untilMs }: ErasuresTable,
     keys: readonly ErasedKey[],
+    goneAtMs: number,
   ): { batches: number; records: number } {
     const sealed = qb.selectFrom('telemetry_sealed').select('batch_id');
     const ids = keys.map(({ keyId }) => keyId);
@@ -68,6 +69,9 @@ export function createErasures(parts: {
       db.run(qb.deleteFrom('telemetry_sealed').where('batch_id', '=', batchId));
       db.run(qb.deleteFrom('telemetry_records').where('batch_id', '=', batchId));
       db.run(
+        qb.updateTable('telemetry_batches').set({ gone_at_ms: goneAtMs }).where('batch_id', '=', batchId),
+      );
+      db.run(
         qb
           .updateTable('telemetry_chains')
           .set((eb) => ({ erased: eb('erased', '+', records) }))
@@ -85,7 +89,7 @@ export function createErasures(parts: {
     const doneAtMs = clock.wall();
     // Deleted and signed for in one commit: a second pass after a cut would find nothing left to count.
     const erasure = await store.tx((db) => {
-      const deleted = deleteIn(db, row, keys);
+      const deleted = deleteIn(db, row, keys, doneAtMs);
       parts.eraseIn(db, { deviceId, untilMs });
       const statement: ErasureStatement = {
         ...{ schemaVersion, erasureId, deviceId, region, untilMs },

@@ -30,6 +30,11 @@ export interface PredictionPlaces {
   /** In the transaction that stores the batch, of class `app` or `sample`. */
   addIn(db: RegistryDb, deviceId: string, batchId: number, records: readonly OpenedRecord[]): void;
   eraseIn(db: RegistryDb, deviceId: string, untilMs: number): void;
+  /** Those of one batch whose records were deleted; its times are those of its records. */
+  expireIn(
+    db: RegistryDb,
+    batch: { batchId: number; deviceId: string; firstMs: number; lastMs: number },
+  ): void;
 }
 
 export interface QualityDesk {
@@ -71,6 +76,18 @@ export function createPredictionPlaces({ qb }: Pick<RegistryStore, 'qb'>): Predi
     eraseIn(db, deviceId, untilMs) {
       db.run(
         qb.deleteFrom('prediction_places').where('device_id', '=', deviceId).where('time_ms', '<', untilMs),
+      );
+    },
+
+    expireIn(db, { batchId, deviceId, firstMs, lastMs }) {
+      // By device and time, of which there is an index.
+      db.run(
+        qb
+          .deleteFrom('prediction_places')
+          .where('device_id', '=', deviceId)
+          .where('time_ms', '>=', firstMs)
+          .where('time_ms', '<=', lastMs)
+          .where('batch_id', '=', batchId),
       );
     },
   };

@@ -26,6 +26,9 @@ export interface RecordFilter {
 /** Names a record: `DEVICE:EPOCH:SEQUENCE:INDEX`, from the fields that every answer carries. */
 export type RecordCursor = string;
 
+/** Told of lines before they are handed out. */
+export type RecordMeter = (telemetryClass: TelemetryClass, records: number, bytes: number) => void;
+
 export interface TelemetryRecords {
   /**
    * Lines of NDJSON, each a `StoredRecord` with its line feed, whole lines at a time; at most `limit` records after
@@ -33,7 +36,7 @@ export interface TelemetryRecords {
    */
   read(
     filter: RecordFilter,
-    options: { cursor: RecordCursor | null; limit: number | null },
+    options: { cursor: RecordCursor | null; limit: number | null; meter?: RecordMeter },
   ): Promise<Result<AsyncGenerator<Uint8Array>>>;
   /** Of one batch, in its order; none where it is gone or its key was deleted. */
   ofBatch(batchId: number): Promise<OpenedRecord[]>;
@@ -185,7 +188,11 @@ export function createTelemetryRecords(parts: {
     return store.tx((db) => db.all(query));
   }
 
-  async function* lines(filter: RecordFilter, from: Position, limit: number): AsyncGenerator<Uint8Array> {
+  async function* lines(
+    filter: RecordFilter,
+    from: Position,
+    { limit, meter }: { limit: number; meter: RecordMeter | undefined },
+  ): AsyncGenerator<Uint8Array> {
     const { sinceMs = 0, untilMs = Number.POSITIVE_INFINITY, release = null } = filter;
     const keys = new Map<string, Uint8Array | null>();
     let after = from;
@@ -196,7 +203,9 @@ export function createTelemetryRecords(parts: {
         const first = batch.batchId === after.batchId ? after.index + 1 : 0;
         const found = recordLines(plain, batch, { first, limit: left, sinceMs, untilMs, release });
         left -= found.records;
-        if (found.records > 0) yield found.lines;
+        if (found.records === 0) continue;
+        meter?.(batch.class, found.records, found.lines.length);
+        yield found.lines;
       }
       const last = batches.at(-1);
       if (last === undefined || batches.length < batchesAtOnce) return;
@@ -221,10 +230,10 @@ export function createTelemetryRecords(parts: {
   }
 
   return {
-    async read(filter, { cursor, limit }) {
+    async read(filter, { cursor, limit, meter }) {
       const from = cursor === null ? ok(await startOf(filter)) : await positionOf(cursor);
       if (!from.ok) return from;
-      return ok(lines(filter, from.value, limit ?? Number.POSITIVE_INFINITY));
+      return ok(lines(filter, from.value, { limit: limit ?? Number.POSITIVE_INFINITY, meter }));
     },
 
     async ofBatch(batchId) {
@@ -241,6 +250,7 @@ export function createTelemetryRecords(parts: {
           eb.fn.sum<number>('records').as('records'),
           eb.fn.sum<number>('dropped').as('dropped'),
           eb.fn.sum<number>('erased').as('erased'),
+          eb.fn.sum<number>('expired').as('expired'),
         ])
         .groupBy('device_id')
         .orderBy('device_id');

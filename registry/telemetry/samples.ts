@@ -26,6 +26,8 @@ export interface SamplePlaces {
   addIn(db: RegistryDb, deviceId: string, batchId: number, records: readonly OpenedRecord[]): void;
   /** After the device's sealed records were deleted: what they were about goes too, the number of accepted ones stays. */
   eraseIn(db: RegistryDb, deviceId: string): void;
+  /** The same for one batch whose records were deleted. */
+  expireIn(db: RegistryDb, batchId: number): void;
 }
 
 export interface SampleFilter {
@@ -106,6 +108,21 @@ export function createSamplePlaces({ qb }: Pick<RegistryStore, 'qb'>): SamplePla
           .where('device_id', '=', deviceId)
           .where('state', '=', 'accepted')
           .where('batch_id', 'not in', left),
+      );
+    },
+
+    expireIn(db, batchId) {
+      db.run(
+        qb
+          .deleteFrom('samples')
+          .where('batch_id', '=', batchId)
+          .where('state', 'in', ['waiting', 'rejected']),
+      );
+      db.run(
+        qb
+          .updateTable('samples')
+          .set({ state: 'erased', reasons: '[]', label: null, comment: null })
+          .where('batch_id', '=', batchId),
       );
     },
   };

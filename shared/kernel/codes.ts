@@ -371,6 +371,30 @@ export const codes = {
   'audit-head-time-backwards': row(409, 'never', 'the region signed a later head with an earlier time'),
   'audit-head-unverified': row(503, 'backoff', 'the root of that region is not known here yet'),
 
+  // the region's policy
+  'policy-denied': row(
+    403,
+    'never',
+    'the region’s policy says no by the rule that is named: lepton policy show',
+  ),
+  'policy-file-invalid': row(
+    400,
+    'never',
+    'correct the file at the place that is named; lepton policy check FILE looks at it without a registry',
+    2,
+  ),
+  'policy-signature-invalid': row(
+    403,
+    'never',
+    'enough holders of region root keys must sign: lepton policy sign BUNDLE --key FILE',
+  ),
+  'policy-version-stale': row(
+    409,
+    'never',
+    'a policy’s version only rises: raise metadata.version and sign it again',
+  ),
+  'policy-other-region': row(409, 'never', 'metadata.region must name this region'),
+
   // from data to a release
   'data-malformed': row(
     400,
@@ -384,7 +408,6 @@ export const codes = {
   'training-diverged': row(422, 'never', 'lower --learning-rate, or train on what is normalised and clipped'),
 
   // regions
-  'policy-denied': row(403, 'never', 'the region’s policy decides; lepton policy show names the rule'),
   'not-home': row(409, 'never', 'do it at the home region: lepton regions list says which that is'),
   'region-unreachable': row(503, 'backoff', 'check the address, and that the region’s registry runs there'),
   'region-untrusted': row(502, 'never', 'another program answers there, or the region has another key'),

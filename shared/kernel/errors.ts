@@ -7,12 +7,19 @@ import type { Refusal, Result } from './result.ts';
 export class FleetError extends Error {
   readonly code: ErrorCode;
   readonly hint: string;
+  /** The rule of the region's policy that decided; null where none did. */
+  readonly rule: string | null;
 
-  constructor(code: ErrorCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { hint?: string; rule?: string | undefined; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'FleetError';
     this.code = code;
     this.hint = options.hint ?? codes[code].hint;
+    this.rule = options.rule ?? null;
   }
 
   get retry(): CodeInfo['retry'] {
@@ -27,7 +34,7 @@ export function unwrap<T>(result: Result<T>): T {
 }
 
 export function refusalError(refusal: Refusal): FleetError {
-  return new FleetError(refusal.code, refusal.detail);
+  return new FleetError(refusal.code, refusal.detail, { rule: refusal.rule });
 }
 
 /** The FleetError behind anything that was thrown; what is not one is the bug code `internal`. */

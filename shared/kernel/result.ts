@@ -7,6 +7,8 @@ export interface Refusal {
   code: ErrorCode;
   /** What was wrong, in words, without secrets or payloads. */
   detail: string;
+  /** The rule of the region's policy that decided, such as `flows/no-raw`, where one did. */
+  rule?: string;
   /** Where it is known when a repetition may succeed. */
   retryAfterMs?: number;
 }

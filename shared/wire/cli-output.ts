@@ -8,7 +8,7 @@ export interface CliError {
   /** `lepton: <code>: <what happened>; <what to do>`, one line for stderr, without its line feed. */
   line: string;
   /** For stdout with `--json`. */
-  json: { error: { code: string; message: string; hint: string } };
+  json: { error: { code: string; message: string; hint: string; rule?: string } };
   /** 1 failure, 2 bad flags or an unparsable file (contract, section 11). */
   exit: 1 | 2;
 }
@@ -30,7 +30,14 @@ export function formatError(thrown: unknown): CliError {
   const what = message === '' || message === hint ? hint : `${message}; ${hint}`;
   return {
     line: `lepton: ${error.code}: ${what}`,
-    json: { error: { code: error.code, message, hint } },
+    json: {
+      error: {
+        code: error.code,
+        message,
+        hint,
+        ...(error.rule === null ? {} : { rule: oneLine(error.rule) }),
+      },
+    },
     exit: codes[error.code].exit,
   };
 }

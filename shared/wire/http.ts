@@ -31,6 +31,8 @@ export const problemSchema = z.object({
   detail: z.string(),
   code: z.string(),
   hint: z.string(),
+  /** The rule of the region's policy that decided, where one did. */
+  rule: z.string().optional(),
 });
 export type Problem = z.infer<typeof problemSchema>;
 
@@ -48,12 +50,16 @@ export const tokenCreateSchema = z.object({
     .positive()
     .max(10 * 366 * 86_400_000)
     .optional(),
+  /** Region in which the user sits; absent: this one. */
+  at: nameSchema.optional(),
 });
 export const tokenSchema = z.object({
   id: z.string(),
   user: z.string(),
   role: z.enum(roles),
   namespace: z.string().nullable(),
+  /** Region in which the user sits; null: this one. */
+  atRegion: z.string().nullable(),
   createdAtMs: timeMs,
   expiresAtMs: timeMs.nullable(),
   revokedAtMs: timeMs.nullable(),
@@ -332,6 +338,8 @@ export const telemetryCountsSchema = z.object({
   dropped: z.number().int().nonnegative(),
   /** Records whose key was deleted, before or after they came. */
   erased: z.number().int().nonnegative(),
+  /** Records that were older than the region's policy keeps their class; `records` counts them too. */
+  expired: z.number().int().nonnegative(),
   /** Batches that were acknowledged here and lost when the registry was restored from a backup. */
   lostBatches: z.number().int().nonnegative(),
 });

@@ -31,6 +31,8 @@ import {
 } from './oip.ts';
 import { profileSchema } from './profile.ts';
 import { labelLineSchema, predictionRecordSchema } from './quality.ts';
+import { policyBundleSchema, regionPolicySchema } from './region-policy.ts';
+import { residencyReportSchema } from './residency-report.ts';
 import { rolloutFileSchema } from './rollout-file.ts';
 import { sampleRulesFileSchema } from './sample-rules.ts';
 import { captureRecordSchema, sampleRowSchema } from './samples.ts';
@@ -64,6 +66,9 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   'key-plan': { title: 'What is in force, for a ceremony (lepton keys plan)', schema: keyPlanSchema },
   'key-bundle': { title: 'What is to follow, on its way from holder to holder', schema: keyBundleSchema },
   masking: { title: 'Masking file', schema: maskingFileSchema },
+  'region-policy': { title: 'Policy of a region (lepton policy put)', schema: regionPolicySchema },
+  'policy-bundle': { title: 'Policy on its way from holder to holder', schema: policyBundleSchema },
+  'residency-report': { title: 'Residency report', schema: residencyReportSchema },
   'sample-rules': { title: 'Sample rules file', schema: sampleRulesFileSchema },
   rollout: { title: 'Rollout file', schema: rolloutFileSchema },
   envelope: { title: 'DSSE envelope', schema: envelopeSchema },

@@ -48,7 +48,9 @@ export const maskingRuleSchema = z.discriminatedUnion('do', [
 ]);
 export type MaskingRule = z.infer<typeof maskingRuleSchema>;
 
-const rules = z.array(maskingRuleSchema).max(64);
+/** The policy's and the region's own together. */
+export const maskingRulesMax = 64;
+const rules = z.array(maskingRuleSchema).max(maskingRulesMax);
 
 /** Part of an assignment: the rules, and the key of their digests, of this region alone. */
 export const maskingSchema = z.object({

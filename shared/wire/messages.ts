@@ -67,6 +67,7 @@ export const payloadTypes = {
   time: 'application/vnd.lepton.time.v1+json',
   authorities: 'application/vnd.lepton.authorities.v1+json',
   erasure: 'application/vnd.lepton.erasure.v1+json',
+  regionPolicy: 'application/vnd.lepton.region-policy.v1+json',
   regionList: 'application/vnd.lepton.region-list.v1+json',
   auditHead: 'application/vnd.lepton.audit-head.v1+json',
   auditExport: 'application/vnd.lepton.audit-export.v1+json',

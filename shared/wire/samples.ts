@@ -41,7 +41,7 @@ export const captureRecordSchema = z.object({
 });
 export type CaptureRecord = z.infer<typeof captureRecordSchema>;
 
-/** `erased`: it was accepted, and its device erased afterwards. */
+/** `erased`: it was accepted, and its record deleted afterwards: its device was erased, or its class is not kept so long. */
 export const sampleStates = ['waiting', 'accepted', 'rejected', 'erased'] as const;
 export type SampleState = (typeof sampleStates)[number];
 

@@ -4,7 +4,6 @@
 import { join } from 'node:path';
 import { createApi } from '../../registry/api/app.ts';
 import { type RouteRow, routeTable } from '../../registry/api/route-table.ts';
-import { policiesWithoutFile } from '../../registry/policy/without-file.ts';
 import { createRegions, type Regions } from '../../registry/regions/regions.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
@@ -26,7 +25,7 @@ const aloneIn = (world: World): Regions =>
   createRegions(world.core, {
     line: { ask: async () => refuse('region-unreachable', 'there is no line') },
     door: { url: () => 'https://127.0.0.1:9', publicKey: '0'.repeat(64) },
-    policies: policiesWithoutFile(world.core.region),
+    policies: world.core.policies,
     outgoing: [],
     incoming: [],
     disk: openDisk(join(world.folder, 'mirror')),
@@ -108,6 +107,9 @@ const bodies: Record<string, object> = {
   'rollouts.approve': {},
   'rollouts.retry': {},
   'telemetry.erase': {},
+  'policy.put': {
+    envelope: { payloadType: 'x', payload: 'e30=', signatures: [{ keyid: 'a'.repeat(64), sig: 'AA==' }] },
+  },
   'masking.set': { rules: [] },
   'labels.import': { labels: [] },
   'samples.rules.set': { rules: null },

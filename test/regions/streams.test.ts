@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { policiesWithoutFile } from '../../registry/policy/without-file.ts';
 import type { RegionAsker } from '../../registry/regions/asking.ts';
 import { createDoorHandler } from '../../registry/regions/door.ts';
 import { regionLimits } from '../../registry/regions/limits.ts';
@@ -95,7 +94,7 @@ test('a list of raw telemetry is refused to a region by the rule, and told', asy
   const handler = createDoorHandler({
     core: home.registry.parts,
     members: regions.members,
-    policies: policiesWithoutFile('home'),
+    policies: home.registry.parts.policies,
     streams: [list('cells', 'cells'), list('records', 'app')],
     limits: regionLimits,
     ready: () => true,

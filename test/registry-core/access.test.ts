@@ -22,6 +22,8 @@ const actions: Action[] = [
   'keys.read',
   'keys.write',
   'audit.read',
+  'policy.read',
+  'policy.write',
   'tokens.write',
 ];
 
@@ -29,7 +31,7 @@ test('the table of rights, written out', () => {
   const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'];
   const expected: Record<(typeof roles)[number], string[]> = {
     viewer: reading,
-    auditor: [...reading, 'telemetry.read', 'keys.read', 'audit.read'],
+    auditor: [...reading, 'telemetry.read', 'keys.read', 'audit.read', 'policy.read'],
     approver: reading,
     publisher: [...reading, 'catalogue.push', 'publishers.claim'],
     operator: [
@@ -39,14 +41,14 @@ test('the table of rights, written out', () => {
     admin: actions,
   };
   for (const role of roles) {
-    const principal: Principal = { tokenId: 't', user: 'u', role, namespace: null };
+    const principal: Principal = { tokenId: 't', user: 'u', role, namespace: null, atRegion: null };
     const granted = actions.filter((action) => authorize(principal, action, 'acme').ok);
     assert.deepEqual(granted.sort(), [...expected[role]].sort(), role);
   }
 });
 
 test('a bound token changes its own namespace only, and nothing of the whole fleet', () => {
-  const principal: Principal = { tokenId: 't', user: 'u', role: 'admin', namespace: 'acme' };
+  const principal: Principal = { tokenId: 't', user: 'u', role: 'admin', namespace: 'acme', atRegion: null };
   assert.equal(authorize(principal, 'catalogue.push', 'acme').ok, true);
   for (const [action, namespace] of [
     ['catalogue.push', 'other'],
@@ -75,7 +77,7 @@ test('a token works until it expires or is revoked; only its digest is stored', 
   const who = await access.authenticate(made.token);
   assert.deepEqual(who, {
     ok: true,
-    value: { tokenId: made.view.id, user: 'ann', role: 'operator', namespace: 'acme' },
+    value: { tokenId: made.view.id, user: 'ann', role: 'operator', namespace: 'acme', atRegion: null },
   });
   const rows = await store.tx((db) => db.all(store.qb.selectFrom('tokens').selectAll()));
   assert.equal(JSON.stringify(rows).includes(made.token), false);

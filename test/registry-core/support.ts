@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import type { AdmissionTerms } from '../../registry/catalog/admit.ts';
 import { type Blobs, openBlobs } from '../../registry/catalog/blobs.ts';
 import { createReleases, type Releases } from '../../registry/catalog/releases.ts';
+import { openRegionPolicies, type PolicyDesk } from '../../registry/policy/region-policies.ts';
+import { createReleaseAdmission } from '../../registry/policy/release-admission.ts';
 import { type Keyring, openKeyring } from '../../registry/signing/keys.ts';
 import { type CatalogueRepository, openRepository } from '../../registry/signing/repository.ts';
 import { openRegistryStore, type RegistryStore } from '../../registry/store/open.ts';
@@ -103,6 +105,7 @@ export interface Bench {
   repository: CatalogueRepository;
   blobs: Blobs;
   releases: Releases;
+  policies: PolicyDesk;
 }
 
 export interface BenchOptions {
@@ -137,6 +140,7 @@ export async function bench(t: Ending, options: BenchOptions = {}): Promise<Benc
   });
   const repository = await openRepository({ store, keyring, region, clock, log });
   const blobs = await openBlobs({ disk: openDisk(join(folder, 'blobs')), entropy });
+  const policies = await openRegionPolicies({ store, region, keyring, clock, log });
   return {
     folder,
     clock,
@@ -145,8 +149,10 @@ export async function bench(t: Ending, options: BenchOptions = {}): Promise<Benc
     keyring,
     repository,
     blobs,
+    policies,
     releases: createReleases({
       ...{ store, repository, blobs, clock, log },
+      policy: createReleaseAdmission({ blobs, policies }),
       admission: options.admission?.(join(folder, 'blobs')) ?? {},
     }),
   };

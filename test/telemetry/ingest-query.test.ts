@@ -109,7 +109,15 @@ test('raw records are for operators, auditors and admins of the whole fleet; cou
   for (const role of ['auditor', 'operator', 'admin'] as const) {
     assert.equal((await get('', role)).status, 200, role);
   }
-  const counts = { device: sender.id, batches: 2, records: 3, dropped: 5, erased: 0, lostBatches: 0 };
+  const counts = {
+    device: sender.id,
+    batches: 2,
+    records: 3,
+    dropped: 5,
+    erased: 0,
+    expired: 0,
+    lostBatches: 0,
+  };
   const answered = telemetryCountsSchema.array().parse(await (await get('/counts', 'viewer')).json());
   assert.deepEqual(answered, [counts]);
   assert.deepEqual(await (await get(`/counts?device=${'0'.repeat(32)}`)).json(), []);

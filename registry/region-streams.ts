@@ -4,8 +4,11 @@
 
 import type { RoleKeys } from '../shared/trust/tuf/metadata.ts';
 import { incomingAuditHeads, outgoingAuditHeads } from './audit/peer-heads.ts';
+import { createCellPublishing } from './cells/publishing.ts';
+import { createCellsIncoming, createCellsOutgoing } from './cells/streams.ts';
 import type { RegistryCore } from './core.ts';
 import type { FleetEvents } from './fleet/events.ts';
+import { repeat } from './open-core.ts';
 import { createPeerRoots } from './regions/peer-roots.ts';
 import type { RegionsParts } from './regions/regions.ts';
 import type { IncomingStream, OutgoingStream } from './regions/streams.ts';
@@ -23,8 +26,11 @@ export function regionStreams(
     return known.length === 0 ? null : known;
   }
   return {
-    outgoing: [outgoingAuditHeads(store)],
-    incoming: [incomingAuditHeads({ store, audit, events, regionKeyOf: ackRolesOf, clock })],
+    outgoing: [outgoingAuditHeads(store), createCellsOutgoing(store)],
+    incoming: [
+      incomingAuditHeads({ store, audit, events, regionKeyOf: ackRolesOf, clock }),
+      createCellsIncoming({ ...core, events, regionKeysOf: (db, region) => ackRolesOf(region, db) ?? [] }),
+    ],
   };
 }
 
@@ -42,4 +48,15 @@ export function noteFlowDenied(
     const detail = `${what} (${flow}) for region ${asker}: rule ${rule}`;
     await events.recordStranger({ source: 'registry', subject: null, code: 'policy-denied', detail });
   };
+}
+
+/** Days of cells are due once a day; whether one is costs a query. */
+const cellsEveryMs = 10 * 60_000;
+
+/** Until what it gives is called. */
+export function keepPublishingCells(core: RegistryCore): () => Promise<void> {
+  const { clock, log, policies } = core;
+  const signer = core.keyring.signer('ack');
+  const publishing = createCellPublishing({ ...core, signer, devicesMin: () => policies.cellDevicesMin() });
+  return repeat({ clock, everyMs: cellsEveryMs, work: publishing.closeDue, log });
 }

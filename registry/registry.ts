@@ -26,7 +26,7 @@ import { brokerTerms, goToWork, keepCertified, openRegistryCore, repeat } from '
 import { createWebhooks } from './outlets/webhooks.ts';
 import { createRetention } from './policy/retention.ts';
 import { openRegionSide } from './region-side.ts';
-import { noteFlowDenied, regionStreams } from './region-streams.ts';
+import { keepPublishingCells, noteFlowDenied, regionStreams } from './region-streams.ts';
 import type { RegionLimits } from './regions/limits.ts';
 import { createRegions } from './regions/regions.ts';
 import { createRollouts } from './rollout/rollouts.ts';
@@ -281,6 +281,7 @@ async function start(
   });
   await outside.open(settings, await regions.members.list());
   await regions.start();
+  closers.push(keepPublishingCells(core));
   opened();
   webhooks.start();
   ready = true;

@@ -161,6 +161,7 @@ const pureRooms = [
   'registry/policy/policy-check.ts',
   'registry/policy/region-decisions.ts',
   'registry/reports/residency.ts',
+  'registry/reports/models.ts',
 ];
 
 test('purity: a core imports no driver, timer, entropy or clock', () => {
@@ -170,9 +171,11 @@ test('purity: a core imports no driver, timer, entropy or clock', () => {
     'agent/trust',
     'agent/bus',
     'agent/telemetry',
+    'registry/cells',
     'registry/fleet',
     'registry/delivery',
     'registry/regions',
+    'registry/reports',
     'registry/rollout',
     'registry/telemetry',
   ];

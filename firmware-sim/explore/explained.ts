@@ -54,6 +54,10 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'what one region publishes and another takes: the world is one region; test/cells',
+    codes: ['cells-invalid', 'cells-changed'],
+  },
+  {
     why: 'training on a table of data: no part of a registry or an agent; test/learn',
     codes: [
       ...(['data-malformed', 'data-too-large', 'data-column-unknown'] as const),

@@ -13,6 +13,7 @@ import { registerAuditRoutes } from './audit-routes.ts';
 import { requireRows, useAudit, useGate } from './auditing.ts';
 import { registerAuthorityRoutes } from './authority-routes.ts';
 import { registerCatalogueRoutes } from './catalogue-routes.ts';
+import { registerCellRoutes } from './cell-routes.ts';
 import type { Api, ApiEnv, RegistryParts } from './context.ts';
 import { registerEvidenceRoutes } from './evidence-routes.ts';
 import { registerFleetRoutes } from './fleet-routes.ts';
@@ -23,6 +24,7 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { registerPolicyRoutes } from './policy-routes.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRegionRoutes } from './region-routes.ts';
+import { registerReportRoutes } from './report-routes.ts';
 import { registerRolloutRoutes } from './rollout-routes.ts';
 import { registerSampleRoutes } from './sample-routes.ts';
 import { registerTelemetryRoutes } from './telemetry-routes.ts';
@@ -161,6 +163,8 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerWebhookRoutes(app, parts.webhooks);
   registerEvidenceRoutes(app, parts);
   registerRegionRoutes(app, parts);
+  registerCellRoutes(app, parts);
+  registerReportRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

@@ -29,6 +29,10 @@ export interface FlowGuard {
 /** A process that is killed forgets what it has not written down. */
 const bytesBetweenCounts = 8 * 1024 * 1024;
 
+/** Whether what is answered stays in the region. */
+export const sitsIn = (region: string, reader: Principal): boolean =>
+  reader.atRegion === null || reader.atRegion === region;
+
 const nothing: Passage = { sent: () => undefined, end: async () => undefined };
 const jsonBytes = (body: object): number => Buffer.byteLength(JSON.stringify(body));
 

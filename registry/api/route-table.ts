@@ -133,6 +133,11 @@ export const routeTable: readonly RouteRow[] = [
   get(`${model}/energy`, 'energy.show', 'telemetry.read', 'path'),
   post('labels', 'labels.import', 'labels.write', 'fleet'),
 
+  // What regions tell of their devices, and of models
+  get('cells', 'cells.list', 'cells.read', 'any'),
+  get('cells/merged', 'cells.merged', 'cells.read', 'any'),
+  get('reports/models', 'reports.models', 'cells.read', 'any'),
+
   // Samples
   get(`${model}/sample-rules`, 'samples.rules.show', 'fleet.read', 'any'),
   put(`${model}/sample-rules`, 'samples.rules.set', 'samples.write', 'path'),

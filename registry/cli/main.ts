@@ -8,6 +8,7 @@ import { formatError } from '../../shared/wire/cli-output.ts';
 import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
 import { addAuditCommands } from './audit-commands.ts';
 import { addAuthorityCommands } from './authority-commands.ts';
+import { addCellCommands } from './cell-commands.ts';
 import { addDeviceCommands } from './device-commands.ts';
 import { addEnergyCommand } from './energy-commands.ts';
 import { addEvaluateCommand } from './evaluate-command.ts';
@@ -78,6 +79,7 @@ async function main(): Promise<number> {
   addEvidenceCommands(program);
   addQualityCommands(program);
   addEnergyCommand(program);
+  addCellCommands(program);
   addSampleCommands(program);
   addClaimCommands(program);
   addPublisherCommands(program);

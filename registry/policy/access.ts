@@ -21,6 +21,8 @@ export type Action =
   | 'broker.read'
   | 'authorities.write'
   | 'rollouts.read'
+  | 'cells.read'
+  | 'cells.withheld'
   | 'rollouts.write'
   | 'rollouts.approve'
   | 'telemetry.read'
@@ -38,9 +40,10 @@ export type Action =
   | 'tokens.write'
   | 'regions.write';
 
-const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
+const reading = ['catalogue.read', 'fleet.read', 'rollouts.read', 'cells.read'] as const;
 
 // `telemetry.read` is raw records: what machines and the people at them did. Not for whoever may see the fleet.
+// `cells.read` is what may leave the region anyway; `cells.withheld` which of it may not, and why: a hint at the few.
 // `masking.write` decides what the region may come to know at all: the admin's, and nobody who only runs things.
 // `samples.write` decides which requests devices keep, within what masking lets out; `samples.review` what they were.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
@@ -49,7 +52,15 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'] as const;
 // `broker.read` is the lists that a broker of another maker needs: who was shut out, and by which certificate.
 const rights: Record<Role, readonly Action[]> = {
   viewer: reading,
-  auditor: [...reading, 'broker.read', 'telemetry.read', 'keys.read', 'audit.read', 'policy.read'],
+  auditor: [
+    ...reading,
+    'broker.read',
+    'telemetry.read',
+    'cells.withheld',
+    'keys.read',
+    'audit.read',
+    'policy.read',
+  ],
   approver: [...reading, 'rollouts.approve'],
   publisher: [...reading, 'catalogue.push', 'publishers.claim'],
   operator: [
@@ -62,6 +73,7 @@ const rights: Record<Role, readonly Action[]> = {
     'samples.write',
     'samples.review',
     'telemetry.read',
+    'cells.withheld',
     'keys.read',
   ],
   admin: [
@@ -76,6 +88,7 @@ const rights: Record<Role, readonly Action[]> = {
     'rollouts.write',
     'rollouts.approve',
     'telemetry.read',
+    'cells.withheld',
     'masking.write',
     'webhooks.write',
     'telemetry.erase',

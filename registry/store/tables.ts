@@ -4,6 +4,7 @@
 
 import type { Generated, Selectable } from 'kysely';
 import type { AuditTables } from './audit-tables.ts';
+import type { CellTables } from './cell-tables.ts';
 import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
@@ -139,6 +140,7 @@ export interface CatalogueTables {
 
 export type Tables = CatalogueTables &
   AuditTables &
+  CellTables &
   DeliveryTables &
   EvidenceTables &
   SampleTables &

@@ -2,6 +2,7 @@
 // Trusts: ingest for the transaction. Must never: make a batch fail for what is in its records.
 
 import type { TelemetryClass } from '../../shared/wire/telemetry.ts';
+import { createLateness } from '../cells/lateness.ts';
 import type { RegistryCore } from '../core.ts';
 import type { FleetEvents } from '../fleet/events.ts';
 import type { Tasks } from '../fleet/tasks.ts';
@@ -44,6 +45,7 @@ export function createEvidence(
   const profiles = createProfiles(core);
   const places = createPredictionPlaces(core.store);
   const samples = createSamplePlaces(core.store);
+  const lateness = createLateness(core.store);
   const watch = createDriftWatch({ ...core, ...parts, profiles });
   return {
     rollups,
@@ -52,6 +54,7 @@ export function createEvidence(
     addIn(db, { deviceId, batchId, class: kind, records, nowMs }) {
       if (kind === 'app' || kind === 'sample') places.addIn(db, deviceId, batchId, records);
       if (kind === 'sample') samples.addIn(db, deviceId, batchId, records);
+      if (kind === 'stats') lateness.addIn(db, records);
       if (kind === 'stats') watch.addIn(db, deviceId, rollups.addIn(db, deviceId, records), nowMs);
     },
     eraseIn(db, { deviceId, untilMs }) {

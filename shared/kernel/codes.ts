@@ -395,6 +395,14 @@ export const codes = {
   ),
   'policy-other-region': row(409, 'never', 'metadata.region must name this region'),
 
+  // cells
+  'cells-invalid': row(400, 'never', 'the cell is not signed by the region that it is said to come from'),
+  'cells-changed': row(
+    409,
+    'never',
+    'a region published another cell than before; was its registry restored from a backup?',
+  ),
+
   // from data to a release
   'data-malformed': row(
     400,

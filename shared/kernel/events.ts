@@ -132,6 +132,7 @@ export type LogEvent =
   | 'telemetry.batch.refused'
   | 'telemetry.ingest.overflowed'
   | 'telemetry.ingest.failed'
+  | 'cells.published'
   | 'drift.began'
   | 'drift.ended'
   | 'fetch.served'

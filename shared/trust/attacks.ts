@@ -53,6 +53,8 @@ const attackCodes: ReadonlySet<string> = new Set<ErrorCode>([
   'audit-head-equivocation',
   'audit-head-rollback',
   'audit-head-time-backwards',
+  'cells-invalid',
+  'cells-changed',
 ]);
 
 /** Whether a refusal with this code is shown as an attack. */

@@ -4,6 +4,7 @@
 
 import { z } from 'zod';
 import { auditLineSchema } from './audit.ts';
+import { cellStatementSchema } from './cells.ts';
 import { claimFileSchema } from './claim.ts';
 import { energyStatsSchema } from './energy.ts';
 import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
@@ -85,6 +86,11 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   'telemetry-answer': {
     title: 'Answer to a batch (payload of an envelope, signed by the region)',
     schema: batchAnswerSchema,
+  },
+  cell: {
+    title:
+      'Cell: what a region tells of one release or model on one day (payload of an envelope, signed by the region)',
+    schema: cellStatementSchema,
   },
   'prediction-record': {
     title: 'Data of a record of class app or sample that is joined with a label: an id, and a prediction',

@@ -71,6 +71,7 @@ export const payloadTypes = {
   regionList: 'application/vnd.lepton.region-list.v1+json',
   auditHead: 'application/vnd.lepton.audit-head.v1+json',
   auditExport: 'application/vnd.lepton.audit-export.v1+json',
+  cell: 'application/vnd.lepton.cell.v1+json',
 } as const;
 
 export const shadowPolicySchema = z.object({

@@ -18,6 +18,8 @@ const actions: Action[] = [
   'devices.write',
   'rollouts.read',
   'rollouts.write',
+  'cells.read',
+  'cells.withheld',
   'telemetry.read',
   'keys.read',
   'keys.write',
@@ -28,15 +30,15 @@ const actions: Action[] = [
 ];
 
 test('the table of rights, written out', () => {
-  const reading = ['catalogue.read', 'fleet.read', 'rollouts.read'];
+  const reading = ['catalogue.read', 'fleet.read', 'rollouts.read', 'cells.read'];
   const expected: Record<(typeof roles)[number], string[]> = {
     viewer: reading,
-    auditor: [...reading, 'telemetry.read', 'keys.read', 'audit.read', 'policy.read'],
+    auditor: [...reading, 'telemetry.read', 'cells.withheld', 'keys.read', 'audit.read', 'policy.read'],
     approver: reading,
     publisher: [...reading, 'catalogue.push', 'publishers.claim'],
     operator: [
       ...[...reading, 'claims.write', 'devices.write', 'rollouts.write'],
-      ...['telemetry.read', 'keys.read'],
+      ...['cells.withheld', 'telemetry.read', 'keys.read'],
     ],
     admin: actions,
   };

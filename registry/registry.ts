@@ -12,6 +12,7 @@ import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
 import type { Clock, DeltaEncoder, Disk, Entropy, Log, RegistryBus } from '../shared/kernel/ports.ts';
 import type { Invitation } from '../shared/wire/regions.ts';
+import { createAbroad } from './abroad.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { createDeviceBlobs } from './api/device-blobs.ts';
@@ -26,9 +27,7 @@ import { brokerTerms, goToWork, keepCertified, openRegistryCore, repeat } from '
 import { createWebhooks } from './outlets/webhooks.ts';
 import { createRetention } from './policy/retention.ts';
 import { openRegionSide } from './region-side.ts';
-import { keepPublishingCells, noteFlowDenied, regionStreams } from './region-streams.ts';
 import type { RegionLimits } from './regions/limits.ts';
-import { createRegions } from './regions/regions.ts';
 import { createRollouts } from './rollout/rollouts.ts';
 import { createSettings, type Settings } from './store/settings.ts';
 
@@ -233,20 +232,14 @@ async function start(
   let ready = false;
   const webhooks = createWebhooks({ ...core, events: fleet.events, post: systemHttpPost });
   closers.push(() => webhooks.stop());
-  const regions = createRegions(core, {
-    line: outside.line,
-    door: outside.door,
-    policies: core.policies,
-    ...regionStreams(core, fleet),
-    disk: place.disk('mirror'),
-    overrides: options.peers ?? new Map(),
-    limits: options.regionLimits ?? {},
-    judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
-    onDenied: noteFlowDenied(core, fleet),
+  const abroad = createAbroad(core, {
+    ...{ fleet, rollouts, line: outside.line, door: outside.door, disk: place.disk('mirror') },
+    ...{ overrides: options.peers ?? new Map(), limits: options.regionLimits ?? {} },
   });
+  const { regions, regionRollouts } = abroad;
   outside.serve(regions.handler);
   const parts: RegistryParts = {
-    ...{ ...core, bus, fleet, rollouts, webhooks, regions },
+    ...{ ...core, bus, fleet, rollouts, webhooks, regions, regionRollouts },
     brokerConnected: connected,
   };
   const api = createApi(parts, () => ready);
@@ -274,14 +267,13 @@ async function start(
     log.emit('error', 'registry.failed', { while: 'deleting old telemetry', code, detail });
   });
   closers.push(async () => {
-    const stopping = regions.stop();
+    const stopping = abroad.stop();
     // Whom this region asks now may not answer for long.
     outside.line.close();
     await stopping;
   });
   await outside.open(settings, await regions.members.list());
-  await regions.start();
-  closers.push(keepPublishingCells(core));
+  await abroad.start();
   opened();
   webhooks.start();
   ready = true;

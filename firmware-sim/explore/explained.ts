@@ -44,6 +44,7 @@ const groups: readonly Group[] = [
       ...(['region-answer-invalid', 'region-unknown', 'region-not-joined', 'region-door-closed'] as const),
       ...(['region-list-invalid', 'region-list-old', 'region-key-changed', 'region-exists'] as const),
       ...(['invitation-invalid', 'mirror-incomplete'] as const),
+      ...(['order-invalid', 'rollout-region-unknown', 'rollout-decided-there'] as const),
     ],
   },
   {

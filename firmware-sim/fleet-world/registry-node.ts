@@ -2,15 +2,16 @@
 // crashes, its backups and its restarts. Trusts: the cores to find everything they need behind their ports.
 // Must never: help a core over a fault, or keep anything for it that is not on its disk.
 
+import { type Abroad, createAbroad } from '../../registry/abroad.ts';
 import type { RegistryCore } from '../../registry/core.ts';
 import { createFleet, type Fleet } from '../../registry/fleet/fleet.ts';
 import type { FleetLimits } from '../../registry/fleet/limits.ts';
 import { brokerTerms, goToWork, keepCertified, openRegistryCore } from '../../registry/open-core.ts';
-import { noteFlowDenied, regionStreams } from '../../registry/region-streams.ts';
 import type { BeginJoining } from '../../registry/regions/joining.ts';
 import { type RegionLimits, regionLimits } from '../../registry/regions/limits.ts';
 import type { OwnDoor } from '../../registry/regions/members.ts';
-import { createRegions, type Regions } from '../../registry/regions/regions.ts';
+import type { RegionRollouts } from '../../registry/regions/region-rollouts.ts';
+import type { Regions } from '../../registry/regions/regions.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { BusMessage, DoorHandler, Place, RegionLine, RegistryBus } from '../../shared/kernel/ports.ts';
@@ -50,6 +51,7 @@ export interface RegistryParts {
   bus: RegistryBus;
   /** Null where it is alone. */
   regions: Regions | null;
+  regionRollouts: RegionRollouts | null;
   /** Calls whatever listens on this topic, as a message from the bus would. */
   inject(topic: string, payload: Uint8Array): void;
 }
@@ -109,25 +111,18 @@ async function goAbroad(
   seat: RegionSeat,
   of: Incarnation,
   core: RegistryCore,
-  fleet: Fleet,
-  place: Place,
+  parts: { fleet: Fleet; rollouts: Rollouts; place: Place },
   closers: (() => Promise<void>)[],
-): Promise<Regions> {
-  const regions = createRegions(core, {
-    line: seat.line(of),
-    door: seat.door,
-    policies: core.policies,
-    ...regionStreams(core, fleet),
-    disk: place.disk('mirror'),
-    overrides: new Map(),
-    limits: seat.limits,
-    judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
-    onDenied: noteFlowDenied(core, fleet),
+): Promise<Abroad> {
+  const { fleet, rollouts, place } = parts;
+  const abroad = createAbroad(core, {
+    ...{ fleet, rollouts, line: seat.line(of), door: seat.door, disk: place.disk('mirror') },
+    ...{ overrides: new Map(), limits: seat.limits },
   });
-  closers.push(() => regions.stop());
-  seat.serve(of, regions.handler);
-  await regions.start();
-  return regions;
+  closers.push(() => abroad.stop());
+  seat.serve(of, abroad.regions.handler);
+  await abroad.start();
+  return abroad;
 }
 
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
@@ -181,7 +176,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       },
     };
     await goToWork(core, { fleet, rollouts, bus }, closers);
-    const regions = seat === undefined ? null : await goAbroad(seat, of, core, fleet, port, closers);
+    const abroad =
+      seat === undefined ? null : await goAbroad(seat, of, core, { fleet, rollouts, place: port }, closers);
     opened();
     up = {
       of,
@@ -190,7 +186,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       rollouts,
       broker,
       bus,
-      regions,
+      regions: abroad?.regions ?? null,
+      regionRollouts: abroad?.regionRollouts ?? null,
       inject: (topic, payload) => {
         for (const { filter, handler } of listeners) {
           if (filterMatches(filter, topic)) handler({ topic, payload, retained: false });

@@ -18,6 +18,7 @@ import type { RegistryCore } from '../core.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Webhooks } from '../outlets/webhooks.ts';
 import { type Action, authorize, type Principal } from '../policy/access.ts';
+import type { RegionRollouts } from '../regions/region-rollouts.ts';
 import type { Regions } from '../regions/regions.ts';
 import type { Rollouts } from '../rollout/rollouts.ts';
 import type { MatchedRoute } from './route-table.ts';
@@ -36,6 +37,8 @@ export interface RegistryParts extends RegistryCore {
   webhooks: Webhooks;
   /** Other regions; null in a world that has none. */
   regions?: Regions | null;
+  /** Rollouts that go through several regions; as `regions`. */
+  regionRollouts?: RegionRollouts | null;
   /** Whether a broker of another maker is there; absent or null where the broker is ours. */
   brokerConnected?: (() => boolean) | null;
 }

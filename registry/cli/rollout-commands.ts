@@ -5,6 +5,11 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import {
+  type RegionRolloutStatus,
+  regionRolloutExplanationSchema,
+  regionRolloutStatusSchema,
+} from '../../shared/wire/region-rollouts.ts';
+import {
   type RolloutExplanation,
   type RolloutStatus,
   rolloutExplanationSchema,
@@ -16,6 +21,7 @@ import {
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
 import { print, table, when } from './output.ts';
+import { isSettled, regionExplanationText, regionRolloutText } from './region-rollout-text.ts';
 import { readRolloutFile } from './rollout-file.ts';
 import { addRolloutPlan } from './rollout-plan.ts';
 
@@ -46,7 +52,17 @@ function deviceLines({ devices, id }: RolloutStatus): string[] {
   ];
 }
 
-function text(status: RolloutStatus): string {
+/** Of one region, or across several. */
+type AnyStatus = RolloutStatus | RegionRolloutStatus;
+const anyStatusSchema = z.union([regionRolloutStatusSchema, rolloutStatusSchema]);
+
+const text = (status: AnyStatus): string =>
+  'regions' in status ? regionRolloutText(status) : rolloutText(status);
+
+const isOver = (status: AnyStatus): boolean =>
+  'regions' in status ? isSettled(status) : ended.has(status.state);
+
+function rolloutText(status: RolloutStatus): string {
   const waves = status.waves.map((wave) => {
     const states = Object.entries(wave.devices)
       .filter(([state, count]) => state !== 'total' && count > 0)
@@ -93,16 +109,20 @@ function text(status: RolloutStatus): string {
   return lines.join('\n');
 }
 
-function readStatus(client: RegistryClient, id: string): Promise<RolloutStatus> {
-  return client.get(`/api/v1/rollouts/${encodeURIComponent(id)}`, rolloutStatusSchema);
+function readStatus(client: RegistryClient, id: string): Promise<AnyStatus> {
+  return client.get(`/api/v1/rollouts/${encodeURIComponent(id)}`, anyStatusSchema);
 }
 
+/** What changes by itself while nothing happens: when each region was last heard from. */
+const shownOf = (status: AnyStatus): string =>
+  JSON.stringify(status, (key, value) => (key === 'lastHeardMs' ? undefined : value));
+
 /** Shows every change until the rollout ends. A registry that restarts meanwhile is waited for. */
-async function watch(client: RegistryClient, id: string, json: boolean): Promise<RolloutStatus> {
+async function watch(client: RegistryClient, id: string, json: boolean): Promise<AnyStatus> {
   let shown = '';
   let failures = 0;
   for (;;) {
-    let status: RolloutStatus | undefined;
+    let status: AnyStatus | undefined;
     try {
       status = await readStatus(client, id);
       failures = 0;
@@ -114,14 +134,14 @@ async function watch(client: RegistryClient, id: string, json: boolean): Promise
       if (!passing || failures > unreachableFor) throw error;
     }
     if (status !== undefined) {
-      const now = JSON.stringify(status);
+      const now = shownOf(status);
       if (now !== shown) {
-        if (json) process.stdout.write(`${now}\n`);
+        if (json) process.stdout.write(`${JSON.stringify(status)}\n`);
         else if (process.stdout.isTTY) process.stdout.write(`\u001b[2J\u001b[H${text(status)}\n`);
         else process.stdout.write(`${text(status)}\n\n`);
         shown = now;
       }
-      if (ended.has(status.state)) return status;
+      if (isOver(status)) return status;
     }
     await new Promise((resolve) => setTimeout(resolve, watchEveryMs));
   }
@@ -160,7 +180,7 @@ function waveIndex(value: string): number {
 
 async function tell(id: string, verb: string, body: object, flags: GlobalFlags): Promise<void> {
   const path = `/api/v1/rollouts/${encodeURIComponent(id)}/${verb}`;
-  const status = await connect(flags).send('POST', path, body, rolloutStatusSchema);
+  const status = await connect(flags).send('POST', path, body, anyStatusSchema);
   print({ json: flags.json === true }, status, () => text(status));
 }
 
@@ -235,17 +255,27 @@ export function addRolloutCommands(program: Command): void {
       print({ json: flags.json === true }, status, () => text(status));
     });
 
-  for (const [verb, words] of [
-    ['pause', 'assign nothing more; what is assigned goes on'],
-    ['resume', 'go on where it was paused'],
-  ] as const)
-    connected(rollout.command(verb))
-      .description(words)
-      .argument('<id>')
-      .option('--comment <text>', 'why')
-      .action(async (id: string, flags: GlobalFlags & { comment?: string }) =>
-        tell(id, verb, flags.comment === undefined ? {} : { comment: flags.comment }, flags),
-      );
+  connected(rollout.command('pause'))
+    .description('assign nothing more; what is assigned goes on')
+    .argument('<id>')
+    .option('--comment <text>', 'why')
+    .action(async (id: string, flags: GlobalFlags & { comment?: string }) =>
+      tell(id, 'pause', flags.comment === undefined ? {} : { comment: flags.comment }, flags),
+    );
+
+  connected(rollout.command('resume'))
+    .description('go on where it was paused; across regions, those that failed try again')
+    .argument('<id>')
+    .option('--comment <text>', 'why')
+    .option('--without <regions...>', 'across regions: go on without these; their part ends')
+    .action(async (id: string, flags: GlobalFlags & { comment?: string; without?: string[] }) => {
+      const { comment, without } = flags;
+      const body = {
+        ...(comment === undefined ? {} : { comment }),
+        ...(without === undefined ? {} : { without }),
+      };
+      await tell(id, 'resume', body, flags);
+    });
 
   connected(rollout.command('approve'))
     .description('say that a wave may begin; who started the rollout cannot')
@@ -281,8 +311,11 @@ export function addRolloutCommands(program: Command): void {
     .action(async (id: string, device: string | undefined, flags: GlobalFlags) => {
       const query = device === undefined ? '' : `?device=${encodeURIComponent(device)}`;
       const path = `/api/v1/rollouts/${encodeURIComponent(id)}/explanation${query}`;
-      const said = await connect(flags).get(path, rolloutExplanationSchema);
-      print({ json: flags.json === true }, said, () => explanationText(said));
+      const schema = z.union([regionRolloutExplanationSchema, rolloutExplanationSchema]);
+      const said = await connect(flags).get(path, schema);
+      print({ json: flags.json === true }, said, () =>
+        'regions' in said ? regionExplanationText(said) : explanationText(said),
+      );
     });
 
   connected(rollout.command('history'))

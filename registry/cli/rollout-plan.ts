@@ -6,6 +6,7 @@ import { type RolloutPlan, rolloutPlanSchema } from '../../shared/wire/rollout-p
 import { connect } from './client.ts';
 import { connected, type GlobalFlags, positive } from './flags.ts';
 import { print, size, table, when } from './output.ts';
+import { stageLines } from './region-rollout-text.ts';
 import { readRolloutFile } from './rollout-file.ts';
 
 const shownMax = 20;
@@ -46,6 +47,7 @@ export function planText(plan: RolloutPlan): string {
         `${one.approvals}`,
       ]),
     ),
+    ...stageLines(plan),
     ...section(
       'to do',
       ['DEVICE', 'WAVE', 'RUNS', 'FETCHES', 'WAY'],

@@ -20,6 +20,8 @@ export interface RegionLimits {
   refusedRetryMs: number;
   /** Of a file that came with other bytes than were signed. */
   damagedRetryMs: number;
+  /** A region that has not taken an order after this is told of as cut off: longer than its longest pauses. */
+  orderTakenWithinMs: number;
 }
 
 export const regionLimits: RegionLimits = {
@@ -34,4 +36,5 @@ export const regionLimits: RegionLimits = {
   filesAtOnce: 4,
   refusedRetryMs: 60 * 60_000,
   damagedRetryMs: 60_000,
+  orderTakenWithinMs: 180_000,
 };

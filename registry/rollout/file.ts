@@ -1,9 +1,11 @@
 // Why: reads the file in which an operator says what goes out to whom, and says where it is wrong.
 // Trusts: nothing in the text. Must never: ignore a section silently; what is not applied is refused by name.
 
+import { z } from 'zod';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
-import { ok, type Result } from '../../shared/kernel/result.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type RolloutFile, type RolloutSpec, rolloutFileSchema } from '../../shared/wire/rollout-file.ts';
+import { orderFileMax } from '../../shared/wire/rollout-orders.ts';
 import { readYamlFile } from '../policy/yaml-file.ts';
 import { evidenceGates } from './evidence-gates.ts';
 import { wavesOf } from './waves.ts';
@@ -44,6 +46,43 @@ function severalMeasures(spec: RolloutSpec): { path: (string | number)[]; why: s
   return null;
 }
 
+/** What is wrong with the order of regions. */
+function regionMeasures(spec: RolloutSpec): { path: (string | number)[]; why: string } | null {
+  const { regions, selector } = spec;
+  if (regions === undefined)
+    return spec.onUnreachable === undefined
+      ? null
+      : { path: ['onUnreachable'], why: 'this file names no regions' };
+  const seen = new Set<string>();
+  for (const [stage, { names }] of regions.entries())
+    for (const region of names) {
+      const why = seen.has(region)
+        ? `${region} is named twice`
+        : selector.regions !== undefined && !selector.regions.includes(region)
+          ? `selector.regions leaves out every device of ${region}`
+          : null;
+      if (why !== null) return { path: ['regions', stage], why };
+      seen.add(region);
+    }
+  return null;
+}
+
+/**
+ * What one region of several gets: the same file, as JSON, without the order of regions. Refusals: those of
+ * `parseRolloutFile`.
+ */
+export function regionalFile(text: string): Result<{ text: string; file: RolloutFile }> {
+  const schema = z.looseObject({ spec: z.looseObject({}) });
+  const read = readYamlFile(text, schema, 'rollout-file-invalid');
+  if (!read.ok) return read;
+  const { regions: _regions, onUnreachable: _unreachable, ...spec } = read.value.data.spec;
+  const regional = JSON.stringify({ ...read.value.data, spec });
+  if (regional.length > orderFileMax)
+    return refuse('rollout-file-invalid', `longer than ${orderFileMax} characters as JSON`);
+  const parsed = parseRolloutFile(regional);
+  return parsed.ok ? ok({ text: regional, file: parsed.value }) : parsed;
+}
+
 /** The file as it is applied. Refusals: `rollout-file-invalid`, `rollout-unsupported`, each with its place. */
 export function parseRolloutFile(text: string): Result<RolloutFile> {
   const read = readYamlFile(text, rolloutFileSchema, 'rollout-file-invalid');
@@ -59,6 +98,13 @@ export function parseRolloutFile(text: string): Result<RolloutFile> {
       `${full.map(String).join('.')}: ${why} is not supported by this version`,
     );
   }
+  const across = regionMeasures(spec);
+  if (across !== null)
+    return at(
+      'rollout-file-invalid',
+      ['spec', ...across.path],
+      `spec.${across.path.join('.')}: ${across.why}`,
+    );
   const missing = spec.approvals?.waves?.findIndex((wave) => wave >= wavesOf(spec).length) ?? -1;
   if (missing >= 0)
     return at(

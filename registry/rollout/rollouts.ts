@@ -27,6 +27,8 @@ export interface Rollouts extends RolloutCommands, RolloutStarting {
   list(): Promise<RolloutSummary[]>;
   /** Refusal: `rollout-unknown`. */
   status(rolloutId: string): Promise<Result<RolloutStatus>>;
+  /** Told after rollouts were stepped, or somebody said something to one. Returns how to stop. */
+  onStepped(listener: () => void): () => void;
   /** Goes on with every rollout from what is stored. */
   start(): Promise<void>;
   /** Ends after the step that is under way. Idempotent. */
@@ -60,6 +62,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
   const kept: EvidenceKept = new Map();
   /** Devices that reported since the last pass. */
   const reported = new Set<string>();
+  const listeners = new Set<() => void>();
 
   function wake(members: boolean): void {
     changed = true;
@@ -78,6 +81,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
       const beganMs = clock.mono();
       const wakeAtMs = await passOrLater();
       if (stopped) return;
+      for (const listener of listeners) listener();
       if (wakeAtMs !== null) sleepUntil(wakeAtMs);
       await gap(Math.max(stepGapMs, gapShare * (clock.mono() - beganMs)));
     }
@@ -221,6 +225,11 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     },
 
     status: (rolloutId) => store.tx((db) => statusIn(db, qb, rolloutId)),
+
+    onStepped(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
 
     groups: createDeviceGroups(store, clock, () => wake(true)),
     ...createRolloutCommands({

@@ -25,9 +25,12 @@ import { grown, wavesOf } from './waves.ts';
 export interface RolloutStarting {
   /**
    * Stores the rollout and begins it. Refusals: `release-unknown`, `release-not-signed` (it waits for a second
-   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`, `policy-denied`.
+   * signature), `release-withdrawn`, `release-below-floor`, `rollout-unsupported`, `group-unknown`, `policy-denied`. With an
+   * id of the caller's it begins once, however often it is asked for.
    */
-  begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>>;
+  begin(file: RolloutFile, createdBy: string, id?: string): Promise<Result<{ id: string }>>;
+  /** Whether the catalogue has what the file is about, and lets it be installed. Refusals: those of `begin` about releases. */
+  check(file: RolloutFile): Promise<Result<{ release: string; as: string }>>;
   /** What `begin` would do now, with the same refusals; nothing is stored. `rate`: bytes a second and device. */
   plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>>;
 }
@@ -153,16 +156,25 @@ export function createRolloutStarting(parts: {
       : refuse('group-unknown', `there is no group ${gone}: lepton groups list`);
   }
 
-  async function begin(file: RolloutFile, createdBy: string): Promise<Result<{ id: string }>> {
+  const isThere = (db: RegistryDb, id: string): boolean =>
+    db.first(qb.selectFrom('rollouts').select('rollout_id').where('rollout_id', '=', id)) !== undefined;
+
+  async function begin(
+    file: RolloutFile,
+    createdBy: string,
+    id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`,
+  ): Promise<Result<{ id: string }>> {
     const about = await resolved(file);
     if (!about.ok) return about;
-    const id = `r${Buffer.from(entropy.bytes(8)).toString('hex')}`;
-    const stored = await store.tx((db) => {
+    const stored = await store.tx((db): Result<'new' | 'there'> => {
+      if (isThere(db, id)) return ok('there');
       const checked = checkGroups(db, file.spec);
-      if (checked.ok) insert(db, id, withWaves(file, db), about.value, createdBy);
-      return checked;
+      if (!checked.ok) return checked;
+      insert(db, id, withWaves(file, db), about.value, createdBy);
+      return ok('new');
     });
     if (!stored.ok) return stored;
+    if (stored.value === 'there') return ok({ id });
     log.emit('info', 'rollout.transition', {
       rolloutId: id,
       name: file.metadata.name,
@@ -171,6 +183,11 @@ export function createRolloutStarting(parts: {
     });
     parts.began();
     return ok({ id });
+  }
+
+  async function check(file: RolloutFile): Promise<Result<{ release: string; as: string }>> {
+    const about = await resolved(file);
+    return about.ok ? ok({ release: about.value.release.releaseId, as: about.value.as }) : about;
   }
 
   async function plan(file: RolloutFile, by: string, rate: number | null): Promise<Result<RolloutPlan>> {
@@ -206,5 +223,5 @@ export function createRolloutStarting(parts: {
     });
   }
 
-  return { begin, plan };
+  return { begin, check, plan };
 }

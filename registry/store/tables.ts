@@ -8,6 +8,7 @@ import type { CellTables } from './cell-tables.ts';
 import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
+import type { OrderTables } from './order-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
 import type { PolicyTables } from './policy-tables.ts';
 import type { RegionTables } from './region-tables.ts';
@@ -145,6 +146,7 @@ export type Tables = CatalogueTables &
   EvidenceTables &
   SampleTables &
   FleetTables &
+  OrderTables &
   OutletTables &
   PolicyTables &
   RegionTables &

@@ -438,6 +438,15 @@ export const codes = {
   'invitation-invalid': row(403, 'never', 'ask the home region for a new invitation'),
   'mirror-incomplete': row(503, 'backoff', 'its files are still on their way from another region'),
 
+  // rollouts across regions
+  'order-invalid': row(400, 'never', 'the other region may run another version'),
+  'rollout-region-unknown': row(404, 'never', 'lepton rollout status ID shows the regions of it'),
+  'rollout-decided-there': row(
+    409,
+    'never',
+    'do it in the region itself: lepton rollout status ID shows what its part is called there',
+  ),
+
   // demo
   'demo-failed': row(
     500,

@@ -40,7 +40,10 @@ export const selectorSchema = z.strictObject({
       }),
     )
     .default([]),
-  /** Only in these regions: one file serves the registries of all, and in any other it is for no device. */
+  /**
+   * Only devices of these regions: one file serves the registries of all, and in any other it is for no device. Where the
+   * rollout goes, and in which order, is `spec.regions`.
+   */
   regions: z.array(nameSchema).min(1).max(1_000).optional(),
   /** By id: of these alone, those that fulfil all else. */
   devices: z.array(deviceIdSchema).min(1).max(10_000).optional(),
@@ -74,6 +77,16 @@ export type Wave = z.infer<typeof waveSchema>;
 
 const fraction = z.number().min(0).max(1);
 
+const stageRegions = z.array(nameSchema).min(1).max(1_000);
+/** Regions that begin together: one name, several, or several with a pause behind them. */
+export const stageSchema = z
+  .union([nameSchema, stageRegions, z.strictObject({ names: stageRegions, soak: durationSchema.default(0) })])
+  .transform((stage) => {
+    if (typeof stage === 'string') return { names: [stage], soak: 0 };
+    return Array.isArray(stage) ? { names: stage, soak: 0 } : stage;
+  });
+export type Stage = z.infer<typeof stageSchema>;
+
 export const rolloutFileSchema = z.strictObject({
   apiVersion: z.literal('lepton/v1'),
   kind: z.literal('Rollout'),
@@ -84,6 +97,13 @@ export const rolloutFileSchema = z.strictObject({
       releases: z.array(releaseIdSchema).min(1).optional(),
       remove: modelIdSchema.optional(),
       as: nameSchema.optional(),
+      /**
+       * Stages in their order: all regions of one must have succeeded before the next begins. Waves, soaks, gates and
+       * approvals are each region's own. Absent: this region alone.
+       */
+      regions: z.array(stageSchema).min(1).max(100).optional(),
+      /** Whether later stages wait for a region that is cut off; it is waited for at the end in either case. */
+      onUnreachable: z.union([z.literal('wait'), z.strictObject({ skipAfter: durationSchema })]).optional(),
       selector: selectorSchema.default({ matchLabels: {}, matchExpressions: [] }),
       waves: z.array(waveSchema).min(1).optional(),
       /** In place of `waves`: the first of `start` devices, each next one `factor` times as many, until all are reached. */

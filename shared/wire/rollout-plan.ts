@@ -62,6 +62,16 @@ export const rolloutPlanSchema = z.object({
   bytes,
   /** Sum of the waves; null where one of them cannot be told. */
   minMs: timeMs.nullable(),
+  /** Where the file names regions: what stands above is this region's part. `devices` null: decided there. */
+  stages: z
+    .array(
+      z.object({
+        index: z.number().int(),
+        soakMs: timeMs,
+        regions: z.array(z.object({ region: z.string(), devices: z.number().int().nullable() })),
+      }),
+    )
+    .exactOptional(),
   /** What the numbers rest on, in words. */
   restsOn: z.array(z.string()),
 });

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { parseRolloutFile } from '../../registry/rollout/file.ts';
+import { parseRolloutFile, regionalFile } from '../../registry/rollout/file.ts';
 
 const valid = `apiVersion: lepton/v1
 kind: Rollout
@@ -34,6 +34,43 @@ test('reads YAML and JSON alike, with defaults', () => {
     }),
   );
   assert.ok(json.ok);
+});
+
+test('regions are stages; each region gets the file without them', () => {
+  const lines = `  regions:
+    - home
+    - {names: [eu-west, us-east], soak: 1h} # after the canary
+    - [ap-south]
+  onUnreachable: {skipAfter: 2d}`;
+  const text = replaced('  onGateFailure: pause', lines);
+  const file = parseRolloutFile(text);
+  assert.ok(file.ok);
+  assert.deepEqual(file.value.spec.regions, [
+    { names: ['home'], soak: 0 },
+    { names: ['eu-west', 'us-east'], soak: 3_600_000 },
+    { names: ['ap-south'], soak: 0 },
+  ]);
+  assert.deepEqual(file.value.spec.onUnreachable, { skipAfter: 172_800_000 });
+  const regional = regionalFile(text);
+  assert.ok(regional.ok);
+  const { regions: _regions, onUnreachable: _unreachable, ...rest } = file.value.spec;
+  assert.deepEqual(regional.value.file.spec, rest);
+  assert.equal(/home|us-east|canary/.test(regional.value.text), false);
+
+  for (const [wrong, place] of [
+    ['  regions: [[a, b], [b]]', 'spec.regions.1'],
+    ['  regions: []', 'spec.regions'],
+    ['  onUnreachable: wait', 'spec.onUnreachable'],
+    ['  regions: [a, b]\n  selector: {regions: [a]}', 'spec.regions.1'],
+  ] as const) {
+    const read = parseRolloutFile(
+      replaced('  onGateFailure: pause', wrong).replace('  selector: {matchLabels: {site: a}}\n', ''),
+    );
+    assert.equal(read.ok, false, wrong);
+    if (read.ok) continue;
+    assert.equal(read.refusal.code, 'rollout-file-invalid');
+    assert.ok(read.refusal.detail.includes(place), read.refusal.detail);
+  }
 });
 
 test('windows are read, with how long a device may defer', () => {

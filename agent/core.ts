@@ -16,9 +16,10 @@ import { fetchWhole } from './bus/fetcher.ts';
 import { createRefusals, listRefusals } from './bus/refusals.ts';
 import type { AgentInfo } from './bus/reports.ts';
 import type { CapturedSample } from './inference/sampler.ts';
+import { createMoving, type Moving } from './moving.ts';
 import { fetcherWhen, goOnline, type Online, type OnlineParts } from './online.ts';
 import { openState } from './state.ts';
-import { type AgentStatus, attacksOf, statusSchemaVersion } from './status.ts';
+import { type AgentStatus, attacksOf, reportedMove, statusSchemaVersion } from './status.ts';
 import { openTelemetry } from './telemetry/open.ts';
 import type { OutboxLimits } from './telemetry/outbox-port.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
@@ -53,6 +54,7 @@ export interface CoreTerms {
   batchAgeMs?: number;
   timeAnswerMs?: number;
   telemetryAnswerMs?: number;
+  carriedAnswerMs?: number;
   outbox?: Partial<OutboxLimits>;
   update?: NonNullable<UpdaterParts['limits']>;
 }
@@ -129,7 +131,7 @@ export async function openCore<Host extends CoreRuntime>(
   let identity = await loadIdentity(store);
   let authority: Authority | null = null;
   let online: Online | null = null;
-  let telemetry: Telemetry | null = null;
+  let telemetry: Pick<Telemetry, 'event'> | null = null;
 
   const reEnrol = mustEnrol(identity, options);
   const boot = await keeper.booted();
@@ -177,6 +179,7 @@ export async function openCore<Host extends CoreRuntime>(
     log,
     onRefused: remember,
     begun: { chain: () => keeper.held().outbox, mark: keeper.outboxBegun },
+    outbox: keeper.held().moves.outbox,
     ...(terms.statsEveryMs === undefined ? {} : { statsEveryMs: terms.statsEveryMs }),
     ...(terms.batchAgeMs === undefined ? {} : { batchAgeMs: terms.batchAgeMs }),
     ...(terms.telemetryAnswerMs === undefined ? {} : { answerMs: terms.telemetryAnswerMs }),
@@ -200,12 +203,38 @@ export async function openCore<Host extends CoreRuntime>(
     recording.useMasking(assignment?.masking ?? null);
     runtime.useSampling?.(assignment?.samples ?? []);
   };
+  const moving: Moving = createMoving({
+    ...{ place, keeper, timezone, clock, entropy, deflate, log, remember },
+    connect: options.connect,
+    agent: info,
+    telemetry: recording,
+    useRules,
+    authority: () => authority,
+    identity: () => online?.identity() ?? identity,
+    models: () => updater.models(),
+    changed: () => online?.changed(),
+    leave: () => leaveLine(),
+    arrive: async (next) => {
+      if (next !== null) {
+        const trusted = await open(next);
+        // Before anybody is told that it is of that region: what is recorded from then on is that region's.
+        await moving.enter(next, trusted);
+        identity = next;
+        authority = trusted;
+      }
+      await enterLine();
+    },
+    terms,
+  });
+  undo.push(() => moving.stop());
   // An identity that is about to be replaced must not seal anything more.
-  if (identity !== null && reEnrol === null) {
+  if (identity !== null && authority !== null && reEnrol === null) {
+    // Of the region that it has just come to it may have no assignment in force yet.
+    const assignment = authority.assignment() ?? moving.arrival();
     // Before the key: nothing is sealed under rules that are not known yet.
-    useRules(authority?.assignment() ?? null);
-    const key = authority?.assignment()?.telemetry ?? null;
-    await recording.useKey(identity.deviceId, identity.region, key);
+    useRules(assignment);
+    await recording.useKey(identity.deviceId, identity.region, assignment?.telemetry ?? null);
+    await moving.open();
   }
 
   const atStart = info();
@@ -221,7 +250,10 @@ export async function openCore<Host extends CoreRuntime>(
       agree: async (assigned) =>
         authority === null ? refuse('enrolment-required', 'not enrolled') : authority.agree(assigned),
     },
-    onChange: () => online?.changed(),
+    onChange: () => {
+      online?.changed();
+      moving.look();
+    },
     onTransition: ({ releaseId, ...transition }) => recording.event('update', releaseId, transition),
     onRefused: ({ code, detail }, update) => {
       if (isErrorCode(code)) remember({ code, detail: `${update}: ${detail}` }, `update ${update}`);
@@ -274,9 +306,53 @@ export async function openCore<Host extends CoreRuntime>(
       outbox: recording.counters(),
       delivery: updater.delivery(),
       telemetryOff: recording.off(),
+      movedFrom: keeper.held().moves.movedFrom,
+      move: reportedMove(keeper.held().moves) ?? null,
+      carried: moving.carried()?.state() ?? [],
       refusals: kept,
     };
   };
+
+  async function leaveLine(): Promise<void> {
+    const left = online;
+    online = null;
+    await left?.stop();
+  }
+
+  /** Goes online as who the device is now. */
+  async function enterLine(): Promise<void> {
+    if (identity === null || authority === null) {
+      throw new FleetError('enrolment-required', 'there is no identity');
+    }
+    online = await goOnline({
+      identity,
+      authority,
+      keeper,
+      sources,
+      refusals,
+      remember,
+      updater,
+      telemetry: recording,
+      carried: moving.carried(),
+      onMove: moving.ordered,
+      move: () => reportedMove(keeper.held().moves),
+      useRules,
+      agent: info,
+      timezone,
+      boot,
+      startedAtMs,
+      clock,
+      entropy,
+      log,
+      connect: options.connect,
+      ...(options.https === undefined ? {} : { https: options.https }),
+      ...(terms.pollMs === undefined ? {} : { pollMs: terms.pollMs }),
+      ...(terms.reportEveryMs === undefined ? {} : { reportEveryMs: terms.reportEveryMs }),
+      ...(terms.fetchTimeoutMs === undefined ? {} : { fetchTimeoutMs: terms.fetchTimeoutMs }),
+      ...(terms.timeAnswerMs === undefined ? {} : { timeAnswerMs: terms.timeAnswerMs }),
+    });
+  }
+
   async function join(): Promise<{ deviceId: string; region: string }> {
     const isNew = reEnrol !== null;
     if (reEnrol !== null) {
@@ -302,36 +378,13 @@ export async function openCore<Host extends CoreRuntime>(
       log.emit('info', 'agent.enrolled', { device: identity.deviceId, region: identity.region });
       authority = await open(identity);
     }
-    if (identity === null || authority === null) {
-      throw new FleetError('enrolment-required', 'there is no identity');
-    }
+    if (identity === null) throw new FleetError('enrolment-required', 'there is no identity');
     const { deviceId, region } = identity;
-    const joined = await goOnline({
-      identity,
-      authority,
-      keeper,
-      sources,
-      refusals,
-      remember,
-      updater,
-      telemetry: recording,
-      useRules,
-      agent: info,
-      timezone,
-      boot,
-      startedAtMs,
-      clock,
-      entropy,
-      log,
-      connect: options.connect,
-      ...(options.https === undefined ? {} : { https: options.https }),
-      ...(terms.pollMs === undefined ? {} : { pollMs: terms.pollMs }),
-      ...(terms.reportEveryMs === undefined ? {} : { reportEveryMs: terms.reportEveryMs }),
-      ...(terms.fetchTimeoutMs === undefined ? {} : { fetchTimeoutMs: terms.fetchTimeoutMs }),
-      ...(terms.timeAnswerMs === undefined ? {} : { timeAnswerMs: terms.timeAnswerMs }),
-    });
-    online = joined;
-    undo.push(() => joined.stop());
+    await enterLine();
+    undo.push(leaveLine);
+    // Ended before the line: a switch that is under way brings another one.
+    undo.push(() => moving.stop());
+    moving.resume();
     // The start that enrolled does not settle it: cut off a moment after, nobody may have seen it serve.
     if (!isNew) await keeper.settled();
     return { deviceId, region };

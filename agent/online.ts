@@ -7,7 +7,7 @@ import type { HttpsDoor, HttpsDoorParts } from '../shared/host/https-door.ts';
 import { type AgentBus, type ConnectBusOptions, connectBus } from '../shared/host/mqtt.ts';
 import type { Clock, Entropy, Fetcher, Log } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
-import type { Assignment } from '../shared/wire/messages.ts';
+import type { Assignment, Envelope, Report } from '../shared/wire/messages.ts';
 import { type Desired, followDesired } from './bus/desired.ts';
 import { type BusFetcher, createFetcher } from './bus/fetcher.ts';
 import { createGiveBack, type GiveBack } from './bus/give-back.ts';
@@ -18,6 +18,7 @@ import { createRenewing, type Renewing } from './bus/renewing.ts';
 import { type AgentInfo, createReporter, type Reporter } from './bus/reports.ts';
 import { createTimeAsker, type TimeAsker } from './bus/time.ts';
 import { chooseTransport, createTransport, type TransportMode } from './bus/transport.ts';
+import type { Carried } from './telemetry/carried.ts';
 import type { Telemetry } from './telemetry/telemetry.ts';
 import type { Authority } from './trust/authority.ts';
 import type { Identity } from './trust/identity.ts';
@@ -35,7 +36,13 @@ export interface OnlineParts {
   /** Records a refusal; returns at once. */
   remember(refusal: Refusal, fingerprint: string): void;
   updater: Updater;
-  telemetry: Telemetry;
+  telemetry: Pick<Telemetry, 'receive' | 'connected' | 'counters' | 'useKey' | 'join'>;
+  /** What waits for regions that the device left; null where there is nothing. */
+  carried: Carried | null;
+  /** An order to another region came, unchecked; returns at once. */
+  onMove(envelope: Envelope): void;
+  /** How far it is with one. */
+  move(): Report['move'] | undefined;
   /** Masking and sampling of the assignment in force. */
   useRules(assignment: Assignment): void;
   agent(): AgentInfo;
@@ -114,6 +121,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       running?.reporter.changed();
       running?.renewing.look();
       telemetry.connected();
+      parts.carried?.connected();
     },
     onDown: () => {
       running?.fetcher.offline();
@@ -167,6 +175,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     timezone: parts.timezone,
     models: () => updater.models(),
     outbox: () => telemetry.counters(),
+    move: parts.move,
     boot: parts.boot,
     reserve: (number) => keeper.reserve(number),
     trust: () => ({
@@ -200,6 +209,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       await updater.assign(assignment);
       await telemetry.useKey(deviceId, region, assignment.telemetry);
     },
+    onMove: parts.onMove,
     online: () => line.bus.connected(),
     askAgain: () => line.askForDesired(),
     onAccepted: () => {
@@ -238,6 +248,10 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     onAcknowledged: () => reporter.changed(),
     giveBack: (bytes) => giveBack.give('acknowledgement', bytes),
   });
+  await parts.carried?.join({
+    ...{ bus: line.bus, signer, deviceId, region },
+    regionRoot: () => authority.regionRoot(),
+  });
 
   return {
     fetcher: files,
@@ -251,6 +265,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
       await desired.stop();
       await time.stop();
       await renewing.stop();
+      await parts.carried?.leave();
       // A registry that does not acknowledge must not hold the end up.
       const timer = clock.timer(stopMs);
       const lastWord = reporter.stop();

@@ -10,6 +10,7 @@ import { clockMigrations } from './trust/clock.ts';
 import { type Held, higherOf, isWhole, nothingHeld } from './trust/held.ts';
 import { identityMigrations } from './trust/identity.ts';
 import { createKeeper, type Keeper, keeperMigrations, readHeld, writeHeld } from './trust/keeper.ts';
+import { movesMigrations } from './trust/moves.ts';
 import { copyFile, createSecondCopy, readCopy } from './trust/second-copy.ts';
 import { loadTrust, trustMigrations } from './trust/trust-store.ts';
 import { setAside } from './trust/whole-file.ts';
@@ -26,6 +27,7 @@ export const agentMigrations = [
   ...clockMigrations,
   ...keeperMigrations,
   ...deferralMigrations,
+  ...movesMigrations,
 ];
 
 export const stateFile = 'state.sqlite';

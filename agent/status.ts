@@ -8,12 +8,15 @@ import {
   heldVersionsSchema,
   labelsSchema,
   outboxStateSchema,
+  type ReportedMove,
   reportedModelSchema,
+  reportedMoveSchema,
   reportedRefusalSchema,
 } from '../shared/wire/messages.ts';
 import { listRefusals, type StoredRefusal } from './bus/refusals.ts';
 import { readFloors } from './trust/clock.ts';
 import { loadIdentity } from './trust/identity.ts';
+import { type Moves, readMoves } from './trust/moves.ts';
 import { heldVersions } from './trust/refresh.ts';
 import { certificateEndMs } from './trust/renewal.ts';
 import { loadTrust } from './trust/trust-store.ts';
@@ -70,6 +73,21 @@ export const agentStatusSchema = z.object({
     .default(null),
   /** Why no telemetry is recorded. */
   telemetryOff: z.string().nullable(),
+  /** The region that it was in before, where it was moved. */
+  movedFrom: z.string().nullable().default(null),
+  /** How far it is with an order to another region. */
+  move: reportedMoveSchema.nullable().default(null),
+  /** What waits for regions that it left; counts are null where the daemon does not run. */
+  carried: z
+    .array(
+      z.object({
+        region: z.string(),
+        pendingBatches: z.number().int().nullable(),
+        pendingRecords: z.number().int().nullable(),
+        bytes: z.number().int().nullable(),
+      }),
+    )
+    .default([]),
   /** Oldest first. */
   refusals: z.array(reportedRefusalSchema),
 });
@@ -88,6 +106,16 @@ export function attacksOf(refusals: readonly StoredRefusal[]): AgentStatus['atta
   return { count: attacks.length, last: attacks.at(-1) ?? null };
 }
 
+/** What a report says of a move, or undefined where the device was never ordered away, or went. */
+export function reportedMove({ under, lastMoveId, lastEnded }: Moves): ReportedMove | undefined {
+  if (under !== null) {
+    const { moveId, to, phase, reason } = under;
+    return { moveId, to, state: phase, reason };
+  }
+  if (lastEnded === null || lastMoveId === null) return undefined;
+  return { moveId: lastMoveId, to: null, state: 'ended', reason: lastEnded };
+}
+
 /** The status of a daemon that does not run, from what it left. The store may be open read-only. */
 export async function statusFromStore(store: Store, agent: AgentStatus['agent']): Promise<AgentStatus> {
   const identity = await loadIdentity(store);
@@ -99,6 +127,7 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
   );
   const refusals = await store.tx(listRefusals);
   const floors = await store.tx(readFloors);
+  const moves = await store.tx(readMoves);
   const floorMs = floors.reduce((most, { atMs }) => Math.max(most, atMs), 0);
   return {
     schemaVersion: statusSchemaVersion,
@@ -139,6 +168,11 @@ export async function statusFromStore(store: Store, agent: AgentStatus['agent'])
     outbox: null,
     delivery: null,
     telemetryOff: null,
+    movedFrom: moves.movedFrom,
+    move: reportedMove(moves) ?? null,
+    carried: moves.chains.map(({ region }) => ({
+      ...{ region, pendingBatches: null, pendingRecords: null, bytes: null },
+    })),
     refusals,
   };
 }

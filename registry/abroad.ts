@@ -20,7 +20,7 @@ import type { Rollouts } from './rollout/rollouts.ts';
 import type { RegistryDb } from './store/open.ts';
 
 export interface AbroadParts {
-  fleet: Pick<Fleet, 'events'>;
+  fleet: Pick<Fleet, 'events' | 'moves'>;
   rollouts: Rollouts;
   line: RegionLine;
   door: OwnDoor;
@@ -96,8 +96,8 @@ export function createAbroad(core: RegistryCore, parts: AbroadParts): Abroad {
   const signed = signedStreams(core, fleet);
   const regions: Regions = createRegions(core, {
     ...{ line, door, disk, overrides, limits, policies: core.policies },
-    outgoing: [...signed.outgoing, ...regionRollouts.outgoing],
-    incoming: [...signed.incoming, ...regionRollouts.incoming],
+    outgoing: [...signed.outgoing, ...regionRollouts.outgoing, ...fleet.moves.outgoing],
+    incoming: [...signed.incoming, ...regionRollouts.incoming, ...fleet.moves.incoming],
     judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
     onDenied: noteDenied(core, fleet),
   });

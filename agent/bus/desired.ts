@@ -10,9 +10,10 @@ import type { Clock, Entropy, Log } from '../../shared/kernel/ports.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
 import {
   type Assignment,
+  desiredMessageSchema,
+  type Envelope,
   encodeMessage,
   parseMessage,
-  signedMessageSchema,
 } from '../../shared/wire/messages.ts';
 import type { Authority } from '../trust/authority.ts';
 import { createBackoff, jitterMs } from './backoff.ts';
@@ -29,6 +30,8 @@ export interface DesiredParts {
   askAgain(): Promise<void>;
   /** The report's epoch changed. */
   onAccepted(): void;
+  /** An order to another region came with it. Must not block; nothing of it is checked. */
+  onMove?(envelope: Envelope): void;
   clock: Clock;
   entropy: Entropy;
   log: Log;
@@ -106,9 +109,11 @@ export function followDesired(parts: DesiredParts): Desired {
       const detail = `desired has ${payload.length} bytes, limit ${limits.busMessageBytesMax}`;
       return refused(payload, { code: 'message-malformed', detail }, sha256Hex(payload));
     }
-    const message = parseMessage(signedMessageSchema, payload);
+    const message = parseMessage(desiredMessageSchema, payload);
     if (!message.ok) return refused(payload, message.refusal, sha256Hex(payload));
-    const { envelope } = message.value;
+    const { envelope, move } = message.value;
+    // It proves itself: whatever becomes of the assignment.
+    if (move !== undefined) parts.onMove?.(move);
     const dueMs = refreshAtMs;
     refreshAtMs = Number.POSITIVE_INFINITY;
     const considered = await authority.consider(envelope);

@@ -15,7 +15,13 @@ import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { authorityServerName, splitPem } from '../../shared/trust/authorities.ts';
 import { parseRegionRoot } from '../../shared/trust/region.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
-import { encodeMessage, enrolReplySchema, type Labels, parseMessage } from '../../shared/wire/messages.ts';
+import {
+  type Envelope,
+  encodeMessage,
+  enrolReplySchema,
+  type Labels,
+  parseMessage,
+} from '../../shared/wire/messages.ts';
 import { enrolClientId, enrolReplyTopic, enrolRequestTopic } from '../../shared/wire/topics.ts';
 import { makeCertificateRequest } from '../trust/certificate-request.ts';
 import type { NewIdentity } from '../trust/identity.ts';
@@ -30,6 +36,8 @@ export interface EnrolmentParts {
   labels: Labels;
   timezone: string;
   agent: AgentInfo;
+  /** With a claim that names its devices: this one's own word that it asks. */
+  joining?: Envelope;
   connect(options: ConnectBusOptions): AgentBus;
   clock: Clock;
   entropy: Entropy;
@@ -98,7 +106,11 @@ export function acceptReply(
   });
 }
 
-async function attempt(parts: EnrolmentParts, csr: string): Promise<Result<Enrolled>> {
+/** One attempt, over a line of its own. Refusals: those of `enrol`, `broker-unreachable`, `interrupted`. */
+export async function enrolOnce(
+  parts: EnrolmentParts,
+  csr: string = makeCertificateRequest(parts.seed),
+): Promise<Result<Enrolled>> {
   const { claim, clock, entropy, log } = parts;
   const attemptId = randomHex(entropy, 8);
   const timer = clock.timer(attemptMs);
@@ -124,6 +136,7 @@ async function attempt(parts: EnrolmentParts, csr: string): Promise<Result<Enrol
           labels: parts.labels,
           timezone: parts.timezone,
           agent: parts.agent,
+          ...(parts.joining === undefined ? {} : { joining: parts.joining }),
         });
         await line.publish(enrolRequestTopic(claim.region, claim.claimId, attemptId), body, {
           qos: 1,
@@ -180,7 +193,7 @@ export async function enrol(parts: EnrolmentParts): Promise<Enrolled> {
     signal.addEventListener('abort', () => resolve(), { once: true }),
   );
   for (;;) {
-    const result = await attempt(parts, csr);
+    const result = await enrolOnce(parts, csr);
     if (result.ok) return result.value;
     const { code, detail } = result.refusal;
     if (signal.aborted) throw new FleetError('interrupted', 'stopped before the enrolment was done');

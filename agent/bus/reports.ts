@@ -51,6 +51,8 @@ export interface ReporterParts {
   timezone: string;
   models(): ReportedModel[];
   outbox(): Report['outbox'];
+  /** How far it is with an order to another region; absent or undefined where there is none. */
+  move?(): Report['move'] | undefined;
   /** Number of this start, durable already. */
   boot: number;
   /** What the device has verified, and by which clock and certificate it goes. */
@@ -107,6 +109,7 @@ export function createReporter(parts: ReporterParts): Reporter {
     await parts.reserve(Math.max(counter, refusals.at(-1)?.id ?? 0));
     const { clockSource, ...facts } = parts.trust();
     const wallMs = Math.max(0, Math.floor(clock.wall()));
+    const move = parts.move?.();
     const report: Report = {
       schemaVersion: 1,
       deviceId,
@@ -122,6 +125,7 @@ export function createReporter(parts: ReporterParts): Reporter {
       refusals,
       outbox: parts.outbox(),
       clock: { wallMs, source: clockSource },
+      ...(move === undefined ? {} : { move }),
     };
     for (const charsMax of reasonCharsSteps) {
       const envelope = signReport({ ...report, models: shortened(report.models, charsMax) }, signer);

@@ -124,10 +124,22 @@ const dropText: Readonly<Record<DroppedRecords['reason'], string>> = {
   reset: 'sealed for an enrolment that ended',
 };
 
+/** An order to another region, and what waits for those that it left. */
+function moveLines({ move, carried }: Shown): string[] {
+  const lines = carried.map(({ region, pendingBatches, pendingRecords, bytes }) =>
+    pendingBatches === null
+      ? `carried   some telemetry waits for ${region}`
+      : `carried   ${pendingRecords} records wait for ${region}, ${pendingBatches} batches, ${bytes} bytes`,
+  );
+  if (move === null) return lines;
+  const why = move.reason === null ? '' : `   ${move.reason.code}: ${move.reason.detail}`;
+  return [...lines, `move      ${move.to === null ? '' : `to ${move.to}, `}${move.state}${why}`];
+}
+
 function text(shown: Shown): string {
   const lines = [
     `device    ${shown.device ?? '(not enrolled)'}`,
-    `region    ${shown.region ?? '-'}`,
+    `region    ${shown.region ?? '-'}${shown.movedFrom === null ? '' : `, before that ${shown.movedFrom}`}`,
     `agent     ${shown.running ? `running at ${shown.http}, process ${shown.pid}` : 'not running'}`,
     `broker    ${shown.broker ?? '-'} (${link(shown)})`,
     `assigned  ${shown.epoch === 0 ? 'nothing yet' : `epoch ${shown.epoch}`}`,
@@ -145,6 +157,7 @@ function text(shown: Shown): string {
       lines.push(`          ${records} of ${className} dropped: ${dropText[reason]}`);
     }
   }
+  lines.push(...moveLines(shown));
   if (shown.delivery !== null && shown.delivery.fileBytes > 0) {
     const { arrivedBytes, fileBytes, rebuiltFiles } = shown.delivery;
     lines.push(`fetched   ${arrivedBytes} bytes for files of ${fileBytes}, ${rebuiltFiles} of them rebuilt`);

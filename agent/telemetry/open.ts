@@ -5,55 +5,99 @@
 
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import type { Place, Store } from '../../shared/kernel/ports.ts';
+import { outboxFileOf } from '../trust/moves.ts';
 import { setAside } from '../trust/whole-file.ts';
 import { outboxMigrations } from './outbox-tables.ts';
-import { startTelemetry, type Telemetry, type TelemetryParts } from './telemetry.ts';
+import { type NextRegion, startTelemetry, type Telemetry, type TelemetryParts } from './telemetry.ts';
 
-export const outboxFile = 'outbox.sqlite';
+/** The first one's; a move begins another (agent/trust/moves.ts). */
+export const outboxFile = outboxFileOf(0);
 
 /** A larger one is not read through at start: a device that was offline for weeks must still serve soon. */
 const checkBytesMax = 16 * 1024 * 1024;
 
-type Opened = Telemetry & { store: Store };
-
-async function openOnce(place: Place, parts: OpenParts): Promise<Opened> {
-  const store = await place.openStore(outboxFile, {
+async function openStore(place: Place, file: string): Promise<Store> {
+  const store = await place.openStore(file, {
     synchronous: 'FULL',
     reclaim: true,
     migrations: outboxMigrations,
   });
   try {
-    if (((await place.disk('.').size(outboxFile)) ?? 0) <= checkBytesMax) {
-      const checked = await store.tx((db) => db.get<{ quick_check: string }>('PRAGMA quick_check(1)'));
-      if (checked?.quick_check !== 'ok') throw new Error(checked?.quick_check ?? 'no answer');
-    }
-    return { ...(await startTelemetry({ ...parts, store })), store };
+    if (((await place.disk('.').size(file)) ?? 0) > checkBytesMax) return store;
+    const checked = await store.tx((db) => db.get<{ quick_check: string }>('PRAGMA quick_check(1)'));
+    if (checked?.quick_check !== 'ok') throw new Error(checked?.quick_check ?? 'no answer');
+    return store;
   } catch (error) {
     await store.close();
     throw error;
   }
 }
 
-type OpenParts = Omit<TelemetryParts, 'store'>;
-
-/** Telemetry on a file of its own; `stop` closes it. Faults: those of `openStore`, but never a broken file. */
-export async function openTelemetry(place: Place, parts: OpenParts): Promise<Telemetry> {
-  let opened: Opened;
+/**
+ * Opens the store of an outbox and hands it to `use`; a broken file is set aside, told, and begun anew.
+ * Faults: those of `openStore`, but never a broken file.
+ */
+export async function withOutboxStore<T>(
+  place: Place,
+  outbox: number,
+  parts: Pick<TelemetryParts, 'log' | 'onRefused'>,
+  use: (store: Store) => Promise<T>,
+): Promise<T> {
+  const file = outboxFileOf(outbox);
+  const once = async (): Promise<T> => {
+    const store = await openStore(place, file);
+    try {
+      return await use(store);
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+  };
   try {
-    opened = await openOnce(place, parts);
+    return await once();
   } catch (thrown) {
     const fault = asFleetError(thrown);
     if (fault.code !== 'state-corrupt' && fault.code !== 'internal') throw fault;
-    const aside = await setAside(place.disk('.'), outboxFile);
+    const aside = await setAside(place.disk('.'), file);
     const bytes = aside?.bytes ?? 0;
-    const detail = `${outboxFile} was broken (${fault.message}); ${bytes} bytes were set aside as ${aside?.path}`;
+    const detail = `${file} was broken (${fault.message}); ${bytes} bytes were set aside as ${aside?.path}`;
     parts.log.emit('error', 'outbox.failed', { while: 'opening', code: 'telemetry-lost', detail, bytes });
     parts.onRefused({ code: 'telemetry-lost', detail }, `outbox ${aside?.path}`);
-    opened = await openOnce(place, parts);
+    return once();
   }
-  const { store, ...telemetry } = opened;
+}
+
+type OpenParts = Omit<TelemetryParts, 'store'> & {
+  /** Which outbox is in use. */
+  outbox: number;
+};
+
+export interface OpenedTelemetry extends Omit<Telemetry, 'moveOn'> {
+  /** Another region, and another outbox; the one before is closed when it resolves, and is the carried one from then on. Idempotent. */
+  moveOn(next: NextRegion & { outbox: number }): Promise<void>;
+}
+
+/** Telemetry on a file of its own; `stop` closes it. Faults: those of `withOutboxStore`. */
+export async function openTelemetry(place: Place, parts: OpenParts): Promise<OpenedTelemetry> {
+  const opened = await withOutboxStore(place, parts.outbox, parts, async (store) => ({
+    telemetry: await startTelemetry({ ...parts, store }),
+    store,
+  }));
+  const { telemetry } = opened;
+  let { store } = opened;
+  let inUse = parts.outbox;
   return {
     ...telemetry,
+    moveOn: async ({ outbox, ...owner }) => {
+      if (outbox === inUse) return;
+      const left = store;
+      await withOutboxStore(place, outbox, parts, async (fresh) => {
+        await telemetry.moveOn({ ...owner, store: fresh });
+        store = fresh;
+        inUse = outbox;
+      });
+      await left.close();
+    },
     stop: async () => {
       await telemetry.stop();
       await store.close();

@@ -21,6 +21,8 @@ export interface Producers {
   everyWindow(records: () => TelemetryRecord[]): void;
   /** There is a key now: what waited is appended. */
   keyArrived(): void;
+  /** Settles when everything that was given so far was appended; another promise once more was given. */
+  pending(): Promise<void>;
   /** Appends the last statistics and waits until everything given was appended. */
   stop(): Promise<void>;
 }
@@ -28,7 +30,7 @@ export interface Producers {
 const eventsWaitingMax = 100;
 
 export function startProducers(parts: {
-  outbox: Outbox;
+  outbox: Pick<Outbox, 'ready' | 'append'>;
   clock: Clock;
   log: Log;
   statsEveryMs?: number;
@@ -96,6 +98,7 @@ export function startProducers(parts: {
     },
     everyWindow: (records) => void sources.push(records),
     keyArrived: flushEvents,
+    pending: () => pending,
     stop: async () => {
       if (stopped) return;
       stopped = true;

@@ -61,6 +61,8 @@ export interface Sender {
   connected(): void;
   /** There is a new key. */
   keyChanged(): void;
+  /** What is on its way was not taken: everything goes again, after this long. */
+  holdOff(ms: number): void;
   stop(): Promise<void>;
 }
 
@@ -323,6 +325,11 @@ export function startSender(parts: SenderParts): Sender {
     keyChanged: () => {
       halted = false;
       goBack();
+      bell.ring();
+    },
+    holdOff: (ms) => {
+      goBack();
+      retryAtMs = clock.mono() + ms;
       bell.ring();
     },
     stop: async () => {

@@ -4,6 +4,7 @@
 
 import type { Signer } from '../../shared/crypto/ed25519.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
+import { asFleetError, unwrap } from '../../shared/kernel/errors.ts';
 import type { Bus, Clock, Deflate, Entropy, Log, Store, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegionRoot } from '../../shared/trust/region.ts';
@@ -40,6 +41,13 @@ export interface TelemetryParts {
   answerMs?: number;
 }
 
+export interface NextRegion {
+  deviceId: string;
+  region: string;
+  key: TelemetryKey;
+  masking: Masking | null;
+}
+
 export interface Telemetry extends Pick<Producers, 'event' | 'request' | 'everyWindow'> {
   /**
    * `POST /telemetry/v1/records`: the number of records, all durable. Refusals: `input-invalid`,
@@ -68,6 +76,11 @@ export interface Telemetry extends Pick<Producers, 'event' | 'request' | 'everyW
   }): void;
   receive(payload: Uint8Array): void;
   connected(): void;
+  /**
+   * The device is of another region: everything is appended to an outbox in this store, under that region's key and by its
+   * rules, from one moment on. What was appended before stays in the outbox that was in use, which is closed when it resolves.
+   */
+  moveOn(next: NextRegion & { store: Store }): Promise<void>;
   /** Appends the last statistics, ends the sender, packs what is open. */
   stop(): Promise<void>;
 }
@@ -81,8 +94,14 @@ const busyMs = 2_000;
 /** Faults: those of the store. */
 export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> {
   const { clock, log, onRefused } = parts;
-  const outbox: Outbox = await openOutbox(parts);
-  const producers = startProducers({ ...parts, outbox });
+  let outbox: Outbox = await openOutbox(parts);
+  const producers = startProducers({
+    ...parts,
+    outbox: {
+      ready: () => outbox.ready(),
+      append: (className, records) => outbox.append(className, records),
+    },
+  });
   let sender: Sender | null = null;
   let telling: Timer | null = null;
   let off: ErrorCode | null = null;
@@ -120,7 +139,7 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
     useMasking: (rules) => {
       masking = rules;
     },
-    counters: outbox.counters,
+    counters: () => outbox.counters(),
     off: () => off,
 
     useKey: async (deviceId, region, key) => {
@@ -165,6 +184,32 @@ export async function startTelemetry(parts: TelemetryParts): Promise<Telemetry> 
           });
         },
       });
+    },
+    moveOn: async ({ store, deviceId, region, key, masking: rules }) => {
+      const fresh = await openOutbox({ ...parts, store });
+      // Before anything is appended to it: there is no moment without a key.
+      const used = await fresh.useKey({ deviceId, region, key });
+      unwrap(used);
+      await parts.begun.mark(deviceId, key.epoch);
+      await sender?.stop();
+      sender = null;
+      // What was masked by the old rules is appended to the old outbox; no record falls between the two.
+      for (let given = producers.pending(); ; given = producers.pending()) {
+        await given;
+        if (producers.pending() === given) break;
+      }
+      const left = outbox;
+      outbox = fresh;
+      masking = rules;
+      off = null;
+      try {
+        await left.close();
+      } catch (thrown) {
+        // Its rows are durable: what could not be packed is sent as it is.
+        const fault = asFleetError(thrown);
+        log.emit('error', 'outbox.failed', { while: 'closing', code: fault.code, detail: fault.message });
+      }
+      producers.keyArrived();
     },
     receive: (payload) => sender?.receive(payload),
     connected: () => sender?.connected(),

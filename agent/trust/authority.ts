@@ -38,6 +38,8 @@ export interface Authority {
   epoch(): number;
   /** The region root in force. */
   regionRoot(): RegionRoot;
+  /** The catalogue root in force, exact bytes. */
+  catalogueRoot(): Uint8Array;
   /** What time it is, by whose word (clock.ts). */
   time: TrustedClock;
   held(): HeldVersions;
@@ -319,6 +321,7 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
     assignment: () => inForce,
     epoch: () => (bound ? (record.assignment?.epoch ?? 0) : 0),
     regionRoot: () => regionRoot,
+    catalogueRoot: () => record.catalogue.root,
     time,
     held: () => heldVersions(heldFiles()),
     holdsTimestamp: (bytes) => sameBytes(record.catalogue.timestamp, bytes),

@@ -14,6 +14,7 @@ import { followTimestamp, trustRoot } from '../../shared/trust/tuf/trusted-set.t
 import { deviceIdSchema, envelopeSchema, labelsSchema } from '../../shared/wire/messages.ts';
 import { mergeFloors } from './clock.ts';
 import { credentialsSchema } from './identity.ts';
+import { movesSchema, neverMoved } from './moves.ts';
 
 const bytesSchema = z.base64().transform((text): Uint8Array => new Uint8Array(Buffer.from(text, 'base64')));
 const number = z.number().int().nonnegative();
@@ -47,6 +48,8 @@ export const heldSchema = z.object({
   reserved: number,
   /** The enrolment whose telemetry chain was begun on this device. */
   outbox: z.object({ deviceId: z.string(), epoch: number }).nullable(),
+  /** Absent in a copy of an earlier version. */
+  moves: movesSchema.default(neverMoved),
 });
 export type Held = z.infer<typeof heldSchema>;
 
@@ -61,6 +64,7 @@ export const nothingHeld: Held = {
   boot: 0,
   reserved: 0,
   outbox: null,
+  moves: neverMoved,
 };
 
 /** As JSON text; bytes in base64. */
@@ -123,15 +127,19 @@ export function higherOf(kept: Held, written: Held): Held {
   };
   // An enrolment that was cut off between the two: another device, whose numbers are its own.
   if (kept.identity.deviceId !== written.identity.deviceId) return { ...newer, ...numbers };
+  // A move that was cut off between the two: versions and epochs of two regions do not compare. The catalogue is the same.
+  const hasMoved = kept.identity.claimId !== written.identity.claimId;
 
   const root = higherBy((bytes) => {
     const read = trustRoot(housePolicy, bytes);
     return read.ok ? read.value.version : -1;
   })(kept.root, written.root);
-  const regionRoot = higherBy((bytes) => {
-    const read = parseRegionRoot(bytes);
-    return read.ok ? read.value.version : -1;
-  })(kept.regionRoot, written.regionRoot);
+  const regionRoot = hasMoved
+    ? newer.regionRoot
+    : higherBy((bytes) => {
+        const read = parseRegionRoot(bytes);
+        return read.ok ? read.value.version : -1;
+      })(kept.regionRoot, written.regionRoot);
   const trusted = root === null ? null : trustRoot(housePolicy, root);
   /** Numbers that the present root's keys did not sign bind nobody (TUF 1.0.34 §5.3.11). */
   const timestamp = higherBy((bytes) => {
@@ -154,11 +162,26 @@ export function higherOf(kept: Held, written: Held): Held {
     regionRoot,
     timestamp,
     snapshot,
-    assignment:
-      (epochs[1] ?? 0) > (epochs[0] ?? 0) ? written.assignment : (kept.assignment ?? written.assignment),
+    assignment: hasMoved
+      ? newer.assignment
+      : (epochs[1] ?? 0) > (epochs[0] ?? 0)
+        ? written.assignment
+        : (kept.assignment ?? written.assignment),
     floors: mergeFloors(kept.floors, written.floors),
-    outbox: (written.outbox?.epoch ?? -1) > (kept.outbox?.epoch ?? -1) ? written.outbox : kept.outbox,
+    outbox: hasMoved
+      ? newer.outbox
+      : (written.outbox?.epoch ?? -1) > (kept.outbox?.epoch ?? -1)
+        ? written.outbox
+        : kept.outbox,
+    moves: newerMoves(kept, written, newer),
   };
+}
+
+/** The later of the two orders binds, whichever copy knows of it. */
+function newerMoves(kept: Held, written: Held, newer: Held): Held['moves'] {
+  const [a, b] = [kept.moves, written.moves];
+  if (a.lastIssuedAtMs === b.lastIssuedAtMs) return newer.moves;
+  return a.lastIssuedAtMs > b.lastIssuedAtMs ? a : b;
 }
 
 /** Epoch of the assignment, 0 where none verifies under this region root. */

@@ -167,16 +167,18 @@ export function begun(identity: NewIdentity): Identity {
   return { ...identity, settled: false, proven: null, authoritiesIssuedAtMs: 0 };
 }
 
-/** Takes the new identity and pins its roots in one transaction; the pending key is then the device's. */
+/** Takes the new identity and pins its roots in one transaction, with what `beside` writes; the pending key is then the device's. */
 export function completeEnrolment(
   store: Store,
   identity: NewIdentity,
   roots: { catalogue: Uint8Array; region: Uint8Array },
+  beside: (db: SqlTx) => void = () => undefined,
 ): Promise<void> {
   return store.tx((db) => {
     writeIdentity(db, begun(identity));
     db.run('DELETE FROM identity_pending');
     pinRoots(db, roots);
+    beside(db);
   });
 }
 

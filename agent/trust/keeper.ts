@@ -16,10 +16,12 @@ import {
   settleIdentity,
   writeIdentity,
 } from './identity.ts';
+import { type Moves, neverMoved, readMoves, writeMoves } from './moves.ts';
 import type { SecondCopy } from './second-copy.ts';
 import {
   fileBytes,
   type HeldAssignment,
+  pinRegion,
   putAssignment,
   putFile,
   saveAssignment,
@@ -48,6 +50,13 @@ export const keeperMigrations: readonly Migration[] = [
 /** Numbers that are used once each are reserved in the copy so many at a time. */
 const reserveBlock = 1_000;
 
+/** What a move makes of the device. */
+export interface NextRegion {
+  identity: Identity;
+  regionRoot: Uint8Array;
+  moves(present: Moves): Moves;
+}
+
 export interface Keeper {
   store: Store;
   held(): Held;
@@ -66,6 +75,13 @@ export interface Keeper {
   reserve(number: number): Promise<void>;
   /** The telemetry chain of this enrolment is begun, and with it the only one that it can have. */
   outboxBegun(deviceId: string, epoch: number): Promise<void>;
+  /** Changes what is remembered of moves, given what that is when its turn comes: several parts change some of it. */
+  moves(change: (present: Moves) => Moves): Promise<void>;
+  /**
+   * The device is of another region from here on: identity, region root and moves change in one commit. What was verified of
+   * the catalogue stays; the region's assignment and the begun telemetry chain do not.
+   */
+  moved(next: NextRegion): Promise<void>;
 }
 
 export function createKeeper(store: Store, copy: SecondCopy): Keeper {
@@ -76,6 +92,8 @@ export function createKeeper(store: Store, copy: SecondCopy): Keeper {
     enrolled: async (identity, roots) => {
       const next = begun(identity);
       const { root } = copy.held();
+      // The outbox stays in use for the new key; what is left of earlier regions the old key alone could send.
+      const moves = { ...neverMoved, outbox: copy.held().moves.outbox };
       // What was verified under the same root is kept, as `pinRoots` does.
       const same = root !== null && Buffer.compare(root, roots.catalogue) === 0;
       await copy.save({
@@ -83,9 +101,10 @@ export function createKeeper(store: Store, copy: SecondCopy): Keeper {
         root: roots.catalogue,
         regionRoot: roots.region,
         assignment: null,
+        moves,
         ...(same ? {} : { timestamp: null, snapshot: null }),
       });
-      await completeEnrolment(store, identity, roots);
+      await completeEnrolment(store, identity, roots, (db) => writeMoves(db, moves));
       return next;
     },
     identity: async (identity) => {
@@ -137,6 +156,24 @@ export function createKeeper(store: Store, copy: SecondCopy): Keeper {
       await copy.save({ outbox: { deviceId, epoch } });
       await store.tx((db) => writeOutbox(db, { deviceId, epoch }));
     },
+
+    moves: async (change) => {
+      await copy.save((present) => ({ moves: change(present.moves) }));
+      // What the copy holds by now: of two changes the store must not end with the first.
+      await store.tx((db) => writeMoves(db, copy.held().moves));
+    },
+    moved: async ({ identity, regionRoot, moves }) => {
+      await copy.save((present) => ({
+        ...{ identity, regionRoot, assignment: null, outbox: null },
+        moves: moves(present.moves),
+      }));
+      await store.tx((db) => {
+        writeIdentity(db, identity);
+        pinRegion(db, regionRoot);
+        writeOutbox(db, null);
+        writeMoves(db, copy.held().moves);
+      });
+    },
   };
 }
 
@@ -181,6 +218,7 @@ export function readHeld(db: SqlTx): Held {
       numbers === undefined || numbers.outbox_epoch < 0
         ? null
         : { deviceId: numbers.outbox_device, epoch: numbers.outbox_epoch },
+    moves: readMoves(db),
   };
 }
 
@@ -206,6 +244,7 @@ export function writeHeld(db: SqlTx, held: Held, behind: boolean): void {
   writeFloors(db, held.floors);
   db.run('UPDATE agent_numbers SET boot = ? WHERE id = 1', held.boot);
   writeOutbox(db, held.outbox);
+  writeMoves(db, held.moves);
   if (!behind) return;
   db.run('UPDATE report_counter SET counter = max(counter, ?) WHERE id = 1', held.reserved);
   const known = db.run("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'refusals'", held.reserved);

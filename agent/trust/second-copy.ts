@@ -13,8 +13,11 @@ export const copyFile = 'state-copy.json';
 
 export interface SecondCopy {
   held(): Held;
-  /** Durable when it resolves. One change after the other. A fault `interrupted` after `close`. */
-  save(change: Partial<Held>): Promise<void>;
+  /**
+   * Durable when it resolves. One change after the other; a function is given what is held when its turn comes. A fault
+   * `interrupted` after `close`.
+   */
+  save(change: Partial<Held> | ((present: Held) => Partial<Held>)): Promise<void>;
   /** Resolves when nothing is being written any more, and nothing will be: the folder may be another process's then. */
   close(): Promise<void>;
 }
@@ -39,7 +42,7 @@ export function createSecondCopy(disk: Disk, held: Held): SecondCopy {
     save: (change) => {
       const turn = last.then(async () => {
         if (closed) throw new FleetError('interrupted', 'the state of this device is closed');
-        const next = { ...present, ...change };
+        const next = { ...present, ...(typeof change === 'function' ? change(present) : change) };
         const body = encodeHeld(next);
         const text = `${sha256Hex(new TextEncoder().encode(body))}\n${body}`;
         await writeWhole(disk, copyFile, new TextEncoder().encode(text));

@@ -225,8 +225,13 @@ export function pinRoots(db: SqlTx, roots: { catalogue: Uint8Array; region: Uint
     putFile(db, 'root', roots.catalogue);
     putRoot(db, 'catalogue', roots.catalogue);
   }
-  putFile(db, 'region-root', roots.region);
-  putRoot(db, 'region', roots.region);
+  pinRegion(db, roots.region);
+}
+
+/** Another region: its root, and no assignment, for epochs are counted in each. What was verified of the catalogue stays. */
+export function pinRegion(db: SqlTx, root: Uint8Array): void {
+  putFile(db, 'region-root', root);
+  putRoot(db, 'region', root);
   db.run('DELETE FROM trust_assignment');
 }
 

@@ -72,7 +72,7 @@ export interface Updater {
    */
   start(): Promise<void>;
   /**
-   * What this device is to run: models that are not listed are removed. Resolves when that is durable.
+   * What this device is to run: models that are not listed are removed, but for those to keep. Resolves when that is durable.
    * Idempotent; call it after `start` with the assignment in force, and with each new one.
    */
   assign(assignment: Assignment): Promise<void>;
@@ -366,8 +366,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
     async assign(assignment) {
       invariant(started, 'assign before start');
       const wanted = new Map(assignment.releases.map((release) => [release.as, release]));
+      const kept = new Set(assignment.keep);
       await enqueue(async () => {
-        for (const as of [...lanes.keys()]) if (!wanted.has(as)) await take(as, { type: 'removed' });
+        for (const as of [...lanes.keys()])
+          if (!wanted.has(as) && !kept.has(as)) await take(as, { type: 'removed' });
         const said = deferral.now();
         const left = said === null ? {} : { deferForMs: said.untilMs - deferTimeMs(time()) };
         // Between the first and the last of them nobody is taken for one that does not belong any more.

@@ -12,6 +12,15 @@ interface Group {
 
 const groups: readonly Group[] = [
   {
+    why: 'devices of this world stay in their region: moves have tests of their own (test/moves)',
+    codes: [
+      ...(['move-malformed', 'move-signature-invalid', 'move-other-device', 'move-other-region'] as const),
+      ...(['move-replayed', 'move-expired', 'move-waits', 'device-moved', 'claim-other-device'] as const),
+      ...(['joining-invalid', 'carried-malformed', 'carried-region-unknown'] as const),
+      ...(['carried-full', 'carried-answer-invalid'] as const),
+    ],
+  },
+  {
     why: 'a fault that means a bug or a wrong installation: the process ends, and the world calls it a violation',
     codes: ['internal', 'not-implemented', 'migration-edited', 'state-newer', 'state-locked'],
   },

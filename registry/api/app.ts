@@ -21,6 +21,7 @@ import { registerGroupRoutes } from './group-routes.ts';
 import { registerKeyRoutes } from './key-routes.ts';
 import { registerMaskingRoutes } from './masking-routes.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { registerMoveRoutes } from './move-routes.ts';
 import { registerPolicyRoutes } from './policy-routes.ts';
 import { answerProblem, apiError } from './problems.ts';
 import { registerRegionRoutes } from './region-routes.ts';
@@ -165,6 +166,7 @@ export function createApi(parts: RegistryParts, ready: () => boolean): RegistryA
   registerRegionRoutes(app, parts);
   registerCellRoutes(app, parts);
   registerReportRoutes(app, parts);
+  registerMoveRoutes(app, parts);
   app.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
     info: { title: 'Lepton Fleet registry', version: parts.version },

@@ -90,16 +90,32 @@ export function addClaimCommands(program: Command): void {
     .description('make a claim file for one or more devices; treat it as a secret')
     .option('--label <k=v>', 'label of the devices it enrols (repeatable)', label)
     .option('--uses <n>', 'how many devices it enrols', positive, 1)
+    .option(
+      '--device <id>',
+      'for this device alone, by its key; for an order to move it here (repeatable)',
+      collect,
+    )
     .option('--ttl <duration>', 'how long it is valid', duration, 86_400_000)
     .requiredOption('--out <file>', 'where to write it (mode 0600)')
     .action(
       async (
-        flags: GlobalFlags & { label?: Record<string, string>; uses: number; ttl: number; out: string },
+        flags: GlobalFlags & {
+          label?: Record<string, string>;
+          uses: number;
+          device?: string[];
+          ttl: number;
+          out: string;
+        },
       ) => {
         const claim = await connect(flags).send(
           'POST',
           '/api/v1/claims',
-          { labels: flags.label ?? {}, uses: flags.uses, ttlMs: flags.ttl },
+          {
+            labels: flags.label ?? {},
+            uses: flags.uses,
+            ttlMs: flags.ttl,
+            ...(flags.device === undefined ? {} : { deviceIds: flags.device }),
+          },
           claimFileSchema,
         );
         try {
@@ -119,7 +135,9 @@ export function addClaimCommands(program: Command): void {
         print({ json: flags.json === true }, shown, () =>
           [
             `claim ${claim.claimId}: ${claim.uses} use(s) until ${when(claim.expiresAtMs)}, written to ${flags.out}`,
-            `next: lepton-agent run --claim ${flags.out} --state DIR --http 127.0.0.1:8500`,
+            claim.deviceIds === undefined
+              ? `next: lepton-agent run --claim ${flags.out} --state DIR --http 127.0.0.1:8500`
+              : `next, where the devices are: lepton devices move ID… --to ${claim.region} --claim ${flags.out} --out move.json`,
           ].join('\n'),
         );
       },

@@ -11,6 +11,7 @@ import {
 } from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
 import { connected, duration, type GlobalFlags, label, positive } from './flags.ts';
+import { addMoveCommands } from './move-commands.ts';
 import { print, size, table, when } from './output.ts';
 
 function labelText(device: DeviceView): string {
@@ -51,10 +52,24 @@ function providersText({ agent }: DeviceView): string {
   return providers.length > 1 ? `, runs models on ${providers.join(', ')}` : '';
 }
 
+function moveText({ move }: DeviceView): string[] {
+  if (move === undefined) return [];
+  const { movedFrom, movedTo, order } = move;
+  const lines = [];
+  if (movedTo !== null) lines.push(`moved     it is in region ${movedTo} now`);
+  else if (movedFrom !== null) lines.push(`moved     it came from region ${movedFrom}`);
+  if (order !== null && order.state !== 'moved') {
+    const why = order.reason === null ? '' : `   ${order.reason.code}: ${order.reason.detail}`;
+    lines.push(`order     to ${order.to}, ${order.state}, until ${when(order.expiresAtMs)}${why}`);
+  }
+  return lines;
+}
+
 function describe(device: DeviceView): string {
   const lines = [
     `device    ${device.id}`,
     `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
+    ...moveText(device),
     `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
     `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}${providersText(device)}`,
     ...trustText(device),
@@ -164,6 +179,8 @@ export function addDeviceCommands(program: Command): void {
       await connect(flags).send('POST', `${path(id)}/release`, {}, anyAnswer);
       print({ json: flags.json === true }, { id, status: 'active' }, () => `device ${id} is active again`);
     });
+
+  addMoveCommands(devices);
 
   connected(program.command('events'))
     .description('what was refused, and what devices reported; newest first')

@@ -7,12 +7,19 @@ import { issueClaimCertificate } from '../../shared/host/certificates.ts';
 import type { ClaimFile } from '../../shared/wire/claim.ts';
 import type { Labels } from '../../shared/wire/messages.ts';
 import type { RegistryCore } from '../core.ts';
-import { toColumn } from './columns.ts';
+import { toColumn, toNullableColumn } from './columns.ts';
 import { fleetLimits } from './limits.ts';
 
 export interface Claims {
   /** Makes a claim of `uses` devices, good for `ttlMs`. The answer holds the private key and is not kept. */
-  create(claim: { labels: Labels; uses: number; ttlMs: number; createdBy: string }): Promise<ClaimFile>;
+  create(claim: {
+    labels: Labels;
+    uses: number;
+    ttlMs: number;
+    createdBy: string;
+    /** The only devices that it lets in, each once. */
+    deviceIds?: readonly string[] | undefined;
+  }): Promise<ClaimFile>;
 }
 
 export function createClaims(core: RegistryCore): Claims {
@@ -20,7 +27,9 @@ export function createClaims(core: RegistryCore): Claims {
   const { qb } = store;
 
   return {
-    async create({ labels, uses, ttlMs, createdBy }) {
+    async create({ labels, uses: wanted, ttlMs, createdBy, deviceIds: given }) {
+      const deviceIds = given === undefined ? null : [...new Set(given)];
+      const uses = deviceIds?.length ?? wanted;
       const nowMs = clock.wall();
       const claimId = Buffer.from(entropy.bytes(12)).toString('hex');
       const keys = keyPairFromSeed(entropy.bytes(32));
@@ -49,6 +58,7 @@ export function createClaims(core: RegistryCore): Claims {
         expiresAtMs,
         catalogueRootSha256: roots.catalogue.sha256,
         regionRootSha256: roots.region.sha256,
+        ...(deviceIds === null ? {} : { deviceIds }),
       };
       await store.tx((db) =>
         db.run(
@@ -64,6 +74,7 @@ export function createClaims(core: RegistryCore): Claims {
             catalogue_root_version: roots.catalogue.version,
             region_root_version: roots.region.version,
             authority: authority.number,
+            device_ids: toNullableColumn(deviceIds),
           }),
         ),
       );

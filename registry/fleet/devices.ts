@@ -6,6 +6,7 @@ import type { DeviceView } from '../../shared/wire/http.ts';
 import { describeIssues, type Labels, labelsSchema } from '../../shared/wire/messages.ts';
 import type { NewAuditEntry } from '../audit/audit.ts';
 import type { RegistryCore } from '../core.ts';
+import { movesOf, type Standing, standingOf } from '../moves/standing.ts';
 import type { DeviceModelsTable, DevicesTable } from '../store/fleet-tables.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { fromColumn, fromNullableColumn, toColumn } from './columns.ts';
@@ -14,7 +15,7 @@ import type { FleetEvents } from './events.ts';
 import type { FleetChange } from './fleet.ts';
 import { fleetLimits } from './limits.ts';
 
-export type Standing = DevicesTable['status'];
+export type { Standing };
 
 export interface Devices {
   list(): Promise<DeviceView[]>;
@@ -56,10 +57,15 @@ function modelView(row: DeviceModelsTable): ModelView {
   };
 }
 
-function deviceView(row: DevicesTable, models: DeviceModelsTable[], region: string): DeviceView {
+function deviceView(
+  row: DevicesTable,
+  models: DeviceModelsTable[],
+  region: string,
+  move: DeviceView['move'],
+): DeviceView {
   return {
     id: row.device_id,
-    status: row.status,
+    status: standingOf(row),
     region,
     labels: fromColumn(row.labels),
     timezone: row.timezone,
@@ -77,6 +83,7 @@ function deviceView(row: DevicesTable, models: DeviceModelsTable[], region: stri
       clock: fromNullableColumn(row.clock),
       attacks: row.attacks,
     },
+    ...(move === undefined ? {} : { move }),
   };
 }
 
@@ -105,7 +112,7 @@ export function createDevices(
       const models = db.all(
         qb.selectFrom('device_models').selectAll().where('device_id', '=', deviceId).orderBy('name'),
       );
-      return ok(deviceView(row, models, region));
+      return ok(deviceView(row, models, region, movesOf(db, qb, row, clock.wall())));
     });
   }
 
@@ -126,7 +133,7 @@ export function createDevices(
   /** Changes the standing with an event beside it; refused or unchanged where `next` says so. */
   async function stand(
     deviceId: string,
-    next: (present: Standing) => Result<Standing>,
+    next: (present: Standing) => Result<DevicesTable['status']>,
     event: { code: string; detail: string },
     /** Beside it in the audit record, where no person asked for it. */
     audited?: NewAuditEntry,
@@ -134,7 +141,7 @@ export function createDevices(
     return store.tx((db) => {
       const row = rowIn(db, deviceId);
       if (row === undefined) return unknown(deviceId);
-      const status = next(row.status);
+      const status = next(standingOf(row));
       if (!status.ok) return status;
       if (status.value === row.status) return ok(false);
       db.run(
@@ -162,17 +169,25 @@ export function createDevices(
           if (those === undefined) models.set(model.device_id, [model]);
           else those.push(model);
         }
+        const ordered = new Set(
+          db.all(qb.selectFrom('move_devices').select('device_id').distinct()).map((row) => row.device_id),
+        );
+        const moved = (row: DevicesTable): boolean =>
+          row.moved_to !== null || row.moved_from !== null || ordered.has(row.device_id);
         return db
           .all(qb.selectFrom('devices').selectAll().orderBy('enrolled_at_ms').orderBy('device_id'))
-          .map((row) => deviceView(row, models.get(row.device_id) ?? [], region));
+          .map((row) => {
+            const move = moved(row) ? movesOf(db, qb, row, clock.wall()) : undefined;
+            return deviceView(row, models.get(row.device_id) ?? [], region, move);
+          });
       });
     },
 
     async standing(deviceId) {
       const row = await store.tx((db) =>
-        db.first(qb.selectFrom('devices').select('status').where('device_id', '=', deviceId)),
+        db.first(qb.selectFrom('devices').select(['status', 'moved_to']).where('device_id', '=', deviceId)),
       );
-      return row?.status ?? null;
+      return row === undefined ? null : standingOf(row);
     },
 
     async label(deviceId, patch) {
@@ -222,7 +237,8 @@ export function createDevices(
     async quarantine(deviceId, why) {
       const changedNow = await stand(
         deviceId,
-        (present) => ok(present === 'active' ? 'quarantined' : present),
+        // What moved away is shut out already.
+        (present) => ok(present === 'active' || present === 'moved' ? 'quarantined' : present),
         why,
         {
           ...{ actor: 'registry', via: 'device', action: 'devices.quarantine', subject: deviceId },
@@ -240,10 +256,11 @@ export function createDevices(
     async release(deviceId, by) {
       const released = await stand(
         deviceId,
-        (present) =>
-          present === 'revoked'
-            ? refuse('device-revoked', 'a revoked key stays revoked; enrol it again')
-            : ok('active'),
+        (present) => {
+          if (present === 'revoked')
+            return refuse('device-revoked', 'a revoked key stays revoked; enrol it again');
+          return present === 'moved' ? refuse('device-moved', 'it is of another region now') : ok('active');
+        },
         { code: 'device-released', detail: `by ${by}` },
       );
       if (!released.ok) return released;

@@ -18,6 +18,7 @@ import {
 import type { AssignedSampling } from '../../shared/wire/sample-rules.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
+import { ordersOf } from '../moves/standing.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { allowedRows } from './allowed.ts';
 import { fromColumn, fromNullableColumn } from './columns.ts';
@@ -72,6 +73,12 @@ function comparable(part: ActivationPolicy | Masking | AssignedSampling[]): Json
   return JSON.parse(text) as JsonValue;
 }
 
+/** The stored message with an order to another region beside the assignment: it came later, and proves itself. */
+function withOrder(message: Uint8Array, order: string): Uint8Array {
+  const body = JSON.parse(new TextDecoder().decode(message)) as object;
+  return encodeMessage({ ...body, move: JSON.parse(order) as object });
+}
+
 export function createDirector(core: RegistryCore, tasks: Tasks): Director {
   const { store, keyring, authorities, telemetryKeys, clock, entropy, log, region } = core;
   const { qb } = store;
@@ -85,27 +92,28 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     const device = db.first(
       qb
         .selectFrom('devices')
-        .select(['labels', 'status', 'telemetry_epoch'])
+        .select(['labels', 'status', 'telemetry_epoch', 'moved_to', 'kept'])
         .where('device_id', '=', deviceId),
     );
     const present = db.first(
       qb.selectFrom('assignments').select(['epoch', 'content_sha256']).where('device_id', '=', deviceId),
     );
-    if (device === undefined || device.status === 'revoked') return present?.epoch ?? 0;
+    if (device === undefined || device.status === 'revoked' || device.moved_to !== null)
+      return present?.epoch ?? 0;
+    const wanted = db.all(
+      qb.selectFrom('desired').selectAll().where('device_id', '=', deviceId).orderBy('as_name'),
+    );
     const desired = allowedRows(
       db,
       qb,
       deviceId,
-      db.all(
-        qb
-          .selectFrom('desired')
-          .selectAll()
-          .where('device_id', '=', deviceId)
-          // What a rollout took away is written down with no bytes (rollout/removal.ts), and left out here.
-          .where('manifest_bytes', '>', 0)
-          .orderBy('as_name'),
-      ),
+      // What a rollout took away is written down with no bytes (rollout/removal.ts), and left out here.
+      wanted.filter((row) => row.manifest_bytes > 0),
     );
+    const kept = (fromNullableColumn<string[]>(device.kept) ?? []).filter(
+      (name) => !wanted.some((row) => row.as_name === name),
+    );
+    const keep = kept.length === 0 ? {} : { keep: kept };
     const telemetry = telemetryKeys.keyFor(deviceId, device.telemetry_epoch);
     // Nothing to run and no key to seal to: nothing to say. `equip` follows.
     if (present === undefined && desired.length === 0 && telemetry === null) return 0;
@@ -135,6 +143,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         telemetry: telemetry === null ? null : { ...telemetry },
         ...(masking === null ? {} : { masking: comparable(masking) }),
         ...(samples === undefined ? {} : { samples: comparable(samples) }),
+        ...keep,
       }),
     );
     if (present?.content_sha256 === contentSha256 && !options.renew) return present.epoch;
@@ -157,6 +166,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         ...(masking === null ? {} : { masking }),
         ...(samples === undefined ? {} : { samples }),
         authoritiesSha256,
+        ...keep,
       },
       signer,
     );
@@ -196,9 +206,12 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
         ])
         .where('devices.device_id', 'in', deviceIds),
     );
+    const orders = ordersOf(db, qb, deviceIds, clock.wall());
     return rows.flatMap(({ deviceId, status, message }) => {
       if (status !== 'active') return [{ deviceId, message: new Uint8Array(0) }];
-      return message === null ? [] : [{ deviceId, message }];
+      const order = orders.get(deviceId);
+      if (message === null) return [];
+      return [{ deviceId, message: order === undefined ? message : withOrder(message, order) }];
     });
   }
 
@@ -281,6 +294,7 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
     .innerJoin('devices', 'devices.device_id', 'assignments.device_id')
     .select('assignments.device_id as deviceId')
     .where('devices.status', '!=', 'revoked')
+    .where('devices.moved_to', 'is', null)
     .orderBy('assignments.device_id')
     .limit(batchDevices);
 
@@ -331,7 +345,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
             .selectFrom('devices')
             .select(['device_id as deviceId', 'telemetry_epoch as epoch'])
             .where('device_id', 'in', some)
-            .where('status', '!=', 'revoked'),
+            .where('status', '!=', 'revoked')
+            .where('moved_to', 'is', null),
         ),
       );
       // The key first: what an assignment names must be durable before the device can see it.
@@ -355,7 +370,8 @@ export function createDirector(core: RegistryCore, tasks: Tasks): Director {
             'devices.telemetry_epoch as telemetryEpoch',
             'assignments.epoch as epoch',
           ])
-          .where('devices.status', '!=', 'revoked'),
+          .where('devices.status', '!=', 'revoked')
+          .where('devices.moved_to', 'is', null),
       ),
     );
     return devices

@@ -6,6 +6,8 @@ import { readDeviceRequest } from '../../shared/host/certificates.ts';
 import { asFleetError, unwrap } from '../../shared/kernel/errors.ts';
 import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
+import { checkJoining } from '../../shared/trust/device-move.ts';
+import type { Joining } from '../../shared/wire/device-move.ts';
 import {
   type EnrolReply,
   type EnrolRequest,
@@ -17,9 +19,10 @@ import {
 } from '../../shared/wire/messages.ts';
 import { enrolReplyTopic } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
+import type { Arrivals } from '../moves/arrivals.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { DeviceCertificate, DeviceCertificates } from './certificates.ts';
-import { fromColumn, toColumn } from './columns.ts';
+import { fromColumn, fromNullableColumn, toColumn } from './columns.ts';
 import type { Director } from './director.ts';
 import type { FleetEvents } from './events.ts';
 import type { FleetChange } from './fleet.ts';
@@ -36,6 +39,8 @@ interface Requested {
   deviceId: string;
   publicKey: Uint8Array;
   request: EnrolRequest;
+  /** The device's own word, with a claim that names its devices. */
+  joining: Joining | null;
 }
 
 export function createEnrolment(
@@ -44,6 +49,7 @@ export function createEnrolment(
     events: FleetEvents;
     director: Director;
     certificates: DeviceCertificates;
+    arrivals: Pick<Arrivals, 'admittedIn'>;
     changed: (change: FleetChange) => void;
   },
 ): Enrolment {
@@ -53,7 +59,7 @@ export function createEnrolment(
   /** Spends a use, unless this key has spent one of this claim before. The certificate issued then, or null. */
   function spend(
     db: RegistryDb,
-    { claimId, deviceId }: Requested,
+    { claimId, deviceId, joining }: Requested,
   ): Result<{ labels: Labels; certificate: string | null; authority: number }> {
     const nowMs = clock.wall();
     const claim = db.first(qb.selectFrom('claims').selectAll().where('claim_id', '=', claimId));
@@ -62,6 +68,12 @@ export function createEnrolment(
     if (device?.status === 'revoked') {
       return refuse('device-revoked', `the key of ${deviceId} was revoked; enrol with a new key`);
     }
+    // Whoever has the file of such a claim has nothing yet: the device's key must say that it wants to come.
+    const named = fromNullableColumn<string[]>(claim.device_ids);
+    if (named !== null && !named.includes(deviceId))
+      return refuse('claim-other-device', `claim ${claimId} is not for ${deviceId}`);
+    if (named !== null && joining === null)
+      return refuse('joining-invalid', `claim ${claimId} needs the device’s own word that it joins`);
     const labels = fromColumn<Labels>(claim.labels);
     const { authority } = claim;
     const use = db.first(
@@ -115,6 +127,9 @@ export function createEnrolment(
       certificate_expires_at_ms: issued.certificate.expires_at_ms,
       authority: issued.certificate.authority,
       status_at_ms: nowMs,
+      // Here, whatever it was before.
+      moved_to: null,
+      kept: null,
     };
     db.run(
       qb
@@ -141,6 +156,8 @@ export function createEnrolment(
           held: null,
           clock: null,
           attacks: 0,
+          moved_from: null,
+          move_id: null,
         })
         .onConflict((conflict) =>
           // Its outbox began anew as well: the sequences of an enrolment start at one.
@@ -150,6 +167,7 @@ export function createEnrolment(
         ),
     );
     parts.certificates.keepIn(db, issued.certificate);
+    if (by.joining !== null) parts.arrivals.admittedIn(db, by.joining);
     beginReportsAnew(db, by.deviceId);
     parts.events.recordIn(db, {
       source: 'enrolment',
@@ -185,11 +203,16 @@ export function createEnrolment(
     if (!parsed.ok) return refuse('enrolment-request-invalid', parsed.refusal.detail);
     const key = await readDeviceRequest(parsed.value.csr);
     if (!key.ok) return key;
-    const by: Requested = { claimId, request: parsed.value, ...key.value };
+    const { joining: envelope } = parsed.value;
+    const devicePublicKey = key.value.publicKey;
+    const joining =
+      envelope === undefined ? null : checkJoining({ envelope, devicePublicKey, claimId, region });
+    if (joining?.ok === false) return joining;
+    const by: Requested = { claimId, request: parsed.value, ...key.value, joining: joining?.value ?? null };
     const spent = await store.tx((db) => spend(db, by));
     if (!spent.ok) return spent;
     // What the operator wrote into the claim wins over what the device says of itself.
-    const labels = { ...parsed.value.labels, ...spent.value.labels };
+    const labels = { ...(by.joining ?? parsed.value).labels, ...spent.value.labels };
     if (Object.keys(labels).length > fleetLimits.labelsMax) {
       return refuse('enrolment-request-invalid', `more than ${fleetLimits.labelsMax} labels`);
     }

@@ -19,6 +19,9 @@ import type { RegistryCore } from '../core.ts';
 import { createDownloads, type DownloadCounters, type Downloads } from '../delivery/downloads.ts';
 import { createRights } from '../delivery/rights.ts';
 import { createWaysDesk } from '../delivery/ways.ts';
+import { createArrivals } from '../moves/arrivals.ts';
+import { createMoves, type Moves } from '../moves/moves.ts';
+import { createMoveOrders } from '../moves/orders.ts';
 import type { RegistryDb } from '../store/open.ts';
 import { createErasures, type Erasures } from '../telemetry/erasure.ts';
 import { createEvidence, type Evidence } from '../telemetry/evidence.ts';
@@ -56,6 +59,8 @@ export interface Fleet {
   erasures: Erasures;
   downloads: Downloads;
   evidence: Evidence;
+  /** Devices that come from other regions or go there. */
+  moves: Moves;
   /** For the broker, after its own checks: a device must be enrolled and active; any claim may ask. */
   mayConnect(identity: BusIdentity): Promise<boolean>;
   /** For the broker: counted as a fleet event, within bounds. */
@@ -114,6 +119,14 @@ export function createFleet(core: RegistryCore): Fleet {
     changed,
     disconnect: async (deviceId) => bus?.disconnect(deviceId),
   });
+  const orders = createMoveOrders(core, {
+    events,
+    director,
+    tasks,
+    changed,
+    disconnect: async (deviceId) => bus?.disconnect(deviceId),
+  });
+  const arrivals = createArrivals(core, { events });
   const claims = createClaims(core);
   const presence = createPresence(core, { changed });
   const certificates = createDeviceCertificates(core);
@@ -126,12 +139,14 @@ export function createFleet(core: RegistryCore): Fleet {
   const reports = createReports(core, {
     events,
     certificates,
+    arrivals,
+    orders,
     changed,
     cloned,
     suspect: restore.suspect,
     republish: (deviceId) => director.publish([deviceId]),
   });
-  const enrolment = createEnrolment(core, { events, director, certificates, changed });
+  const enrolment = createEnrolment(core, { events, director, certificates, arrivals, changed });
   const time = createTime(core, { standing });
   const renewal = createRenewal(core, { events, certificates });
   const parcels = createParcels(core);
@@ -155,10 +170,18 @@ export function createFleet(core: RegistryCore): Fleet {
     cloned,
   });
 
+  const moves = createMoves(core, { arrivals, orders, events, tasks, ingest });
+  listeners.add(({ kind, deviceId }) => {
+    // What was answered while it was away; a device that is gone gets nothing, and asks again by sending.
+    if (kind === 'presence') tasks.run('carried answers', () => moves.deliver(deviceId));
+  });
   const erasures = createErasures({
     ...core,
     signer: core.keyring.signer('ack'),
-    eraseIn: evidence.eraseIn,
+    eraseIn: (db, erased) => {
+      evidence.eraseIn(db, erased);
+      moves.eraseIn(db, erased);
+    },
     equip: (deviceIds) => director.equip(deviceIds),
   });
 
@@ -208,6 +231,7 @@ export function createFleet(core: RegistryCore): Fleet {
     restore.stop();
     downloads.stop();
     await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));
+    await moves.stop();
     await ingest.stop();
     await tasks.idle();
   }
@@ -222,6 +246,7 @@ export function createFleet(core: RegistryCore): Fleet {
     erasures,
     downloads,
     evidence,
+    moves,
 
     async mayConnect(identity) {
       // Whether a claim still holds is answered on its own topic, with a code that says why.
@@ -263,6 +288,7 @@ export function createFleet(core: RegistryCore): Fleet {
         await on.publish(tufTimestampTopic(region), timestamp, { qos: 1, retain: true });
       await director.start(on);
       await erasures.resume();
+      moves.start(on);
       await listen(on, 'reported', reports.handle);
       await listen(on, 'presence', presence.handle);
       for (const [channel, { handle }] of [
@@ -278,6 +304,10 @@ export function createFleet(core: RegistryCore): Fleet {
           const parsed = parseTopic(topic);
           if (parsed?.kind === 'device') ingest.receive(parsed.deviceId, payload);
         }),
+        await on.subscribe(everyDeviceFilter(region, 'carried'), ({ topic, payload }) => {
+          const parsed = parseTopic(topic);
+          if (parsed?.kind === 'device') moves.receive(parsed.deviceId, payload);
+        }),
         await on.subscribe(everyEnrolRequestFilter(region), ({ topic, payload }) => {
           const parsed = parseTopic(topic);
           if (parsed?.kind !== 'enrol' || parsed.direction !== 'request') return;
@@ -287,6 +317,7 @@ export function createFleet(core: RegistryCore): Fleet {
     },
     receiveTelemetry: (deviceId, payload) => ingest.receive(deviceId, payload),
     async telemetryIdle() {
+      await moves.idle();
       await ingest.idle();
       await evidence.watch.idle();
     },

@@ -112,6 +112,12 @@ export const fleetLimits = {
   auditHeadEveryMs: 5 * 60_000,
   /** Between two looks for telemetry that is older than the region's policy keeps it. */
   retentionEveryMs: hourMs,
+  /** Batches of one device that wait for another region: it sends at most a dozen at a time. */
+  carriedBatchesPerDeviceMax: 64,
+  /** Of all devices: telemetry that nobody here can read must not fill the disk of this region. */
+  carriedBytesMax: 256 * MiB,
+  /** Messages in memory that wait to be stored. */
+  carriedWaitingBytesMax: 16 * MiB,
   /** Rollouts are looked at again at least this often while anything is under way, whatever the facts say. */
   rolloutStepEveryMs: 5_000,
 } as const;

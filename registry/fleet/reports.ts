@@ -6,6 +6,8 @@ import { type Refusal, type Result, refuse } from '../../shared/kernel/result.ts
 import { checkReport, type ReportStanding } from '../../shared/trust/report.ts';
 import { type Envelope, parseMessage, type Report, signedMessageSchema } from '../../shared/wire/messages.ts';
 import type { RegistryCore } from '../core.ts';
+import type { Arrivals } from '../moves/arrivals.ts';
+import type { MoveOrders } from '../moves/orders.ts';
 import type { DevicesTable } from '../store/fleet-tables.ts';
 import { fixed, type RegistryDb } from '../store/open.ts';
 import type { DeviceCertificates } from './certificates.ts';
@@ -51,6 +53,8 @@ export function createReports(
   parts: {
     events: FleetEvents;
     certificates: DeviceCertificates;
+    arrivals: Pick<Arrivals, 'reportedIn'>;
+    orders: Pick<MoveOrders, 'reportedIn'>;
     changed: (change: FleetChange) => void;
     /** Two devices use this key. */
     cloned: (deviceId: string, refusal: Refusal) => Promise<void>;
@@ -166,7 +170,11 @@ export function createReports(
     if (device.status !== 'active') return refuse(`device-${device.status}`, 'it may not report');
     if (device.report_sha256 === sha256) return { ok: true, value: 'repeated' };
     const checked = check(device, envelope);
-    if (checked.ok) keep(db, device, checked.value, sha256);
+    if (checked.ok) {
+      keep(db, device, checked.value, sha256);
+      parts.arrivals.reportedIn(db, device, envelope);
+      if (checked.value.move !== undefined) parts.orders.reportedIn(db, deviceId, checked.value.move);
+    }
     // It has not taken the assignment yet that its release brought; nobody need be woken.
     else if (device.report_anew === 1 && checked.refusal.code === 'report-replayed') {
       return { ok: true, value: 'repeated' };

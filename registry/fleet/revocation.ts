@@ -6,6 +6,7 @@ import { makeRevocationList } from '../../shared/host/revocation-list.ts';
 import type { BrokerFiles, RevokedDevice } from '../../shared/wire/http.ts';
 import { mosquittoRules } from '../../shared/wire/topics.ts';
 import type { RegistryCore } from '../core.ts';
+import { standingOf } from '../moves/standing.ts';
 import type { Authority } from '../signing/authorities.ts';
 import { fleetLimits } from './limits.ts';
 import { mosquittoPort, mosquittoSettings } from './mosquitto.ts';
@@ -35,6 +36,7 @@ export function createRevocation(core: RegistryCore): Revocation {
           .select([
             'devices.device_id as id',
             'devices.status as status',
+            'devices.moved_to as moved_to',
             'devices.status_at_ms as sinceMs',
             'certificates.serial as serial',
             'certificates.authority as authority',
@@ -47,7 +49,8 @@ export function createRevocation(core: RegistryCore): Revocation {
       ),
     );
     const devices = new Map<string, RevokedDevice>();
-    for (const { id, status, sinceMs, serial, authority, expiresAtMs } of rows) {
+    for (const { id, sinceMs, serial, authority, expiresAtMs, ...row } of rows) {
+      const status = standingOf(row);
       if (status === 'active') continue;
       const device = devices.get(id) ?? { id, status, sinceMs, certificates: [] };
       if (serial !== null && authority !== null && expiresAtMs !== null) {

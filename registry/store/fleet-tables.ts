@@ -1,4 +1,4 @@
-// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql, 007-reports.sql, 015-rollout-history.sql and 016-rollout-order.sql add to them as types, so that a query with a wrong name does not compile.
+// Why: the columns of migrations/002-fleet.sql and what 006-trust.sql, 007-reports.sql, 015-rollout-history.sql, 016-rollout-order.sql and 025-moves.sql add to them as types, so that a query with a wrong name does not compile.
 // Trusts: the migration; both are changed together. Must never: hold logic.
 // Columns ending in `_ms` are Unix milliseconds; a comment names the JSON that a TEXT column holds.
 
@@ -19,6 +19,8 @@ export interface ClaimsTable {
   region_root_version: number | null;
   /** Number of the certificate authority that the claim file names. */
   authority: number;
+  /** JSON array of the only devices that it lets in; null: whoever has its file. */
+  device_ids: string | null;
 }
 
 export interface ClaimUsesTable {
@@ -73,6 +75,13 @@ export interface DevicesTable {
   /** `{offsetMs, source}`. */
   clock: string | null;
   attacks: number;
+  /** The region where it is now; its status is 'quarantined' then (`standingOf` in registry/moves/standing.ts). */
+  moved_to: string | null;
+  moved_from: string | null;
+  /** The move that brought it, until its first report here. */
+  move_id: string | null;
+  /** JSON array of models that it brought and nobody here knows. */
+  kept: string | null;
 }
 
 export interface DeviceModelsTable {

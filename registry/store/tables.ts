@@ -8,6 +8,7 @@ import type { CellTables } from './cell-tables.ts';
 import type { DeliveryTables } from './delivery-tables.ts';
 import type { EvidenceTables } from './evidence-tables.ts';
 import type { FleetTables } from './fleet-tables.ts';
+import type { MoveTables } from './move-tables.ts';
 import type { OrderTables } from './order-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
 import type { PolicyTables } from './policy-tables.ts';
@@ -147,6 +148,7 @@ export type Tables = CatalogueTables &
   SampleTables &
   FleetTables &
   OrderTables &
+  MoveTables &
   OutletTables &
   PolicyTables &
   RegionTables &

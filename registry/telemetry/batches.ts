@@ -2,6 +2,7 @@
 // Trusts: its caller to have checked signature and content. Must never: store records without their chain.
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { standingOf } from '../moves/standing.ts';
 import { fixed, type RegistryDb, type RegistryStore } from '../store/open.ts';
 import { type BatchIdentity, type ChainEnd, placeOf } from './chain.ts';
 import type { Evidence } from './evidence.ts';
@@ -15,13 +16,14 @@ export type Taken =
 
 export interface BatchStore {
   /** Where a device stands, before the transaction: what to check a statement with and what to open. */
-  standing(db: RegistryDb, deviceId: string): Result<Standing>;
+  /** `carriedEpoch`: it came through another region, of an enrolment that may have ended with a move. */
+  standing(db: RegistryDb, deviceId: string, carriedEpoch?: number): Result<Standing>;
   /** Refusals: those of `standing`, of `placeOf`, and of `opened`. */
   take(
     db: RegistryDb,
     batch: SignedBatch,
     opened: Result<OpenedBatch> | null,
-    nowMs: number,
+    terms: { nowMs: number; carriedEpoch?: number | undefined },
   ): { taken: Result<Taken>; expectedSequence: number };
 }
 
@@ -40,8 +42,12 @@ export function isAmong(ranges: Standing['lost'], sequence: number): boolean {
 const senderQuery = fixed((qb, deviceId: string) =>
   qb
     .selectFrom('devices')
-    .select(['public_key', 'status', 'telemetry_epoch'])
+    .select(['public_key', 'status', 'telemetry_epoch', 'moved_to'])
     .where('device_id', '=', deviceId),
+);
+
+const endedQuery = fixed((qb, deviceId: string, epoch: number) =>
+  qb.selectFrom('moved_epochs').select('epoch').where('device_id', '=', deviceId).where('epoch', '=', epoch),
 );
 
 const chainQuery = fixed((qb, deviceId: string, epoch: number) =>
@@ -64,11 +70,18 @@ const lostQuery = fixed((qb, deviceId: string, epoch: number) =>
 export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 'addIn'>): BatchStore {
   const { qb } = store;
 
-  function standing(db: RegistryDb, deviceId: string): Result<Standing> {
+  function standing(db: RegistryDb, deviceId: string, carriedEpoch?: number): Result<Standing> {
     const device = db.first(senderQuery(qb, deviceId));
     if (device === undefined) return refuse('device-unknown', 'it is not enrolled here');
-    if (device.status !== 'active') return refuse(`device-${device.status}`, 'it may not send telemetry');
-    const epoch = device.telemetry_epoch;
+    // One that moved away sends through the region where it is.
+    const mayCarry = carriedEpoch !== undefined && standingOf(device) === 'moved';
+    if (device.status !== 'active' && !mayCarry)
+      return refuse(`device-${device.status}`, 'it may not send telemetry');
+    const ended =
+      carriedEpoch === undefined || carriedEpoch === device.telemetry_epoch
+        ? undefined
+        : db.first(endedQuery(qb, deviceId, carriedEpoch));
+    const epoch = ended?.epoch ?? device.telemetry_epoch;
     const chain = db.first(chainQuery(qb, deviceId, epoch));
     const end =
       chain === undefined ? null : { sequence: chain.last_sequence, headSha256: chain.last_head_sha256 };
@@ -185,9 +198,9 @@ export function createBatchStore(store: RegistryStore, evidence: Pick<Evidence, 
   return {
     standing,
 
-    take(db, batch, opened, nowMs) {
+    take(db, batch, opened, { nowMs, carriedEpoch }) {
       const { head, headSha256, deviceId } = batch;
-      const present = standing(db, deviceId);
+      const present = standing(db, deviceId, carriedEpoch);
       if (!present.ok) return { taken: present, expectedSequence: 1 };
       const { epoch, end, lost } = present.value;
       const expectedSequence = (end?.sequence ?? 0) + 1;

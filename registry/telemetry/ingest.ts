@@ -16,7 +16,7 @@ import type { TelemetryKeys } from './keys.ts';
 import { telemetryLimits } from './limits.ts';
 import { type OpenedBatch, openBatch, readBatch, type SignedBatch } from './open-batch.ts';
 import { pauseFor, type Rate, rateAfter } from './pressure.ts';
-import { type Arrival, createWaiting } from './waiting.ts';
+import { type Arrival, type CarryOutcome, createWaiting } from './waiting.ts';
 
 export interface IngestParts {
   region: string;
@@ -51,9 +51,18 @@ export interface IngestCounters {
   paused: number;
 }
 
+export type { CarryOutcome };
+
 export interface Ingest {
   /** A message on the device's `telemetry` topic. */
   receive(deviceId: string, payload: Uint8Array): void;
+  /** The same by way of another region; also of an enrolment that ended with a move. `done` is called once. */
+  carry(arrival: {
+    deviceId: string;
+    payload: Uint8Array;
+    epoch: number;
+    done(outcome: CarryOutcome): void;
+  }): void;
   /** Resolves when nothing waits any more. */
   idle(): Promise<void>;
   /** Ends after what is being stored now; what waits is not answered, so its device sends it again. */
@@ -65,6 +74,7 @@ export interface Ingest {
 interface Judged {
   batch: SignedBatch;
   opened: Result<OpenedBatch> | null;
+  carried: Arrival['carried'];
 }
 
 export function createIngest(parts: IngestParts): Ingest {
@@ -99,14 +109,18 @@ export function createIngest(parts: IngestParts): Ingest {
   async function judge({
     deviceId,
     payload,
-  }: Arrival): Promise<{ batch: SignedBatch; opening: Promise<Judged['opened']> } | null> {
-    const standing = await store.tx((db) => batches.standing(db, deviceId));
+    carried,
+  }: Arrival): Promise<(Omit<Judged, 'opened'> & { opening: Promise<Judged['opened']> }) | null> {
+    const standing = await store.tx((db) => batches.standing(db, deviceId, carried?.epoch));
     const read = standing.ok
       ? readBatch({ payload, devicePublicKey: standing.value.publicKey, deviceId, region })
       : standing;
     if (!standing.ok || !read.ok) {
       // Without a verified head there is nothing to answer to.
-      if (!read.ok) await refuseBatch(deviceId, read.refusal);
+      if (!read.ok) {
+        await refuseBatch(deviceId, read.refusal);
+        carried?.done({ kind: 'unusable', code: read.refusal.code });
+      }
       return null;
     }
     const batch = read.value;
@@ -118,12 +132,12 @@ export function createIngest(parts: IngestParts): Ingest {
     const opening = isOpened ? openBatch(batch, parts) : Promise.resolve(null);
     // Awaited with the others of its group; until then a fault must not count as unhandled.
     opening.catch(() => undefined);
-    return { batch, opening };
+    return { batch, opening, carried };
   }
 
   /** Everything that waits now, up to what one commit and the memory bear. */
   async function gather(): Promise<{ group: Judged[]; bytes: number }> {
-    const group: { batch: SignedBatch; opening: Promise<Judged['opened']> }[] = [];
+    const group: (Omit<Judged, 'opened'> & { opening: Promise<Judged['opened']> })[] = [];
     let plainBytes = 0;
     let bytes = 0;
     while (
@@ -138,11 +152,11 @@ export function createIngest(parts: IngestParts): Ingest {
       group.push(judged);
       plainBytes += judged.batch.statement.plainBytes;
     }
-    const judged = group.map(async ({ batch, opening }) => ({ batch, opened: await opening }));
+    const judged = group.map(async ({ opening, ...one }) => ({ ...one, opened: await opening }));
     return { group: await Promise.all(judged), bytes };
   }
 
-  async function answer(batch: SignedBatch, result: BatchAnswer['result']): Promise<void> {
+  async function answer({ batch, carried }: Judged, result: BatchAnswer['result']): Promise<void> {
     const { deviceId, head, headSha256 } = batch;
     const { epoch, sequence } = head;
     const pauseMs = pauseFor(waiting.bytes(), waitingBytesMax, rate);
@@ -152,6 +166,7 @@ export function createIngest(parts: IngestParts): Ingest {
       { schemaVersion, deviceId, region, epoch, sequence, headSha256, ...pause, result },
       parts.signer,
     );
+    if (carried !== undefined) return carried.done({ kind: 'answer', envelope });
     const messageId = Buffer.from(parts.entropy.bytes(12)).toString('hex');
     const message = encodeMessage({ schemaVersion, messageId, sentAtMs: clock.wall(), envelope });
     try {
@@ -164,9 +179,10 @@ export function createIngest(parts: IngestParts): Ingest {
   }
 
   async function settle(
-    { batch }: Judged,
+    judged: Judged,
     outcome: { taken: Result<Taken>; expectedSequence: number },
   ): Promise<void> {
+    const { batch, carried } = judged;
     const { deviceId, head } = batch;
     const { taken, expectedSequence } = outcome;
     if (!taken.ok) {
@@ -174,13 +190,14 @@ export function createIngest(parts: IngestParts): Ingest {
       // Bytes that were changed on their way are no word about the batch: whoever owns the bus could otherwise
       // make the region tell the device to give it up. Unanswered, the device sends it again.
       if (code !== 'telemetry-body-mismatch') {
-        await answer(batch, { status: 'refused', code, detail, expectedSequence });
-      }
+        await answer(judged, { status: 'refused', code, detail, expectedSequence });
+      } else carried?.done({ kind: 'unusable', code });
       await refuseBatch(deviceId, taken.refusal);
       return;
     }
     const { value } = taken;
-    if (value.status === 'unopened') return; // it comes again, and is opened then
+    // It comes again, and is opened then.
+    if (value.status === 'unopened') return carried?.done({ kind: 'again' });
     if (value.status === 'repeated') counters.repeated += 1;
     else {
       counters.batches += 1;
@@ -194,7 +211,7 @@ export function createIngest(parts: IngestParts): Ingest {
         records: value.records,
       });
     }
-    await answer(batch, { status: 'stored', records: value.records });
+    await answer(judged, { status: 'stored', records: value.records });
   }
 
   /** The key was there when it was opened, and is not any more: nothing of it may be kept. */
@@ -210,7 +227,9 @@ export function createIngest(parts: IngestParts): Ingest {
     let outcomes: ReturnType<typeof batches.take>[];
     try {
       outcomes = await store.tx((db) =>
-        group.map((judged) => batches.take(db, judged.batch, asItIsNow(judged), nowMs)),
+        group.map((judged) =>
+          batches.take(db, judged.batch, asItIsNow(judged), { nowMs, carriedEpoch: judged.carried?.epoch }),
+        ),
       );
     } catch (thrown) {
       if (group.length > 1) {
@@ -220,6 +239,7 @@ export function createIngest(parts: IngestParts): Ingest {
       const error = asFleetError(thrown);
       const deviceId = group[0]?.batch.deviceId;
       log.emit('error', 'telemetry.ingest.failed', { deviceId, code: error.code, detail: error.message });
+      group[0]?.carried?.done({ kind: 'again' });
       return;
     }
     for (const [index, outcome] of outcomes.entries()) {
@@ -256,6 +276,12 @@ export function createIngest(parts: IngestParts): Ingest {
   }
 
   return {
+    carry({ deviceId, payload, epoch, done }) {
+      if (stopped || !waiting.push({ deviceId, payload, carried: { epoch, done } }))
+        return done({ kind: 'again' });
+      begin();
+    },
+
     receive(deviceId, payload) {
       if (stopped) return;
       if (!waiting.push({ deviceId, payload })) {

@@ -1,12 +1,25 @@
 // Why: batches that wait to be stored: in order for each device, devices in turn, bounded for both.
 // Trusts: the broker for who sent what. Must never: let one device take the turns or the memory of others.
 
+import type { Envelope } from '../../shared/wire/messages.ts';
 import { telemetryLimits } from './limits.ts';
 
 export interface Arrival {
   deviceId: string;
   payload: Uint8Array;
+  /** It came through another region. */
+  carried?: {
+    /** The enrolment that it is of. */
+    epoch: number;
+    done(outcome: CarryOutcome): void;
+  };
 }
+
+/** `answer`: what the region signs for the device. `unusable`: nothing can be said to it. `again`: it was not looked at. */
+export type CarryOutcome =
+  | { kind: 'answer'; envelope: Envelope }
+  | { kind: 'unusable'; code: string }
+  | { kind: 'again' };
 
 export interface Waiting {
   /** False where there is no room: the device gets no answer and sends it again. */
@@ -20,28 +33,29 @@ export interface Waiting {
 
 export function createWaiting(bytesMax: number = telemetryLimits.waitingBytesMax): Waiting {
   /** In order of turns. No entry is empty. */
-  const queues = new Map<string, Uint8Array[]>();
+  const queues = new Map<string, Arrival[]>();
   let bytes = 0;
 
   return {
-    push({ deviceId, payload }) {
+    push(arrival) {
+      const { deviceId, payload } = arrival;
       if (bytes + payload.length > bytesMax) return false;
       const queue = queues.get(deviceId);
-      if (queue === undefined) queues.set(deviceId, [payload]);
+      if (queue === undefined) queues.set(deviceId, [arrival]);
       else if (queue.length >= telemetryLimits.waitingPerDeviceMax) return false;
-      else queue.push(payload);
+      else queue.push(arrival);
       bytes += payload.length;
       return true;
     },
 
     next() {
       for (const [deviceId, queue] of queues) {
-        const payload = queue.shift();
+        const arrival = queue.shift();
         queues.delete(deviceId);
-        if (payload === undefined) continue;
+        if (arrival === undefined) continue;
         if (queue.length > 0) queues.set(deviceId, queue);
-        bytes -= payload.length;
-        return { deviceId, payload };
+        bytes -= arrival.payload.length;
+        return arrival;
       }
       return null;
     },

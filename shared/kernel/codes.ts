@@ -447,6 +447,38 @@ export const codes = {
     'do it in the region itself: lepton rollout status ID shows what its part is called there',
   ),
 
+  // devices that move between regions
+  'move-malformed': row(400, 'never', 'give the file that lepton devices move wrote', 2),
+  'move-signature-invalid': row(
+    403,
+    'never',
+    'more holders of the catalogue’s root keys must sign: lepton devices sign-move FILE --key KEY',
+  ),
+  'move-other-device': row(400, 'never', 'the order names other devices; make one that names this one'),
+  'move-other-region': row(
+    400,
+    'never',
+    'the order is for devices of another region; lepton devices show says where a device is',
+  ),
+  'move-replayed': row(400, 'never', 'the device took a newer order since; make another one'),
+  'move-expired': row(400, 'never', 'make another order: lepton devices move'),
+  'move-waits': row(409, 'backoff', 'an update comes to its end first, or earlier telemetry is acknowledged'),
+  'device-moved': row(403, 'never', 'the device is in another region now; lepton devices show names it'),
+  'claim-other-device': row(403, 'never', 'the claim names other devices; make one that names this one'),
+  'joining-invalid': row(403, 'never', 'not signed by the device’s own key for this claim'),
+  'carried-malformed': row(400, 'never', 'not a batch in the envelope that devices send after a move'),
+  'carried-region-unknown': row(
+    403,
+    'backoff',
+    'the region that it is for is not among the regions here; lepton regions list shows them',
+  ),
+  'carried-full': row(
+    503,
+    'backoff',
+    'more waits for the other region than is kept here; the device keeps it and tries again',
+  ),
+  'carried-answer-invalid': row(502, 'backoff', 'not what the other region signed; its batch stays here'),
+
   // demo
   'demo-failed': row(
     500,

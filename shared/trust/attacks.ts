@@ -55,6 +55,14 @@ const attackCodes: ReadonlySet<string> = new Set<ErrorCode>([
   'audit-head-time-backwards',
   'cells-invalid',
   'cells-changed',
+  'move-malformed',
+  'move-signature-invalid',
+  'move-other-device',
+  'move-other-region',
+  'move-replayed',
+  'claim-other-device',
+  'joining-invalid',
+  'carried-answer-invalid',
 ]);
 
 /** Whether a refusal with this code is shown as an attack. */

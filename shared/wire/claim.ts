@@ -3,7 +3,10 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../kernel/releases.ts';
-import { labelsSchema, nameSchema } from './messages.ts';
+import { deviceIdSchema, labelsSchema, nameSchema } from './messages.ts';
+
+/** Devices that one claim can be bound to, and one order can move: their ids travel with it. */
+export const movedDevicesMax = 500;
 
 export const claimFileSchema = z.object({
   schemaVersion: z.literal(1),
@@ -23,5 +26,10 @@ export const claimFileSchema = z.object({
   /** SHA-256, hex, of the root metadata files that the device must receive. */
   catalogueRootSha256: z.string().regex(sha256Pattern),
   regionRootSha256: z.string().regex(sha256Pattern),
+  /**
+   * The only devices that it lets in, by their keys: who has the file but none of these keys can do nothing with it.
+   * Absent: it lets in whoever has the file.
+   */
+  deviceIds: z.array(deviceIdSchema).min(1).max(movedDevicesMax).exactOptional(),
 });
 export type ClaimFile = z.infer<typeof claimFileSchema>;

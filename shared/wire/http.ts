@@ -4,6 +4,8 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../kernel/releases.ts';
+import { movedDevicesMax } from './claim.ts';
+import { moveStates } from './device-move.ts';
 import { keyBundleSchema } from './key-plan.ts';
 import { manifestSchema } from './manifest.ts';
 import {
@@ -76,6 +78,8 @@ export const claimCreateSchema = z.object({
     .positive()
     .max(366 * 86_400_000)
     .default(86_400_000),
+  /** The only devices that it lets in, once each; `uses` is their number then. */
+  deviceIds: z.array(deviceIdSchema).min(1).max(movedDevicesMax).exactOptional(),
 });
 
 /** A publisher namespace. Keys are Ed25519 public keys, 32 bytes in hex. */
@@ -209,7 +213,8 @@ export const modelSchema = z.object({
 });
 export type ModelView = z.infer<typeof modelSchema>;
 
-export const deviceStatuses = ['active', 'revoked', 'quarantined'] as const;
+/** `moved`: it is of another region now. */
+export const deviceStatuses = ['active', 'revoked', 'quarantined', 'moved'] as const;
 export const presenceStates = ['online', 'offline', 'unknown'] as const;
 export const deviceSchema = z.object({
   id: deviceIdSchema,
@@ -251,6 +256,23 @@ export const deviceSchema = z.object({
     /** Events about it that mean that somebody tried something. */
     attacks: z.number().int().nonnegative(),
   }),
+  /** Absent where it never had anything to do with a move between regions. */
+  move: z
+    .object({
+      movedFrom: z.string().nullable(),
+      movedTo: z.string().nullable(),
+      /** The newest order that was handed in here. */
+      order: z
+        .object({
+          moveId: z.string(),
+          to: z.string(),
+          state: z.enum(moveStates),
+          reason: reasonSchema.nullable(),
+          expiresAtMs: timeMs,
+        })
+        .nullable(),
+    })
+    .exactOptional(),
 });
 export type DeviceView = z.infer<typeof deviceSchema>;
 export const deviceLabelsSchema = z.object({
@@ -276,7 +298,7 @@ export type FleetEvent = z.infer<typeof fleetEventSchema>;
 export const revokedDeviceSchema = z.object({
   id: deviceIdSchema,
   /** A quarantined one may be released again. */
-  status: z.enum(['revoked', 'quarantined']),
+  status: z.enum(['revoked', 'quarantined', 'moved']),
   sinceMs: timeMs,
   /** Those that have not ended yet. */
   certificates: z.array(z.object({ serial: z.string(), authority: z.string(), expiresAtMs: timeMs })),

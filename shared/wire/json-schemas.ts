@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { auditLineSchema } from './audit.ts';
 import { cellStatementSchema } from './cells.ts';
 import { claimFileSchema } from './claim.ts';
+import { moveFileSchema, moveOrderSchema } from './device-move.ts';
 import { energyStatsSchema } from './energy.ts';
 import { keyFileSchema, publicKeyFileSchema } from './key-file.ts';
 import { keyBundleSchema, keyPlanSchema } from './key-plan.ts';
@@ -62,6 +63,8 @@ const described: Record<string, { title: string; schema: z.ZodType }> = {
   golden: { title: 'Golden cases', schema: goldenFileSchema },
   profile: { title: 'Reference profile', schema: profileSchema },
   claim: { title: 'Enrolment claim file; a secret', schema: claimFileSchema },
+  'device-move': { title: 'Order to move devices, carried from signer to signer', schema: moveFileSchema },
+  'device-move-order': { title: 'What the catalogue’s root signs to move devices', schema: moveOrderSchema },
   'key-file': { title: 'Private key, sealed under a passphrase; a secret', schema: keyFileSchema },
   'public-key-file': { title: 'Public key with its holder (FILE.pub)', schema: publicKeyFileSchema },
   'key-plan': { title: 'What is in force, for a ceremony (lepton keys plan)', schema: keyPlanSchema },

@@ -58,6 +58,9 @@ export type Envelope = z.infer<typeof envelopeSchema>;
 export const signedMessageSchema = z.object({ ...head, envelope: envelopeSchema });
 export type SignedMessage = z.infer<typeof signedMessageSchema>;
 
+/** Body of `desired`: the signed assignment, and beside it an order to move that the catalogue's root signed. */
+export const desiredMessageSchema = signedMessageSchema.extend({ move: envelopeSchema.exactOptional() });
+
 /** DSSE payload types: one per kind of object, so that none can be taken for another. */
 export const payloadTypes = {
   assignment: 'application/vnd.lepton.assignment.v1+json',
@@ -72,6 +75,9 @@ export const payloadTypes = {
   auditHead: 'application/vnd.lepton.audit-head.v1+json',
   auditExport: 'application/vnd.lepton.audit-export.v1+json',
   cell: 'application/vnd.lepton.cell.v1+json',
+  deviceMove: 'application/vnd.lepton.device-move.v1+json',
+  joining: 'application/vnd.lepton.joining.v1+json',
+  carriedNotice: 'application/vnd.lepton.carried-notice.v1+json',
 } as const;
 
 export const shadowPolicySchema = z.object({
@@ -124,7 +130,7 @@ export const telemetryKeySchema = z.object({
 });
 export type TelemetryKey = z.infer<typeof telemetryKeySchema>;
 
-/** What the director signs for one device. A model that is not listed is to be removed. */
+/** What the director signs for one device. A model that is not listed is to be removed, unless `keep` names it. */
 export const assignmentSchema = z.object({
   schemaVersion: z.literal(1),
   deviceId: deviceIdSchema,
@@ -145,6 +151,8 @@ export const assignmentSchema = z.object({
    * shared/trust/authorities.ts). A device that holds others renews its certificate, which brings them.
    */
   authoritiesSha256: sha256.nullable().default(null),
+  /** Models that the device brought from another region, and of which this one has said nothing yet: they stay as they are. */
+  keep: z.array(nameSchema).max(64).exactOptional(),
 });
 export type Assignment = z.infer<typeof assignmentSchema>;
 
@@ -280,6 +288,18 @@ export const agentInfoSchema = z.object({
   providers: z.array(providerNameSchema).max(providersMax).exactOptional(),
 });
 
+/** How far a device is that was ordered to another region. */
+export const reportedMoveSchema = z.object({
+  moveId: z.string().max(64),
+  /** Null once it ended. */
+  to: nameSchema.nullable(),
+  /** `waiting`: an update must come to its end first; `ended`: it stays where it is, and `reason` says why. */
+  state: z.enum(['waiting', 'enrolling', 'rehearsing', 'ended']),
+  /** Why it is not further. */
+  reason: reasonSchema.nullable(),
+});
+export type ReportedMove = z.infer<typeof reportedMoveSchema>;
+
 export const reportSchema = z.object({
   schemaVersion: z.literal(1),
   deviceId: deviceIdSchema,
@@ -315,6 +335,8 @@ export const reportSchema = z.object({
     .default(null),
   /** End of its client certificate, Unix milliseconds. */
   certificateExpiresAtMs: timeMs.nullable().default(null),
+  /** Absent where it stays where it is. */
+  move: reportedMoveSchema.exactOptional(),
 });
 export type Report = z.infer<typeof reportSchema>;
 
@@ -366,6 +388,8 @@ export const enrolRequestSchema = z.object({
   labels: labelsSchema,
   timezone: z.string().max(64),
   agent: agentInfoSchema,
+  /** Envelope of `joiningSchema` (device-move.ts), signed by the device: needed with a claim that names its devices. */
+  joining: envelopeSchema.exactOptional(),
 });
 export type EnrolRequest = z.infer<typeof enrolRequestSchema>;
 

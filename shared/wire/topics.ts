@@ -12,6 +12,7 @@ export const devicePublishes = [
   'result',
   'time',
   'renew',
+  'carried',
 ] as const;
 export const deviceSubscribes = [
   'desired',
@@ -20,6 +21,7 @@ export const deviceSubscribes = [
   'command',
   'time/reply',
   'renew/reply',
+  'carried/ack',
 ] as const;
 export type DevicePublishChannel = (typeof devicePublishes)[number];
 export type DeviceSubscribeChannel = (typeof deviceSubscribes)[number];

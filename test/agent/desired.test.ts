@@ -84,6 +84,7 @@ function follow(inForce: Assignment | null = null): Scene {
   };
   const authority: Authority = {
     regionRoot: () => assert.fail('nobody asks for it here'),
+    catalogueRoot: () => assert.fail('nobody asks for it here'),
     assignment: () => inForce,
     epoch: () => inForce?.epoch ?? 0,
     time: neverAsked,

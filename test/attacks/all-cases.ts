@@ -6,6 +6,7 @@ import { ceremonyFollowAttacks } from './ceremony-follow.ts';
 import { ceremonyKeyAttacks } from './ceremony-keys.ts';
 import { assignmentAttacks } from './fleet-assignments.ts';
 import { authorityAttacks } from './fleet-authority.ts';
+import { moveAttacks } from './fleet-moves.ts';
 import { regionAttacks } from './fleet-region.ts';
 import { reportAttacks } from './fleet-reports.ts';
 import { telemetryAttacks } from './fleet-telemetry.ts';
@@ -42,6 +43,7 @@ export const fleetCases: readonly AttackCase[] = [
   ...assignmentAttacks,
   ...authorityAttacks,
   ...regionAttacks,
+  ...moveAttacks,
   ...reportAttacks,
   ...telemetryAttacks,
 ];

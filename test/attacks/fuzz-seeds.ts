@@ -89,6 +89,7 @@ const report = {
   clock: { wallMs: nowMs, source: 'signed' },
   certificateExpiresAtMs: nowMs,
 };
+const move = { moveId: hex('1', 24), to: 'us', state: 'waiting', reason: null };
 const authorities = { schemaVersion: 1, region, issuedAtMs: nowMs, certificates: [pem] };
 const envelope = signEnvelope(
   messages.payloadTypes.authorities,
@@ -114,6 +115,22 @@ const rollout = {
   },
 };
 
+const claim = {
+  schemaVersion: 1,
+  kind: 'lepton-claim',
+  claimId: hex('a', 20),
+  region,
+  brokerUrl: 'mqtts://127.0.0.1:8883',
+  fleetCa: pem,
+  certificate: pem,
+  privateKey: 'a secret',
+  labels: {},
+  uses: 1,
+  expiresAtMs: nowMs,
+  catalogueRootSha256: hex('a', 64),
+  regionRootSha256: hex('b', 64),
+};
+
 /** Objects that are not messages of their own. */
 export const objects = {
   assignment,
@@ -127,20 +144,39 @@ export const objects = {
     headSha256: hex('a', 64),
     result: { status: 'stored', records: 1 },
   },
-  claim: {
+  claim,
+  boundClaim: { ...claim, deviceIds: [device] },
+  moveOrder: {
     schemaVersion: 1,
-    kind: 'lepton-claim',
-    claimId: hex('a', 20),
-    region,
-    brokerUrl: 'mqtts://127.0.0.1:8883',
-    fleetCa: pem,
-    certificate: pem,
-    privateKey: 'a secret',
-    labels: {},
-    uses: 1,
+    moveId: hex('1', 24),
+    deviceIds: [device],
+    from: region,
+    to: { ...claim, region: 'us', deviceIds: [device] },
+    issuedAtMs: nowMs - 1,
     expiresAtMs: nowMs,
-    catalogueRootSha256: hex('a', 64),
-    regionRootSha256: hex('b', 64),
+  },
+  joining: {
+    schemaVersion: 1,
+    deviceId: device,
+    claimId: hex('a', 20),
+    moveId: hex('1', 24),
+    from: region,
+    to: 'us',
+    labels: {},
+    timezone: 'UTC',
+    runs: [{ as: 'detector', releaseId: 'acme/detector@1.0.0', manifestSha256: hex('a', 64) }],
+  },
+  carriedNotice: {
+    schemaVersion: 1,
+    deviceId: device,
+    epoch: 1,
+    sequence: 1,
+    headSha256: hex('a', 64),
+    region,
+    forRegion: 'us',
+    code: 'carried-full',
+    detail: 'x',
+    pauseMs: 1,
   },
   manifest: {
     schemaVersion: 1,
@@ -219,6 +255,10 @@ const seeds: Record<string, readonly unknown[]> = {
   labelsSchema: [{ site: 'a', line: 'x' }],
   envelopeSchema: [envelope],
   signedMessageSchema: [{ ...head, envelope }],
+  desiredMessageSchema: [
+    { ...head, envelope },
+    { ...head, envelope, move: envelope },
+  ],
   activationPolicySchema: [
     assigned.policy,
     {
@@ -232,7 +272,7 @@ const seeds: Record<string, readonly unknown[]> = {
   ],
   assignedReleaseSchema: [assigned],
   telemetryKeySchema: [telemetry],
-  assignmentSchema: [assignment],
+  assignmentSchema: [assignment, { ...assignment, keep: ['other'] }],
   agentInfoSchema: [agent, { ...agent, memoryMiB: 512, providers: ['cpu', 'webgpu'] }],
   reasonSchema: [model.reason, { code: 'window-closed', detail: 'x', untilMs: nowMs }],
   probeEvidenceSchema: [model.probe],
@@ -243,7 +283,8 @@ const seeds: Record<string, readonly unknown[]> = {
   heldVersionsSchema: [held],
   outboxStateSchema: [outbox],
   droppedRecordsSchema: [{ class: 'log', reason: 'space', records: 3 }],
-  reportSchema: [report],
+  reportedMoveSchema: [move, { ...move, to: null, state: 'ended', reason: model.reason }],
+  reportSchema: [report, { ...report, move }],
   presenceSchema: [{ ...head, online: true }],
   refreshTargetSchema: [{ kind: 'refresh', held, namespaces: { acme: 2 } }],
   waysTargetSchema: [{ kind: 'ways', sha256: hex('a', 64), held: [hex('b', 64)] }],
@@ -265,7 +306,10 @@ const seeds: Record<string, readonly unknown[]> = {
       length: 1,
     },
   ],
-  enrolRequestSchema: [{ ...head, csr: 'x', labels: {}, timezone: 'UTC', agent }],
+  enrolRequestSchema: [
+    { ...head, csr: 'x', labels: {}, timezone: 'UTC', agent },
+    { ...head, csr: 'x', labels: {}, timezone: 'UTC', agent, joining: envelope },
+  ],
   enrolReplySchema: [
     {
       ...head,

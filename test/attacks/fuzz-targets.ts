@@ -11,6 +11,8 @@ import { makeDeviceRequest, readDeviceRequest } from '../../shared/host/certific
 import { ok, type Result } from '../../shared/kernel/result.ts';
 import { checkAssignment } from '../../shared/trust/assignment.ts';
 import { checkAuthorities } from '../../shared/trust/authorities.ts';
+import { checkNotice } from '../../shared/trust/carried.ts';
+import { checkJoining, openMove } from '../../shared/trust/device-move.ts';
 import { parseRegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
 import { checkReport, noReportYet } from '../../shared/trust/report.ts';
 import { checkAnswer } from '../../shared/trust/telemetry.ts';
@@ -18,6 +20,7 @@ import { checkTime } from '../../shared/trust/time.ts';
 import { type TrustState, verifyStoredCatalogue } from '../../shared/trust/tuf/client.ts';
 import { parseRoot, parseSnapshot, parseTargets, parseTimestamp } from '../../shared/trust/tuf/metadata.ts';
 import { checkPublisherStep } from '../../shared/trust/tuf/publisher.ts';
+import { decodeCarried, encodeCarried } from '../../shared/wire/carried.ts';
 import { claimFileSchema } from '../../shared/wire/claim.ts';
 import { decodeFrame, encodeFrame } from '../../shared/wire/frames.ts';
 import { parseGolden } from '../../shared/wire/golden.ts';
@@ -124,6 +127,10 @@ interface Kind {
 }
 
 const nonce = 'a'.repeat(32);
+const mover = signerNamed('root of one key');
+const moveRoot = {
+  roles: new Map([['root', { keys: [{ keyId: mover.keyId, publicKey: mover.publicKey }], threshold: 1 }]]),
+};
 const signedKinds: Kind[] = [
   {
     name: 'assignment',
@@ -161,6 +168,31 @@ const signedKinds: Kind[] = [
     signer: signerNamed('ack'),
     payload: objects.answer,
     check: (envelope) => checkAnswer({ envelope, regionRoot: trusted, deviceId, region }),
+  },
+  {
+    name: 'carried notice',
+    type: payloadTypes.carriedNotice,
+    signer: signerNamed('ack'),
+    payload: objects.carriedNotice,
+    check: (envelope) => checkNotice({ envelope, regionRoot: trusted, deviceId }),
+  },
+  {
+    name: 'joining',
+    type: payloadTypes.joining,
+    signer: device,
+    payload: { ...objects.joining, deviceId: reporter },
+    check: (envelope) =>
+      checkJoining({
+        ...{ envelope, devicePublicKey: device.publicKey },
+        ...{ claimId: objects.joining.claimId, region: objects.joining.to },
+      }),
+  },
+  {
+    name: 'move order',
+    type: payloadTypes.deviceMove,
+    signer: mover,
+    payload: objects.moveOrder,
+    check: (envelope) => openMove(envelope, moveRoot),
   },
 ];
 
@@ -223,6 +255,11 @@ const binary: FuzzTarget[] = [
   },
   { name: 'unpackParcel', seeds: [plainParcel], judge: unpackParcel },
   {
+    name: 'decodeCarried',
+    seeds: [encodeCarried({ region, batch: batchMessage })],
+    judge: decodeCarried,
+  },
+  {
     name: 'readBatch',
     seeds: [batchMessage],
     judge: (payload) => readBatch({ payload, devicePublicKey: device.publicKey, deviceId: reporter, region }),
@@ -248,7 +285,7 @@ const texts: FuzzTarget[] = [
   },
   {
     name: 'claim file',
-    seeds: [json(objects.claim)],
+    seeds: [json(objects.claim), json(objects.boundClaim)],
     judge: (bytes) => parseMessage(claimFileSchema, bytes),
   },
   {

@@ -84,6 +84,7 @@ export async function storeThings(world: World): Promise<Stored> {
 const sha256 = 'a'.repeat(64);
 const file = rolloutFile('other', { release, selector: { matchLabels: { site: 'nowhere' } } });
 
+const envelope = { payloadType: 'x', payload: 'e30=', signatures: [{ keyid: sha256, sig: 'AA==' }] };
 /** Bodies that pass their schemas, so that the handler is reached; by verb. */
 const bodies: Record<string, object> = {
   'tokens.create': { user: 'x', role: 'viewer', namespace: 'acme' },
@@ -107,9 +108,9 @@ const bodies: Record<string, object> = {
   'rollouts.approve': {},
   'rollouts.retry': {},
   'telemetry.erase': {},
-  'policy.put': {
-    envelope: { payloadType: 'x', payload: 'e30=', signatures: [{ keyid: 'a'.repeat(64), sig: 'AA==' }] },
-  },
+  'policy.put': { envelope },
+  'moves.apply': { envelope },
+  'moves.sign': { order: 'e30=' },
   'masking.set': { rules: [] },
   'labels.import': { labels: [] },
   'samples.rules.set': { rules: null },

@@ -118,7 +118,7 @@ async function fillDevice({ store, keys, sinceMs }: Ground, deviceId: string): P
       },
     };
     const opened = ok({ records, sealed, erased: 0 });
-    const { taken } = await store.tx((db) => batches.take(db, batch, opened, systemClock.wall()));
+    const { taken } = await store.tx((db) => batches.take(db, batch, opened, { nowMs: systemClock.wall() }));
     assert.equal(unwrap(taken).status, 'stored');
     previousHeadSha256 = headSha256;
     stored += records.length;

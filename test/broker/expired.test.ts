@@ -65,7 +65,7 @@ test('is let in, told once, and may use renewal and time alone', async () => {
     tufTimestampTopic(region),
     enrolReplyTopic(region, 'a'.repeat(16), 'attempt1'),
   );
-  assert.deepEqual(granted, [128, 128, 128, 128, 1, 1, 128, 128]);
+  assert.deepEqual(granted, [128, 128, 128, 128, 1, 1, 128, 128, 128]);
   await client.publish(deviceTopic(region, device.id, 'renew'), 'please');
   await client.publish(deviceTopic(region, device.id, 'time'), 'what time');
   await broker.messages.until(({ payload }) => Buffer.from(payload).toString() === 'what time');

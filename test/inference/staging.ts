@@ -126,6 +126,9 @@ export const emptyStatus: AgentStatus = {
   outbox: null,
   delivery: null,
   telemetryOff: null,
+  movedFrom: null,
+  move: null,
+  carried: [],
   refusals: [],
 };
 

@@ -225,6 +225,19 @@ test('a removed model is taken down, its files go, and the journal forgets it', 
   assert.equal(rig.runtime.children.size, 0);
 });
 
+test('a model that another region gave stays where it is named, and goes where it is not', async () => {
+  const rig = await createRig();
+  await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0', beta: 'beta/good/0' })));
+  await rig.settle(rig.updater.assign({ ...rig.assignment(2, {}), keep: ['alpha'] }));
+  assert.deepEqual(
+    rig.updater.models().map(({ name, state }) => [name, state]),
+    [['alpha', 'committed']],
+  );
+  assert.equal(rig.runtime.serving.get('alpha'), rig.catalogue.release('alpha/good/0').manifestSha256);
+  await rig.settle(rig.updater.assign(rig.assignment(3, {})));
+  assert.deepEqual(rig.updater.models(), []);
+});
+
 const twice = async (more: Parameters<typeof createRig>[0] = {}) => {
   const rig = await createRig(more);
   await rig.settle(rig.updater.assign(rig.assignment(1, { alpha: 'alpha/good/0' })));

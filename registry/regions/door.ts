@@ -9,6 +9,7 @@ import { sha256Pattern } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { metadataNamePattern, parseMessage } from '../../shared/wire/messages.ts';
 import { doorMovedSchema, joinRequestSchema, type RegionEntry } from '../../shared/wire/regions.ts';
+import { type TelemetryClass, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Decision, FlowClass, RegionPolicies } from '../policy/flows.ts';
 import type { RegionLimits } from './limits.ts';
@@ -46,6 +47,13 @@ export interface DoorParts {
   /** Told what the policy refused, to be audited. */
   onDenied(denied: { region: string; flow: FlowClass; rule: string; what: string }): Promise<void>;
   log: Log;
+}
+
+/** The classes of raw telemetry that a path of nobody's names. */
+function rawAsked(what: string, name: string): readonly TelemetryClass[] {
+  const asked = what === 'streams' ? name : what;
+  if (asked === 'telemetry') return telemetryClasses;
+  return telemetryClasses.filter((one) => one === asked);
 }
 
 export function createDoorHandler(parts: DoorParts): DoorHandler {
@@ -137,6 +145,22 @@ export function createDoorHandler(parts: DoorParts): DoorHandler {
     return ok(bytes);
   }
 
+  /** Raw records are in no list, whatever the policy says; who asks for them is told its rule, and it is on record. */
+  async function noRecords(
+    entry: RegionEntry,
+    classes: readonly TelemetryClass[],
+    path: string,
+  ): Promise<Result<Uint8Array>> {
+    for (const flow of classes) {
+      const decision = await allowed(entry.region, flow, path.slice(0, 200));
+      if (!decision.ok) return decision;
+    }
+    return refuse(
+      'not-found',
+      'regions do not pull raw records; lepton telemetry export --to REGION takes them',
+    );
+  }
+
   async function ofMember(entry: RegionEntry, request: DoorRequest): Promise<Result<Uint8Array>> {
     const { method, query } = request;
     const [, what = '', ...rest] = /^\/regions\/v1\/([a-z-]+)(?:\/(.+))?$/.exec(request.path) ?? [];
@@ -152,6 +176,8 @@ export function createDoorHandler(parts: DoorParts): DoorHandler {
     if (what === 'region-roots') return regionRoots(query);
     const stream = what === 'streams' ? streams.get(name) : undefined;
     if (stream !== undefined) return page(entry, stream, query);
+    const raw = rawAsked(what, name);
+    if (raw.length > 0) return noRecords(entry, raw, request.path);
     if (what === 'metadata' || what === 'blobs') {
       const decision = await allowed(entry.region, 'catalogue', `${what} ${name}`);
       if (!decision.ok) return decision;

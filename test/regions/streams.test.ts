@@ -123,6 +123,13 @@ test('a list of raw telemetry is refused to a region by the rule, and told', asy
   assert.equal(records.status, 403);
   assert.match(JSON.stringify(records.body), /"code":"policy-denied".*"rule":"default\/raw-stays"/);
   assert.deepEqual(denied, ['west app default/raw-stays']);
+  // No list of records is offered by anybody: whoever makes one up is told the rule, and it is on record.
+  for (const path of ['streams/sample?after=0&limit=1', 'streams/telemetry', 'telemetry/export', 'log']) {
+    const forged = await ask(path);
+    assert.equal(forged.status, 403, path);
+    assert.match(JSON.stringify(forged.body), /"code":"policy-denied".*"rule":"default\/raw-stays"/, path);
+  }
+  assert.equal(denied.length, 5);
   assert.equal((await ask('streams/cells?after=0&limit=2', '00'.repeat(32))).status, 403);
   for (const path of [
     'streams/none?after=0&limit=1',

@@ -12,6 +12,8 @@ import type { Workplace } from './processes.ts';
 
 export interface LightDevice {
   id: string;
+  /** Of its local API, while it runs. */
+  http(): string;
   stop(): Promise<void>;
   /** Starts it again with its identity. */
   restart(): Promise<void>;
@@ -43,6 +45,7 @@ export async function startLightDevice(
   let running: RunningAgent | null = await start();
   const device: LightDevice = {
     id: running.deviceId,
+    http: () => running?.httpUrl ?? '',
     async stop() {
       const ending = running;
       running = null;

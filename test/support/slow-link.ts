@@ -12,6 +12,14 @@ export interface LinkTerms {
   delayMs: number;
   /** All connections are cut after this long on average; null: never. */
   cutEveryMs: number | null;
+  /** Nobody gets through, and whoever was through is cut off. */
+  closed?: boolean;
+}
+
+/** What went over one connection, each way, as it came to the link. */
+export interface LinkCapture {
+  up: Uint8Array;
+  down: Uint8Array;
 }
 
 export interface SlowLink {
@@ -20,6 +28,8 @@ export interface SlowLink {
   /** Bytes that came out of the link so far, at the device and at the registry. */
   carried(): { down: number; up: number };
   cuts(): number;
+  /** Of every connection so far, where the link was made with `capture`. */
+  captured(): LinkCapture[];
   close(): Promise<void>;
 }
 
@@ -29,7 +39,12 @@ const packetBytes = 1_400;
 /** A fast link carries more at a time, or timers would be its limit. */
 const packetMs = 4;
 
-export async function slowLink(targetPort: number, seed: number): Promise<SlowLink> {
+export async function slowLink(
+  targetPort: number,
+  seed: number,
+  options: { capture?: boolean } = {},
+): Promise<SlowLink> {
+  const captures: { up: Buffer[]; down: Buffer[] }[] = [];
   let terms: LinkTerms = { bytesPerSecond: null, delayMs: 0, cutEveryMs: null };
   const carried = { down: 0, up: 0 };
   const freeAtMs = { down: 0, up: 0 };
@@ -56,7 +71,7 @@ export async function slowLink(targetPort: number, seed: number): Promise<SlowLi
     );
   };
 
-  function carry(from: Socket, to: Socket, way: 'down' | 'up'): void {
+  function carry(from: Socket, to: Socket, way: 'down' | 'up', capture: Buffer[] | undefined): void {
     const waiting: Buffer[] = [];
     let waitingBytes = 0;
     let sending = false;
@@ -91,6 +106,7 @@ export async function slowLink(targetPort: number, seed: number): Promise<SlowLi
       else setTimeout(sent, leftMs);
     };
     from.on('data', (chunk: Buffer) => {
+      capture?.push(chunk);
       waiting.push(chunk);
       waitingBytes += chunk.length;
       if (waitingBytes >= waitingBytesMax) from.pause();
@@ -99,6 +115,12 @@ export async function slowLink(targetPort: number, seed: number): Promise<SlowLi
   }
 
   const server = createServer((device) => {
+    if (terms.closed === true) {
+      device.destroy();
+      return;
+    }
+    const capture = options.capture === true ? { up: [], down: [] } : undefined;
+    if (capture !== undefined) captures.push(capture);
     const registry = connect(targetPort, '127.0.0.1');
     for (const socket of [device, registry]) {
       sockets.add(socket);
@@ -110,18 +132,20 @@ export async function slowLink(targetPort: number, seed: number): Promise<SlowLi
         registry.destroy();
       });
     }
-    carry(registry, device, 'down');
-    carry(device, registry, 'up');
+    carry(registry, device, 'down', capture?.down);
+    carry(device, registry, 'up', capture?.up);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
     use: (next) => {
       terms = next;
+      if (next.closed === true) cut();
       cutLater();
     },
     carried: () => ({ ...carried }),
     cuts: () => cuts,
+    captured: () => captures.map(({ up, down }) => ({ up: Buffer.concat(up), down: Buffer.concat(down) })),
     close: async () => {
       if (cutTimer !== null) clearTimeout(cutTimer);
       terms = { ...terms, cutEveryMs: null };

@@ -18,6 +18,7 @@ import { benchLearn } from './learn.ts';
 import { startLoad } from './load.ts';
 import { median, memoryMB } from './measure.ts';
 import { benchMetadata } from './metadata.ts';
+import { benchMirror } from './mirror.ts';
 import { benchDrain, benchMonth } from './offline.ts';
 import { benchRollouts } from './rollouts.ts';
 import { benchSimulation } from './simulation.ts';
@@ -164,6 +165,7 @@ const sections: Record<string, () => Promise<object>> = {
   stats: benchStats,
   evidence: benchEvidence,
   metadata: benchMetadata,
+  mirror: benchMirror,
   delta: benchDelta,
   learn: benchLearn,
   simulation: benchSimulation,

@@ -45,6 +45,7 @@ export function createSimStore(world: World, options: SimStoreOptions): SimStore
           });
         },
         flushLog: () => world.call(of, 'store.flush', '', 1, () => store.flushLog()),
+        copyTo: (path) => world.call(of, 'store.copy', path, 1, () => store.copyTo(path)),
         close: () => world.call(of, 'store.close', '', 1, () => store.close()),
       };
     },

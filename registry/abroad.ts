@@ -10,6 +10,7 @@ import { createCellsIncoming, createCellsOutgoing } from './cells/streams.ts';
 import type { RegistryCore } from './core.ts';
 import type { Fleet } from './fleet/fleet.ts';
 import { repeat } from './open-core.ts';
+import { erasurePeers } from './regions/erasure-peers.ts';
 import type { RegionLimits } from './regions/limits.ts';
 import type { OwnDoor } from './regions/members.ts';
 import { createPeerRoots } from './regions/peer-roots.ts';
@@ -20,7 +21,7 @@ import type { Rollouts } from './rollout/rollouts.ts';
 import type { RegistryDb } from './store/open.ts';
 
 export interface AbroadParts {
-  fleet: Pick<Fleet, 'events' | 'moves'>;
+  fleet: Pick<Fleet, 'events' | 'moves' | 'erasures'>;
   rollouts: Rollouts;
   line: RegionLine;
   door: OwnDoor;
@@ -84,7 +85,11 @@ function keepPublishingCells(core: RegistryCore): () => Promise<void> {
   const { clock, log, policies } = core;
   const signer = core.keyring.signer('ack');
   const publishing = createCellPublishing({ ...core, signer, devicesMin: () => policies.cellDevicesMin() });
-  return repeat({ clock, everyMs: cellsEveryMs, work: publishing.closeDue, log });
+  // After a restore the counts of an erased device may be here again: no day is closed before that is known.
+  const work = async (): Promise<void> => {
+    if (core.withholding.mayRead().ok) await publishing.closeDue();
+  };
+  return repeat({ clock, everyMs: cellsEveryMs, work, log });
 }
 
 export function createAbroad(core: RegistryCore, parts: AbroadParts): Abroad {
@@ -94,10 +99,11 @@ export function createAbroad(core: RegistryCore, parts: AbroadParts): Abroad {
     listIn: (db) => regions.members.listIn(db),
   });
   const signed = signedStreams(core, fleet);
+  const erasures = fleet.erasures.exchange(erasurePeers(core.store, core.region));
   const regions: Regions = createRegions(core, {
     ...{ line, door, disk, overrides, limits, policies: core.policies },
-    outgoing: [...signed.outgoing, ...regionRollouts.outgoing, ...fleet.moves.outgoing],
-    incoming: [...signed.incoming, ...regionRollouts.incoming, ...fleet.moves.incoming],
+    outgoing: [...signed.outgoing, ...erasures.outgoing, ...regionRollouts.outgoing, ...fleet.moves.outgoing],
+    incoming: [...signed.incoming, ...erasures.incoming, ...regionRollouts.incoming, ...fleet.moves.incoming],
     judge: (releaseId, manifest) => core.releases.installable({ releaseId, manifest }),
     onDenied: noteDenied(core, fleet),
   });

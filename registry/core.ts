@@ -14,13 +14,15 @@ import type { Authorities } from './signing/authorities.ts';
 import type { Keyring } from './signing/keys.ts';
 import type { CatalogueRepository } from './signing/repository.ts';
 import type { RegistryStore } from './store/open.ts';
+import type { ErasureJournal } from './telemetry/erasure-journal.ts';
 import type { TelemetryKeys } from './telemetry/keys.ts';
 import type { MaskingPolicy } from './telemetry/masking.ts';
 import type { SamplingPolicy } from './telemetry/sample-rules.ts';
+import type { Withholding } from './telemetry/withholding.ts';
 
 export interface RegistryCore {
   region: string;
-  /** Of this database's numbers: another one after a restore. */
+  /** Another one after each restore from a backup: numbers of lists begin anew with it. */
   incarnation: string;
   /** Version of this program. */
   version: string;
@@ -38,6 +40,9 @@ export interface RegistryCore {
   audit: RegionAudit;
   policies: PolicyDesk;
   telemetryKeys: TelemetryKeys;
+  /** Certificates of erasures, in a file beside the database. */
+  journal: ErasureJournal;
+  withholding: Withholding;
   masking: MaskingPolicy;
   sampling: SamplingPolicy;
   deflate: Deflate;

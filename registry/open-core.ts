@@ -33,9 +33,11 @@ import { openRepository } from './signing/repository.ts';
 import { createRoleFiles } from './signing/role-files.ts';
 import { openStoreIn } from './store/open.ts';
 import { createSettings } from './store/settings.ts';
+import { openErasureJournal } from './telemetry/erasure-journal.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from './telemetry/keys.ts';
 import { openMasking } from './telemetry/masking.ts';
 import { createSamplingPolicy } from './telemetry/sample-rules.ts';
+import { openWithholding } from './telemetry/withholding.ts';
 
 export interface CoreParts {
   place: Place;
@@ -158,6 +160,8 @@ export async function openRegistryCore(
     audit,
     policies,
     telemetryKeys,
+    journal: openErasureJournal(place.disk('.')),
+    withholding: await openWithholding({ store, audit, clock }),
     masking,
     sampling: createSamplingPolicy({ store, clock }),
     deflate,

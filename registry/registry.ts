@@ -3,6 +3,7 @@
 
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openBackupFolder } from '../shared/host/backup-folder.ts';
 import { systemDeflate } from '../shared/host/deflate.ts';
 import { createDeltaEncoder } from '../shared/host/delta-encoder.ts';
 import { systemHttpPost } from '../shared/host/http-post.ts';
@@ -10,13 +11,14 @@ import { lockFolder } from '../shared/host/lock.ts';
 import { createModelTrial, hasRuntime } from '../shared/host/model-trial.ts';
 import { folderPlace } from '../shared/host/place.ts';
 import { asFleetError, FleetError } from '../shared/kernel/errors.ts';
-import type { Clock, DeltaEncoder, Disk, Entropy, Log, RegistryBus } from '../shared/kernel/ports.ts';
+import type { Clock, DeltaEncoder, Disk, Entropy, Log, Place, RegistryBus } from '../shared/kernel/ports.ts';
 import type { Invitation } from '../shared/wire/regions.ts';
 import { createAbroad } from './abroad.ts';
 import { createApi } from './api/app.ts';
 import type { RegistryParts } from './api/context.ts';
 import { createDeviceBlobs } from './api/device-blobs.ts';
 import { bracketed, type HttpListener, isLoopback, listenHttp, reachable } from './api/listen.ts';
+import { type Backups, createBackups } from './backup/backups.ts';
 import { startBroker } from './broker/broker.ts';
 import { createTrial } from './catalog/admit.ts';
 import type { RegistryCore } from './core.ts';
@@ -62,6 +64,8 @@ export interface RegistryOptions {
   httpTls?: { cert: string; key: string };
   /** What the process of one model may take. */
   modelMemoryBytesMax?: number;
+  /** Where backups are written; DATA/backups where absent. */
+  backupFolder?: string;
   /** In the place of production's. */
   limits?: Partial<FleetLimits>;
   /** Another encoder than the real one; null: no smaller files are made. */
@@ -178,6 +182,23 @@ async function openBus(parts: {
   return { bus: broker.bus, url, connected: null, opened };
 }
 
+const backupsTidyEveryMs = 60 * 60_000;
+
+function openBackups(core: RegistryCore, options: RegistryOptions, place: Place): Backups {
+  const data = resolve(options.dataFolder);
+  return createBackups({
+    ...core,
+    isErased: (keyId) => core.telemetryKeys.isErased(keyId),
+    folder: openBackupFolder(options.backupFolder ?? join(data, 'backups')),
+    source: {
+      ...core,
+      maskingRules: () => core.masking.view().rules,
+      ...{ files: place.disk('.'), keys: place.disk('keys'), blobs: place.disk('blobs') },
+      blobPath: (sha256) => join(data, 'blobs', sha256),
+    },
+  });
+}
+
 async function start(
   options: RegistryOptions,
   closers: (() => Promise<void>)[],
@@ -226,10 +247,17 @@ async function start(
 
   const fleet = createFleet(core);
   const rollouts = createRollouts(core, fleet);
+  // Before anybody can connect: what a backup brought back is erased again.
+  await fleet.erasures.replay();
   const { bus, url, connected, opened } = await openBus({ core, fleet, settings, options, closers });
   core.addresses.mqtt = url;
 
   let ready = false;
+  const backups = openBackups(core, options, place);
+  closers.push(() => backups.idle());
+  closers.push(repeat({ clock, everyMs: backupsTidyEveryMs, work: backups.tidyKeys, log }));
+  await backups.tidyKeys();
+  fleet.erasures.onErased(() => void backups.tidyKeys());
   const webhooks = createWebhooks({ ...core, events: fleet.events, post: systemHttpPost });
   closers.push(() => webhooks.stop());
   const abroad = createAbroad(core, {
@@ -239,7 +267,7 @@ async function start(
   const { regions, regionRollouts } = abroad;
   outside.serve(regions.handler);
   const parts: RegistryParts = {
-    ...{ ...core, bus, fleet, rollouts, webhooks, regions, regionRollouts },
+    ...{ ...core, bus, fleet, rollouts, webhooks, backups, regions, regionRollouts },
     brokerConnected: connected,
   };
   const api = createApi(parts, () => ready);

@@ -40,6 +40,10 @@ const groups: readonly Group[] = [
     ],
   },
   {
+    why: 'backups are an operator’s folders, which the world copies by itself: test/rights',
+    codes: ['backup-malformed', 'backup-damaged', 'erasures-unconfirmed', 'erasure-declined'],
+  },
+  {
     why: 'the policy of a region: no region of the world has one; test/policy',
     codes: [
       ...(['policy-denied', 'policy-file-invalid', 'policy-signature-invalid'] as const),

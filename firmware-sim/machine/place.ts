@@ -146,6 +146,13 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
         }),
       // Every commit is in the image already.
       flushLog: () => world.call(of, 'store.flush', file, latency(0, 5), () => undefined),
+      copyTo: (path) =>
+        world.call(of, 'store.copy', file, inTurn(database, latency(5, 50)), () => {
+          const image = inner.snapshot();
+          databases.set(path, {
+            ...{ image, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false },
+          });
+        }),
       close: () =>
         world.call(of, 'store.close', file, inTurn(database, latency(0, 2)), () => {
           if (database.inner !== inner) return;

@@ -14,6 +14,7 @@ import { FleetError, invariant, unwrap } from '../../shared/kernel/errors.ts';
 import type { RegistryBus } from '../../shared/kernel/ports.ts';
 import { problemSchema } from '../../shared/wire/http.ts';
 import type { NewAuditEntry } from '../audit/audit.ts';
+import type { Backups } from '../backup/backups.ts';
 import type { RegistryCore } from '../core.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Webhooks } from '../outlets/webhooks.ts';
@@ -35,6 +36,8 @@ export interface RegistryParts extends RegistryCore {
   fleet: Fleet;
   rollouts: Rollouts;
   webhooks: Webhooks;
+  /** Absent where there is no disk to write them to. */
+  backups?: Backups;
   /** Other regions; null in a world that has none. */
   regions?: Regions | null;
   /** Rollouts that go through several regions; as `regions`. */

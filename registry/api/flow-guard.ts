@@ -168,6 +168,18 @@ export function createFlowGuard(
   };
 }
 
+/** What was sent before a fault, or before the reader went away, has gone all the same. */
+export async function* passing(
+  lines: AsyncGenerator<Uint8Array>,
+  passage: Passage,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* lines;
+  } finally {
+    await passage.end();
+  }
+}
+
 /** One JSON answer of `records` records of a class. */
 export async function sentWhole(
   passage: Passage,

@@ -128,7 +128,10 @@ export const routeTable: readonly RouteRow[] = [
   get('telemetry/counts', 'telemetry.counts', 'fleet.read', 'any'),
   get('telemetry/lost', 'telemetry.lost', 'fleet.read', 'any'),
   get('telemetry/erasures', 'telemetry.erasures', 'telemetry.read', 'fleet'),
+  get('telemetry/erasures/regions', 'telemetry.erasures.regions', 'telemetry.read', 'fleet'),
+  post('telemetry/erasures', 'telemetry.erase.labelled', 'telemetry.erase', 'fleet'),
   post('devices/{id}/telemetry/erasure', 'telemetry.erase', 'telemetry.erase', 'fleet'),
+  get('rights/export', 'rights.export', 'rights.export', 'fleet', { audited: true, filter: ['device'] }),
   get('masking', 'masking.show', 'fleet.read', 'any'),
   put('masking', 'masking.set', 'masking.write', 'fleet'),
   get(`${model}/drift`, 'drift.show', 'telemetry.read', 'path'),
@@ -159,6 +162,13 @@ export const routeTable: readonly RouteRow[] = [
   get('regions', 'regions.show', 'fleet.read', 'any'),
   post('regions/invitations', 'regions.invite', 'regions.write', 'fleet'),
   remove('regions/{region}', 'regions.remove', 'regions.write', 'fleet'),
+
+  // Backups
+  post('backups', 'backups.create', 'backups.write', 'fleet'),
+  get('backups', 'backups.list', 'backups.write', 'fleet'),
+  get('backups/{id}', 'backups.show', 'backups.write', 'fleet'),
+  get('restored', 'restored.show', 'telemetry.read', 'fleet'),
+  post('restored/erasures-confirmed', 'restored.confirm', 'telemetry.erase', 'fleet'),
 
   // The region's policy
   get('policy', 'policy.show', 'policy.read', 'fleet'),

@@ -3,14 +3,20 @@
 
 import { createRoute, z } from '@hono/zod-openapi';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
-import { erasureRequestSchema, erasureSchema } from '../../shared/wire/erasure.ts';
+import {
+  type Erasure,
+  erasureRegionsSchema,
+  erasureRequestSchema,
+  erasureSchema,
+  labelErasureRequestSchema,
+} from '../../shared/wire/erasure.ts';
 import { telemetryCountsSchema, telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues, deviceIdSchema, nameSchema, releaseIdSchema } from '../../shared/wire/messages.ts';
 import { storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { createTelemetryRecords, type RecordFilter } from '../telemetry/records.ts';
-import { type Api, problemResponse, type RegistryParts, requireAccess } from './context.ts';
+import { type Api, noteAudited, problemResponse, type RegistryParts, requireAccess } from './context.ts';
 import { body, json, streamed } from './documents.ts';
-import { createFlowGuard, type Passage } from './flow-guard.ts';
+import { createFlowGuard, passing } from './flow-guard.ts';
 
 const wholeNumber = z.coerce.number().int().nonnegative();
 
@@ -56,6 +62,20 @@ const listErasures = createRoute({
   responses: { 200: json(z.array(erasureSchema), 'Newest first.'), default: problemResponse },
 });
 
+const eraseLabelled = createRoute({
+  method: 'post',
+  path: '/api/v1/telemetry/erasures',
+  summary: 'Delete what this region holds of every device with these labels; not to be undone',
+  request: body(labelErasureRequestSchema),
+  responses: { 200: json(z.array(erasureSchema), 'One for each device, signed.'), default: problemResponse },
+});
+const listAcross = createRoute({
+  method: 'get',
+  path: '/api/v1/telemetry/erasures/regions',
+  summary: 'Erasures that were asked of every region, and what each region has said since',
+  responses: { 200: json(z.array(erasureRegionsSchema), 'Newest first.'), default: problemResponse },
+});
+
 const listLost = createRoute({
   method: 'get',
   path: '/api/v1/telemetry/lost',
@@ -64,13 +84,15 @@ const listLost = createRoute({
   responses: { 200: json(z.array(telemetryLostSchema), 'Ranges, oldest first.'), default: problemResponse },
 });
 
-/** What was sent before a fault, or before the reader went away, has gone all the same. */
-async function* metered(lines: AsyncGenerator<Uint8Array>, passage: Passage): AsyncGenerator<Uint8Array> {
-  try {
-    yield* lines;
-  } finally {
-    await passage.end();
-  }
+function wishOf(
+  asked: z.infer<typeof erasureRequestSchema>,
+  user: string,
+): Parameters<RegistryParts['fleet']['erasures']['erase']>[1] {
+  const { untilMs, reason, allRegions } = asked;
+  return {
+    ...{ untilMs: untilMs ?? null, requestedBy: user, reason: reason ?? null },
+    allRegions: allRegions ?? false,
+  };
 }
 
 export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
@@ -106,16 +128,33 @@ export function registerTelemetryRoutes(api: Api, parts: RegistryParts): void {
     const passage = await guard.passage(reader, kind === undefined ? telemetryClasses : [kind], to);
     const options = { cursor: cursor ?? null, limit: limit ?? null, meter: passage.sent };
     const lines = unwrap(await records.read(filter, options));
-    return c.body(streamed(metered(lines, passage)), 200, {
+    return c.body(streamed(passing(lines, passage)), 200, {
       'content-type': 'application/x-ndjson; charset=utf-8',
     });
   });
 
   api.openapi(eraseDevice, async (c) => {
     const { user } = requireAccess(c, 'telemetry.erase');
-    const { untilMs, reason } = c.req.valid('json');
-    const wanted = { untilMs: untilMs ?? null, requestedBy: user, reason: reason ?? null };
+    const wanted = wishOf(c.req.valid('json'), user);
     return c.json(unwrap(await parts.fleet.erasures.erase(c.req.valid('param').id, wanted)), 200);
+  });
+
+  api.openapi(eraseLabelled, async (c) => {
+    const { user } = requireAccess(c, 'telemetry.erase');
+    const { labels, ...rest } = c.req.valid('json');
+    const wanted = { ...wishOf(rest, user), noteEach: true };
+    const devices = (await parts.fleet.devices.list()).filter((one) =>
+      Object.entries(labels).every(([key, value]) => one.labels[key] === value),
+    );
+    const done: Erasure[] = [];
+    noteAudited(c, { detail: { devices: devices.length } });
+    for (const { id } of devices) done.push(unwrap(await parts.fleet.erasures.erase(id, wanted)));
+    return c.json(done, 200);
+  });
+
+  api.openapi(listAcross, async (c) => {
+    requireAccess(c, 'telemetry.read');
+    return c.json(await parts.fleet.erasures.acrossRegions(), 200);
   });
 
   api.openapi(listErasures, async (c) => {

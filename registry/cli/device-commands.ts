@@ -10,6 +10,7 @@ import {
   revokedDeviceSchema,
 } from '../../shared/wire/http.ts';
 import { anyAnswer, connect } from './client.ts';
+import { addEraseCommands } from './erasure-commands.ts';
 import { connected, duration, type GlobalFlags, label, positive } from './flags.ts';
 import { addMoveCommands } from './move-commands.ts';
 import { print, size, table, when } from './output.ts';
@@ -94,6 +95,7 @@ function describe(device: DeviceView): string {
 
 export function addDeviceCommands(program: Command): void {
   const devices = program.command('devices').description('the fleet');
+  addEraseCommands(devices);
   const path = (id: string): string => `/api/v1/devices/${encodeURIComponent(id)}`;
 
   connected(devices.command('list'))

@@ -10,13 +10,21 @@ import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { checkErasure } from '../../shared/trust/erasure.ts';
 import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
-import { type Erasure, type ErasureStatement, erasureSchema } from '../../shared/wire/erasure.ts';
+import {
+  type Erasure,
+  type ErasureRegions,
+  type ErasureStatement,
+  erasureRegionsSchema,
+  erasureSchema,
+} from '../../shared/wire/erasure.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { connect } from './client.ts';
-import { connected, type GlobalFlags } from './flags.ts';
+import { connected, type GlobalFlags, label } from './flags.ts';
 import { print, table, when } from './output.ts';
 
 interface EraseFlags extends GlobalFlags {
+  label?: Record<string, string>;
+  allRegions?: boolean;
   until?: number;
   reason?: string;
   out?: string;
@@ -31,37 +39,81 @@ function day(text: string): number {
 const erasedWords = (statement: ErasureStatement): string =>
   `${statement.records} records in ${statement.batches} batches and ${statement.keys.length} key(s) of ${statement.deviceId}`;
 
-async function erase(device: string, flags: EraseFlags): Promise<void> {
-  const path = `/api/v1/devices/${encodeURIComponent(device)}/telemetry/erasure`;
+function keepCertificates(out: string, document: Erasure | Erasure[]): void {
+  try {
+    writeFileSync(out, `${JSON.stringify(document, null, 2)}\n`);
+  } catch (cause) {
+    throw new FleetError('disk-io', `everything is deleted; the certificate cannot be written to ${out}`, {
+      cause,
+      hint: 'lepton telemetry erasures --json prints it again',
+    });
+  }
+}
+
+async function erase(device: string | undefined, flags: EraseFlags): Promise<void> {
+  const { label: labels, out } = flags;
+  if ((device === undefined) === (labels === undefined))
+    throw new FleetError(
+      'config-invalid',
+      'give the id of a device, or --label for every device that has it',
+    );
   const wanted = {
     ...(flags.until === undefined ? {} : { untilMs: flags.until }),
     ...(flags.reason === undefined ? {} : { reason: flags.reason }),
+    ...(flags.allRegions === true ? { allRegions: true } : {}),
   };
-  const erasure = await connect(flags).send('POST', path, wanted, erasureSchema);
-  const { out } = flags;
-  if (out !== undefined) {
-    try {
-      writeFileSync(out, `${JSON.stringify(erasure, null, 2)}\n`);
-    } catch (cause) {
-      throw new FleetError('disk-io', `everything is deleted; the certificate cannot be written to ${out}`, {
-        cause,
-        hint: 'lepton telemetry erasures --json prints it again',
-      });
-    }
-  }
-  print({ json: flags.json === true }, erasure, () =>
+  const client = connect(flags);
+  const document =
+    device === undefined
+      ? await client.send('POST', '/api/v1/telemetry/erasures', { ...wanted, labels }, z.array(erasureSchema))
+      : await client.send(
+          'POST',
+          `/api/v1/devices/${encodeURIComponent(device)}/telemetry/erasure`,
+          wanted,
+          erasureSchema,
+        );
+  if (out !== undefined) keepCertificates(out, document);
+  const done = Array.isArray(document) ? document : [document];
+  print({ json: flags.json === true }, document, () =>
     [
-      `deleted ${erasedWords(erasure.statement)}`,
+      ...(done.length === 0 ? ['no device has these labels; nothing was deleted'] : []),
+      ...done.map(({ statement }) => `deleted ${erasedWords(statement)}`),
       ...(out === undefined ? [] : [`certificate in ${out}`]),
+      ...(flags.allRegions === true ? ['other regions were asked: lepton telemetry erasures'] : []),
     ].join('\n'),
   );
 }
 
-async function listErasures(flags: GlobalFlags): Promise<void> {
-  const list = await connect(flags).get('/api/v1/telemetry/erasures', z.array(erasureSchema));
+const regionWords = ({ regions }: ErasureRegions): string =>
+  regions
+    .map(({ region, state, doneAtMs, reason }) =>
+      state === 'done'
+        ? `${region} done ${when(doneAtMs)}`
+        : `${region} ${state}${reason === null ? '' : ` (${reason})`}`,
+    )
+    .join(', ') || 'no other region is known';
+
+function regionsOf(across: readonly ErasureRegions[], erasureId: string): string {
+  const asked = across.find((one) => one.erasureId === erasureId);
+  return asked === undefined ? '-' : regionWords(asked);
+}
+
+async function listErasures(flags: GlobalFlags & { regions?: boolean }): Promise<void> {
+  const client = connect(flags);
+  const across = await client.get('/api/v1/telemetry/erasures/regions', z.array(erasureRegionsSchema));
+  if (flags.regions === true) {
+    print({ json: flags.json === true }, across, () =>
+      table(
+        ['ASKED', 'DEVICE', 'REGIONS'],
+        across.map((one) => [when(one.askedAtMs), one.deviceId, regionWords(one)]),
+      ),
+    );
+    return;
+  }
+  const list = await client.get('/api/v1/telemetry/erasures', z.array(erasureSchema));
   print({ json: flags.json === true }, list, () =>
     table(
-      ['DONE', 'DEVICE', 'KEYS', 'RECORDS', 'ASKED FOR BY', 'REASON'],
+      ['DONE', 'DEVICE', 'KEYS', 'RECORDS', 'ASKED FOR BY', 'REASON', 'OTHER REGIONS'],
       list.map(({ statement }) => [
         when(statement.doneAtMs),
         statement.deviceId,
@@ -69,6 +121,7 @@ async function listErasures(flags: GlobalFlags): Promise<void> {
         String(statement.records),
         statement.requestedBy,
         statement.reason ?? '-',
+        regionsOf(across, statement.erasureId),
       ]),
     ),
   );
@@ -172,18 +225,26 @@ async function verifyErasure(file: string, flags: VerifyFlags): Promise<void> {
   );
 }
 
-export function addErasureCommands(telemetry: Command): void {
-  connected(telemetry.command('erase'))
+/** Under `telemetry`, where they began, and under `devices`, where people look for them. */
+export function addEraseCommands(parent: Command): void {
+  connected(parent.command('erase'))
     .description('delete what the region holds of a device, with the keys that open it; not to be undone')
-    .argument('<device>', 'its id')
+    .argument('[device]', 'its id')
+    .option('--label <k=v>', 'instead: every device with it, such as subject=…; repeatable', label)
     .option('--until <date>', 'only what was sealed to keys that were made before this day', day)
     .option('--reason <text>', 'stands in the certificate')
-    .option('--out <file>', 'write the signed certificate there')
-    .action((device: string, flags: EraseFlags) => erase(device, flags));
+    .option('--all-regions', 'ask every other region as well; each signs for itself')
+    .option('--out <file>', 'write the signed certificate there; with --label a list of them')
+    .action((device: string | undefined, flags: EraseFlags) => erase(device, flags));
 
-  connected(telemetry.command('erasures'))
+  connected(parent.command('erasures'))
     .description('what was deleted, newest first; with --json the certificates')
-    .action((flags: GlobalFlags) => listErasures(flags));
+    .option('--regions', 'instead: how far those are that were asked of every region')
+    .action((flags: GlobalFlags & { regions?: boolean }) => listErasures(flags));
+}
+
+export function addErasureCommands(telemetry: Command): void {
+  addEraseCommands(telemetry);
 
   connected(telemetry.command('verify-erasure'))
     .description('check the certificate of an erasure against the region’s roots')

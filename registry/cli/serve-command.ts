@@ -111,6 +111,12 @@ export function addServeCommand(program: Command): void {
         'LEPTON_DELTA_SPACE',
       ),
     )
+    .addOption(
+      new Option(
+        '--backup-folder <folder>',
+        'where `lepton backup create` writes (default: DATA/backups)',
+      ).env('LEPTON_BACKUP_FOLDER'),
+    )
     .addOption(new Option('--log-level <level>', 'debug, info, warn or error (or LEPTON_LOG_LEVEL)'))
     .option('--json', 'for symmetry: the ready line is JSON anyway')
     .addHelpText(

@@ -50,6 +50,8 @@ export interface ServeOptions {
   deltaReleases?: string;
   /** Mebibytes. */
   deltaSpace?: string;
+  /** Folder on this machine. */
+  backupFolder?: string;
   logLevel: LogLevel;
   version: string;
 }
@@ -230,6 +232,7 @@ export async function runServe(options: ServeOptions): Promise<void> {
       ...(advertiseHttp === undefined ? {} : { advertiseHttp }),
       ...(advertiseMqtt === undefined ? {} : { advertiseMqtt }),
       ...(broker === undefined ? {} : { broker }),
+      ...(options.backupFolder === undefined ? {} : { backupFolder: options.backupFolder }),
       ...(httpTls === undefined ? {} : { httpTls }),
       ...(modelMemoryBytesMax === undefined ? {} : { modelMemoryBytesMax }),
       ...regions,

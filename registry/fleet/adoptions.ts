@@ -6,11 +6,14 @@
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { formatReleaseId, parseReleaseId } from '../../shared/kernel/releases.ts';
 import type { TargetsMetadata } from '../../shared/trust/tuf/metadata.ts';
+import type { AssignedRelease } from '../../shared/wire/messages.ts';
 import { barIn } from '../catalog/barred.ts';
 import type { RegistryCore } from '../core.ts';
+import { removalOf } from '../rollout/removal.ts';
 import { raiseVersionFloorIn } from '../signing/publisher-floors.ts';
 import { namespaceRole, type RoleFiles } from '../signing/role-files.ts';
 import type { RegistryDb } from '../store/open.ts';
+import { toColumn } from './columns.ts';
 import type { Director } from './director.ts';
 import type { FleetEvents } from './events.ts';
 import type { Verdict } from './restore-judgement.ts';
@@ -200,6 +203,61 @@ export function createAdoptions(
     }
   }
 
+  /**
+   * What the device was last told to run, in our own signed words, holds until a rollout of after the restore says otherwise.
+   * Only where a person brought a backup back and said so: without that mark nobody knows which decisions came later.
+   */
+  function adoptReleases(db: RegistryDb, deviceId: string, releases: readonly AssignedRelease[]): void {
+    const restored = core.withholding.view();
+    if (restored === null) return;
+    const rows = db.all(
+      qb
+        .selectFrom('desired')
+        .leftJoin('rollouts', 'rollouts.rollout_id', 'desired.rollout_id')
+        .select(['desired.as_name as name', 'desired.release_id as releaseId'])
+        .select('rollouts.created_at_ms as decidedAtMs')
+        .where('device_id', '=', deviceId),
+    );
+    const since = new Set(
+      rows.filter(({ decidedAtMs }) => (decidedAtMs ?? 0) > restored.restoredAtMs).map(({ name }) => name),
+    );
+    for (const release of releases) {
+      if (since.has(release.as)) continue;
+      const row = {
+        ...{ release_id: release.releaseId, manifest_sha256: release.manifestSha256 },
+        ...{ manifest_bytes: release.manifestBytes, counter: release.counter, rollout_id: release.rolloutId },
+        policy: toColumn(release.policy),
+        requires: release.requires === null ? null : JSON.stringify(release.requires),
+      };
+      db.run(
+        qb
+          .insertInto('desired')
+          .values({ device_id: deviceId, as_name: release.as, ...row })
+          .onConflict((conflict) => conflict.columns(['device_id', 'as_name']).doUpdateSet(row)),
+      );
+    }
+    const told = new Set(releases.map((release) => release.as));
+    for (const { name, releaseId } of rows) {
+      if (told.has(name) || since.has(name)) continue;
+      // Taken away since the backup: written down as nothing, as a rollout does it.
+      const {
+        releaseId: model,
+        manifestSha256,
+        manifestBytes,
+        counter,
+      } = removalOf(releaseId.replace(/@.*$/, ''));
+      const row = {
+        release_id: model,
+        manifest_sha256: manifestSha256,
+        manifest_bytes: manifestBytes,
+        counter,
+      };
+      db.run(
+        qb.updateTable('desired').set(row).where('device_id', '=', deviceId).where('as_name', '=', name),
+      );
+    }
+  }
+
   function adoptAcknowledgement(
     db: RegistryDb,
     deviceId: string,
@@ -282,6 +340,7 @@ export function createAdoptions(
           raiseFloor(db, 'snapshot', files.expect(db, 'snapshot').version);
           break;
         case 'assignment':
+          adoptReleases(db, deviceId, verdict.releases);
           director.issueIn(db, deviceId, { renew: true, above: verdict.epoch });
           break;
         case 'acknowledgement':

@@ -183,6 +183,7 @@ export function createFleet(core: RegistryCore): Fleet {
       moves.eraseIn(db, erased);
     },
     equip: (deviceIds) => director.equip(deviceIds),
+    background: (what, work) => tasks.run(what, work),
   });
 
   async function listen(
@@ -278,6 +279,8 @@ export function createFleet(core: RegistryCore): Fleet {
 
     async start(on) {
       bus = on;
+      // A backup may have brought back what was erased: nothing is done with it before it is gone again.
+      await erasures.replay();
       await presence.forgetAll();
       await certificates.takeUpOlder();
       await restore.start();

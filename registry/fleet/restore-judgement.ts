@@ -17,6 +17,7 @@ import { parseSnapshotFile } from '../../shared/trust/tuf/repository.ts';
 import { checkThreshold } from '../../shared/trust/tuf/signatures.ts';
 import { followRoot, followTimestamp, trustRoot } from '../../shared/trust/tuf/trusted-set.ts';
 import {
+  type AssignedRelease,
   type Envelope,
   envelopeSchema,
   parseMessage,
@@ -54,7 +55,7 @@ export type Verdict =
   | { kind: 'snapshot'; version: number; files: ReadonlyMap<string, number> }
   | { kind: 'targets'; version: number; expiresAtMs: number; delegations: readonly DelegatedRole[] }
   | { kind: 'namespace'; namespace: string; metadata: TargetsMetadata }
-  | { kind: 'assignment'; epoch: number }
+  | { kind: 'assignment'; epoch: number; releases: readonly AssignedRelease[] }
   | { kind: 'acknowledgement'; sequence: number; headSha256: string };
 
 const known: Result<Verdict> = ok({ kind: 'known' });
@@ -228,11 +229,11 @@ function judgeAssignment(bytes: Uint8Array, present: Present): Result<Verdict> {
     // Its dates do not matter: that it was issued is what it proves.
     const checked = checkAssignment({ envelope, regionRoot, deviceId, region, current: null, nowMs: 0 });
     if (!checked.ok) return invalid(checked.refusal);
-    const { epoch } = checked.value.assignment;
+    const { epoch, releases } = checked.value.assignment;
     if (epoch > countMax) return refuted('assignment-malformed', `epoch ${epoch}`);
     // Of the same number and with other words: this registry ran twice, and the device holds the other's.
     const isOther = epoch === present.epoch && !isSamePayload(envelope, present.assignment);
-    return epoch <= present.epoch && !isOther ? known : ok({ kind: 'assignment', epoch });
+    return epoch <= present.epoch && !isOther ? known : ok({ kind: 'assignment', epoch, releases });
   });
 }
 

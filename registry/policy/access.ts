@@ -29,6 +29,8 @@ export type Action =
   | 'masking.write'
   | 'webhooks.write'
   | 'telemetry.erase'
+  | 'rights.export'
+  | 'backups.write'
   | 'labels.write'
   | 'samples.write'
   | 'samples.review'
@@ -46,6 +48,7 @@ const reading = ['catalogue.read', 'fleet.read', 'rollouts.read', 'cells.read'] 
 // `cells.read` is what may leave the region anyway; `cells.withheld` which of it may not, and why: a hint at the few.
 // `masking.write` decides what the region may come to know at all: the admin's, and nobody who only runs things.
 // `samples.write` decides which requests devices keep, within what masking lets out; `samples.review` what they were.
+// `rights.export` is all of that of one device in one piece; `backups.write` is all of everybody, with the keys.
 // `keys.read` names the people who hold keys; `keys.write` makes online keys and puts new roots in force.
 // `audit.read` shows who did what and from where: the auditor's and the admin's.
 // `policy.write` brings a policy that root keys have signed; `policy.read` also shows what went where under it.
@@ -56,6 +59,7 @@ const rights: Record<Role, readonly Action[]> = {
     ...reading,
     'broker.read',
     'telemetry.read',
+    'rights.export',
     'cells.withheld',
     'keys.read',
     'audit.read',
@@ -92,6 +96,8 @@ const rights: Record<Role, readonly Action[]> = {
     'masking.write',
     'webhooks.write',
     'telemetry.erase',
+    'rights.export',
+    'backups.write',
     'labels.write',
     'samples.write',
     'samples.review',

@@ -55,7 +55,7 @@ export function readList(envelope: Uint8Array, root: Uint8Array): Result<RegionL
 }
 
 /** Of the list in force; it was checked when it was taken, under the root of then. */
-function storedList(envelope: Uint8Array): RegionList {
+export function storedList(envelope: Uint8Array): RegionList {
   const { payload } = unwrap(parseMessage(envelopeSchema, envelope));
   return JSON.parse(Buffer.from(payload, 'base64').toString('utf8'));
 }

@@ -43,6 +43,8 @@ export interface RegistryStore {
   qb: RegistryQueries;
   /** As the Store's. */
   flushLog(): Promise<void>;
+  /** As the Store's. */
+  copyTo(path: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -128,6 +130,7 @@ export function registryStore(store: Store): RegistryStore {
     tx: (work) => store.tx((tx) => work(registryDb(tx))),
     qb,
     flushLog: () => store.flushLog(),
+    copyTo: (path) => store.copyTo(path),
     close: () => store.close(),
   };
 }

@@ -13,6 +13,7 @@ import type { OrderTables } from './order-tables.ts';
 import type { OutletTables } from './outlet-tables.ts';
 import type { PolicyTables } from './policy-tables.ts';
 import type { RegionTables } from './region-tables.ts';
+import type { RightsTables } from './rights-tables.ts';
 import type { SampleTables } from './sample-tables.ts';
 import type { TelemetryTables } from './telemetry-tables.ts';
 import type { TrustTables } from './trust-tables.ts';
@@ -151,6 +152,7 @@ export type Tables = CatalogueTables &
   MoveTables &
   OutletTables &
   PolicyTables &
+  RightsTables &
   RegionTables &
   TelemetryTables &
   TrustTables;

@@ -83,6 +83,23 @@ export interface TelemetryKeys {
    * The same erasure again deletes nothing more and gives the same keys.
    */
   erase(erasure: { id: string; deviceId: string; untilMs: number }): Promise<ErasedKey[]>;
+  /**
+   * Keys that erasures of before deleted and that a backup brought back: gone when it resolves, however many. What comes
+   * late under them counts as erased. How many were there.
+   */
+  eraseAgain(
+    erasures: readonly { id: string; deviceId: string; keys: readonly ErasedKey[] }[],
+  ): Promise<number>;
+  /** Keys of a device without their secret halves, those that were deleted as well; oldest first. */
+  ofDevice(deviceId: string): Promise<DeviceKey[]>;
+  /** As the Store's: all of them, with the masking rules. */
+  copyTo(path: string): Promise<void>;
+}
+
+export interface DeviceKey extends ErasedKey {
+  /** Hex; null where it was deleted. */
+  publicKey: string | null;
+  erasureId: string | null;
 }
 
 export interface ErasedKey {
@@ -198,6 +215,50 @@ export async function openTelemetryKeys(parts: {
     },
 
     isErased: (keyId) => erased.has(keyId),
+
+    async eraseAgain(erasures) {
+      const again = await store.tx((db) => {
+        let deleted = 0;
+        for (const { id, deviceId, keys } of erasures)
+          for (const { keyId, epoch, madeAtMs, endsAtMs } of keys) {
+            if (!erased.has(keyId))
+              db.run(
+                `INSERT INTO erased_keys (key_id, erasure_id, device_id, epoch, made_at_ms, ends_at_ms)
+                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+                ...[keyId, id, deviceId, epoch, madeAtMs, endsAtMs],
+              );
+            deleted += db.run(
+              'DELETE FROM telemetry_keys WHERE key_id = ? AND device_id = ?',
+              keyId,
+              deviceId,
+            ).changes;
+          }
+        return deleted;
+      });
+      if (again > 0) await store.flushLog();
+      for (const { deviceId, keys } of erasures) {
+        for (const { keyId } of keys) erased.add(keyId);
+        const known = present.get(deviceId);
+        if (known !== undefined && erased.has(known.key.keyId)) present.delete(deviceId);
+      }
+      return again;
+    },
+
+    ofDevice: (deviceId) =>
+      store.tx((db) =>
+        db.all<DeviceKey>(
+          `SELECT key_id AS keyId, epoch, made_at_ms AS madeAtMs, ends_at_ms AS endsAtMs,
+             lower(hex(public_key)) AS publicKey, NULL AS erasureId
+           FROM telemetry_keys WHERE device_id = ?
+           UNION ALL
+           SELECT key_id, epoch, made_at_ms, ends_at_ms, NULL, erasure_id FROM erased_keys WHERE device_id = ?
+           ORDER BY 3, 1`,
+          deviceId,
+          deviceId,
+        ),
+      ),
+
+    copyTo: (path) => store.copyTo(path),
 
     async erase({ id, deviceId, untilMs }) {
       const keys = await store.tx((db) => {

@@ -2,7 +2,7 @@
 // stop anywhere and go on later without missing or repeating a record.
 // Trusts: its callers to have checked the right. Must never: hold a transaction open while somebody reads slowly.
 
-import { FleetError } from '../../shared/kernel/errors.ts';
+import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import type { Deflate } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { TelemetryCounts, TelemetryLost } from '../../shared/wire/http.ts';
@@ -12,6 +12,7 @@ import type { TelemetryKeys } from './keys.ts';
 import type { OpenedRecord } from './open-batch.ts';
 import { recordLines } from './record-lines.ts';
 import { type BatchPlace, openRecords, plainOf, recordsIn, storageKey } from './sealed-records.ts';
+import type { Withholding } from './withholding.ts';
 
 export interface RecordFilter {
   device?: string;
@@ -32,7 +33,7 @@ export type RecordMeter = (telemetryClass: TelemetryClass, records: number, byte
 export interface TelemetryRecords {
   /**
    * Lines of NDJSON, each a `StoredRecord` with its line feed, whole lines at a time; at most `limit` records after
-   * `cursor`. Refusals: `input-invalid` (no cursor), `not-found` (a cursor of a record that is not there).
+   * `cursor`. Refusals: `erasures-unconfirmed`, `input-invalid` (no cursor), `not-found` (a cursor of a record that is not there).
    */
   read(
     filter: RecordFilter,
@@ -89,8 +90,10 @@ export function createTelemetryRecords(parts: {
   store: RegistryStore;
   telemetryKeys: Pick<TelemetryKeys, 'open'>;
   deflate: Deflate;
+  /** Absent: nothing is withheld. */
+  withholding?: Pick<Withholding, 'mayRead'>;
 }): TelemetryRecords {
-  const { store, telemetryKeys, deflate } = parts;
+  const { store, telemetryKeys, deflate, withholding } = parts;
   const { qb } = store;
 
   async function positionOf(cursor: RecordCursor): Promise<Result<Position>> {
@@ -231,12 +234,15 @@ export function createTelemetryRecords(parts: {
 
   return {
     async read(filter, { cursor, limit, meter }) {
+      const readable = withholding?.mayRead() ?? ok();
+      if (!readable.ok) return readable;
       const from = cursor === null ? ok(await startOf(filter)) : await positionOf(cursor);
       if (!from.ok) return from;
       return ok(lines(filter, from.value, { limit: limit ?? Number.POSITIVE_INFINITY, meter }));
     },
 
     async ofBatch(batchId) {
+      if (withholding !== undefined) unwrap(withholding.mayRead());
       const [batch] = await batchesFrom({}, { batchId, index: -1 }, 1);
       return batch?.batchId === batchId ? recordsIn(await plainRecordsOf(batch, new Map())) : [];
     },

@@ -2,7 +2,7 @@
 // Trusts: the schema in wire/key-file.ts for the bounds of scrypt. Must never: tell a wrong passphrase from a
 // changed box in a way that helps guessing, or give out a seed that is not the one of the public key beside it.
 
-import { scryptSync } from 'node:crypto';
+import { scrypt, scryptSync } from 'node:crypto';
 import { invariant } from '../kernel/errors.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 import type { KeyFile, ScryptParameters } from '../wire/key-file.ts';
@@ -29,6 +29,25 @@ function stretch(passphrase: string, { salt, N, r, p }: ScryptParameters): Uint8
       maxmem,
     }),
   );
+}
+
+/** Parameters for what is sealed from now on; 32 bytes of salt, drawn by the caller. */
+export const newStretching = (salt: Uint8Array): ScryptParameters => ({
+  name: 'scrypt',
+  salt: toHex(salt),
+  ...cost,
+});
+
+/** The key of a passphrase, beside everything else that runs: 32 bytes. */
+export function stretchBeside(passphrase: string, { salt, N, r, p }: ScryptParameters): Promise<Uint8Array> {
+  const maxmem = 128 * N * r + 128 * r * p + 1024 * 1024;
+  const words = Buffer.from(passphrase.normalize('NFKC'), 'utf8');
+  return new Promise((resolve, reject) => {
+    scrypt(words, fromHex(salt), secretKeyBytes, { N, r, p, maxmem }, (error, key) => {
+      if (error === null) resolve(new Uint8Array(key));
+      else reject(error);
+    });
+  });
 }
 
 /** A new key, sealed. `entropy` has `keySealEntropyBytes` bytes and is used for nothing else. */

@@ -3,7 +3,7 @@
 // transactions into each other.
 
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import Database from 'better-sqlite3';
 import { FleetError, invariant } from '../kernel/errors.ts';
@@ -12,7 +12,7 @@ import { createRecent } from '../kernel/recent.ts';
 
 export type { Migration } from '../kernel/ports.ts';
 
-import { diskFault } from './disk-fault.ts';
+import { diskFault, errnoOf } from './disk-fault.ts';
 import { makeFolders } from './folders.ts';
 
 export interface StoreOptions extends StoreTerms {
@@ -23,6 +23,8 @@ export interface StoreOptions extends StoreTerms {
 export interface SqliteStore extends Store {
   /** The whole database as bytes, as of the last commit; `openStoreFromSnapshot` opens them. */
   snapshot(): Uint8Array;
+  /** Empties the log and leaves one file, to be read from now on. */
+  settle(): Promise<void>;
   /** One transaction at once, for whoever stands outside the program: the simulator and its witnesses. */
   now<T>(work: (db: SqlTx) => T): T;
 }
@@ -177,6 +179,34 @@ function migrate(
   }
 }
 
+/** Pages copied at once; others work between two such steps. */
+const copiedPages = 256;
+
+/** By SQLite's own backup, in steps: what this connection writes meanwhile is in the copy as well. */
+async function copyOf(database: Database.Database, path: string): Promise<void> {
+  try {
+    makeFolders(dirname(path), 0o700);
+    closeSync(openSync(path, 'wx', 0o600));
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') throw new FleetError('conflict', `${path} exists`, { cause: error });
+    throw diskFault(error, `make ${path}`);
+  }
+  try {
+    await database.backup(path, { progress: () => copiedPages });
+    const copy = new Database(path);
+    // A database with a log beside it would leave files wherever it is looked at.
+    copy.pragma('journal_mode = DELETE');
+    copy.close();
+    const file = openSync(path, 'r+');
+    fsyncSync(file);
+    closeSync(file);
+  } catch (error) {
+    for (const end of ['', '-wal', '-shm', '-journal']) rmSync(`${path}${end}`, { force: true });
+    const fault = sqliteFault(error);
+    throw fault instanceof FleetError ? fault : diskFault(error, `copy the database to ${path}`);
+  }
+}
+
 function storeOf(database: Database.Database, options: StoreOptions): SqliteStore {
   const readOnly = options.readOnly === true;
   const sql = sqlOf(database);
@@ -204,6 +234,10 @@ function storeOf(database: Database.Database, options: StoreOptions): SqliteStor
     tx: async (work) => transact(() => work(sql)),
     flushLog: async () => {
       guarded(() => database.pragma('wal_checkpoint(TRUNCATE)'));
+    },
+    copyTo: (path) => copyOf(database, path),
+    settle: async () => {
+      guarded(() => database.pragma('journal_mode = DELETE'));
     },
     now: (work) => transact(() => work(sql)),
     close: async () => {

@@ -351,6 +351,15 @@ export const codes = {
     'the device has no telemetry key yet; it comes with its first assignment',
   ),
 
+  // backups, erasures and the rights of people
+  'backup-malformed': row(400, 'never', 'name the folder that holds backup.json', 2),
+  'backup-damaged': row(409, 'never', 'use another backup; this one is not what was written'),
+  'erasure-declined': row(409, 'never', 'an admin of that region erases it there: lepton telemetry erase'),
+  'erasures-unconfirmed': row(
+    409,
+    'never',
+    'wait for the other regions, or say that nothing is missing: lepton backup confirm-erasures',
+  ),
   // the audit record
   'token-in-url': row(
     400,

@@ -81,6 +81,11 @@ export interface Store {
   tx<T>(fn: (db: SqlTx) => T): Promise<T>;
   /** Empties the write-ahead log into the database: pages as they were before lie there no more. */
   flushLog(): Promise<void>;
+  /**
+   * Writes the database as of some moment of the call to a new file; others go on with theirs meanwhile. `path` is the
+   * machine's. Durable, and one file, when it resolves. Faults: `conflict` (something is there), `disk-full`, `disk-io`.
+   */
+  copyTo(path: string): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -4,6 +4,7 @@
 import { join } from 'node:path';
 import { createApi } from '../../registry/api/app.ts';
 import { type RouteRow, routeTable } from '../../registry/api/route-table.ts';
+import type { Backups } from '../../registry/backup/backups.ts';
 import { createRegions, type Regions } from '../../registry/regions/regions.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
@@ -34,8 +35,17 @@ const aloneIn = (world: World): Regions =>
     onDenied: async () => undefined,
   });
 
+/** Another one is under way for ever. */
+const busyBackups: Backups = {
+  start: async () => refuse('conflict', 'one is under way'),
+  status: async (id) => refuse('not-found', `there is no backup ${id}`),
+  list: async () => [],
+  tidyKeys: async () => undefined,
+  idle: async () => undefined,
+};
+
 export function openAsking(world: World): Asking {
-  const api = createApi({ ...apiParts(world), regions: aloneIn(world) }, () => true);
+  const api = createApi({ ...apiParts(world), backups: busyBackups, regions: aloneIn(world) }, () => true);
   const asking: Asking = {
     token: async (role, namespace = null) =>
       (await world.core.access.create({ user: `${role}-user`, role, namespace, ttlMs: null })).token,
@@ -111,6 +121,9 @@ const bodies: Record<string, object> = {
   'policy.put': { envelope },
   'moves.apply': { envelope },
   'moves.sign': { order: 'e30=' },
+  'telemetry.erase.labelled': { labels: { subject: 'nobody' } },
+  'backups.create': {},
+  'restored.confirm': {},
   'masking.set': { rules: [] },
   'labels.import': { labels: [] },
   'samples.rules.set': { rules: null },

@@ -3,8 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { cpSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { createTelemetryRecords } from '../../registry/telemetry/records.ts';
+import { openStore } from '../../shared/host/sqlite.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
 import { type Envelope, encodeMessage } from '../../shared/wire/messages.ts';
@@ -110,6 +112,59 @@ test('a restored registry is healed by its devices, and all of them go on', asyn
     assert.deepEqual(await holder.refresh(namespaces), { refusal: null, behind: [] });
     assert.equal(await holder.follow(), 'taken');
   }
+});
+
+test('brought back by a person who said so: devices keep what they were last told, until a rollout says otherwise', async (t) => {
+  const { world, holders } = await restored(t, 2, async (folder, nowMs) => {
+    const store = await openStore(join(folder, 'registry.sqlite'), { synchronous: 'FULL' });
+    const mark = { backup: 'b', takenAtMs: 1, restoredAtMs: nowMs, erasures: 'none' };
+    await store.tx((db) => {
+      db.run("INSERT INTO settings VALUES ('restored', ?)", JSON.stringify(mark));
+      // Of a model that was taken away after the backup.
+      db.run(
+        `INSERT INTO desired (device_id, as_name, release_id, manifest_sha256, manifest_bytes, counter, policy)
+         SELECT device_id, 'old', 'acme/old@1.0.0', manifest_sha256, manifest_bytes, 1, policy FROM desired`,
+      );
+    });
+    await store.close();
+  });
+  const [one, two] = holders;
+  assert.ok(one && two);
+  for (const holder of holders) {
+    holder.giveBack((await holder.refresh(namespaces)).behind);
+    await world.settle();
+  }
+  const epochBefore = one.assignment?.epoch ?? 0;
+  assert.equal(await one.follow(), 'assignment-replayed');
+  await world.settle();
+  await goOn([one]);
+  assert.ok((one.assignment?.epoch ?? 0) > epochBefore);
+  const taken = await world.store.tx(({ sql }) =>
+    sql.all(
+      "SELECT release_id AS id, manifest_bytes AS bytes FROM desired WHERE as_name = 'old' AND device_id = ?",
+      one.device.id,
+    ),
+  );
+  assert.deepEqual(taken, [{ id: 'acme/old', bytes: 0 }]);
+  assert.deepEqual(
+    (await world.view(one.device)).models.map(({ name, active }) => [name, active]),
+    [
+      ['digits', 'acme/digits@2.0.0'],
+      ['voice', 'beta/voice@1.0.0'],
+    ],
+  );
+
+  // The other one comes back after a decision of since then: that one holds, and the rest is as it was.
+  await world.push('acme/digits@3.0.0', 3);
+  await world.start(rolloutFile('digits-3', { release: 'acme/digits@3.0.0', as: 'digits' }));
+  assert.equal(await two.follow(), 'assignment-replayed');
+  await world.settle();
+  await goOn(holders);
+  for (const holder of holders)
+    assert.deepEqual(
+      (await world.view(holder.device)).models.map(({ active }) => active),
+      ['acme/digits@3.0.0', 'beta/voice@1.0.0'],
+    );
 });
 
 test('only a timestamp was lost: the next one is above it', async (t) => {

@@ -40,7 +40,12 @@ export interface Before {
 }
 
 /** A fleet that went on after its backup, and the registry restored from that. */
-export async function restored(t: TestContext, count: number): Promise<Before> {
+export async function restored(
+  t: TestContext,
+  count: number,
+  /** Between the backup and its first start. */
+  laid: (folder: string, nowMs: number) => Promise<void> = async () => undefined,
+): Promise<Before> {
   const folder = temporaryFolder(t);
   const backup = temporaryFolder(t);
   const first = await openWorld(t, { folder, chance: 'first' });
@@ -82,6 +87,7 @@ export async function restored(t: TestContext, count: number): Promise<Before> {
   }
   await second.close();
 
+  await laid(backup, first.clock.wall());
   const world = await openWorld(t, { folder: backup, chance: 'third', clock: first.clock });
   for (const holder of holders) {
     holder.moveTo(world);

@@ -14,9 +14,11 @@ import { createAccess } from '../../registry/policy/access.ts';
 import { parseRolloutFile } from '../../registry/rollout/file.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { openAuthorities } from '../../registry/signing/authorities.ts';
+import { openErasureJournal } from '../../registry/telemetry/erasure-journal.ts';
 import { openTelemetryKeys, telemetryKeyMigrations } from '../../registry/telemetry/keys.ts';
 import { openMasking } from '../../registry/telemetry/masking.ts';
 import { createSamplingPolicy } from '../../registry/telemetry/sample-rules.ts';
+import { openWithholding } from '../../registry/telemetry/withholding.ts';
 import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import { publicKeyOf, signerFromSeed } from '../../shared/crypto/ed25519.ts';
@@ -306,6 +308,7 @@ export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<
     pathOf: (sha256) => join(folder, 'blobs', sha256),
   });
   t.after(() => encoding.stop());
+  const audit = await openAudit({ ...base, region });
   const core: RegistryCore = {
     ...base,
     incarnation: 'first',
@@ -319,6 +322,8 @@ export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<
       entropy,
     }),
     telemetryKeys: await openTelemetryKeys({ store: keyStore, clock: base.clock, entropy }),
+    journal: openErasureJournal(openDisk(folder)),
+    withholding: await openWithholding({ ...base, audit }),
     masking: await openMasking({ store: keyStore, clock: base.clock, entropy }),
     sampling: createSamplingPolicy({ store: base.store, clock: base.clock }),
     deflate: systemDeflate,
@@ -327,7 +332,7 @@ export async function openWorld(t: Ending, options: WorldOptions = {}): Promise<
     version: '0.1.0',
     addresses: { http: 'http://127.0.0.1:1', mqtt: 'mqtts://127.0.0.1:2' },
     access: createAccess({ store: base.store, clock: base.clock, entropy }),
-    audit: await openAudit({ ...base, region }),
+    audit,
     entropy,
   };
   const publisher = publisherKey('acme');

@@ -12,6 +12,15 @@ const hexRun = /^(?:[0-9a-f]{2})+$/i;
 const gzipHead = Buffer.from([0x1f, 0x8b, 0x08, 0x00]);
 const gzipHeadBytes = 10;
 
+/** Null where it was no such stream. */
+function tried(inflate: () => Buffer): Buffer | null {
+  try {
+    return inflate();
+  } catch {
+    return null;
+  }
+}
+
 /** Gzip wherever it begins, with whatever follows it; the other two where all of it is compressed. */
 function* inflated(bytes: Buffer): Generator<Buffer> {
   const ways: (() => Buffer)[] = [
@@ -24,11 +33,8 @@ function* inflated(bytes: Buffer): Generator<Buffer> {
     ways.push(() => inflateRawSync(bytes.subarray(from), { maxOutputLength: plainBytesMax }));
   }
   for (const way of ways) {
-    try {
-      yield way();
-    } catch {
-      // It was no such stream.
-    }
+    const plain = tried(way);
+    if (plain !== null) yield plain;
   }
 }
 

@@ -25,7 +25,7 @@ export interface IngestWorld extends World {
 export class Sender {
   readonly device: Device;
   readonly maker: BatchMaker;
-  private readonly world: World;
+  private world: World;
 
   constructor(world: World, device: Device, maker: BatchMaker) {
     this.world = world;
@@ -35,6 +35,12 @@ export class Sender {
 
   get id(): string {
     return this.device.id;
+  }
+
+  /** The same device at a registry that was started again. */
+  moveTo(world: World): void {
+    this.world = world;
+    this.device.moveTo(world);
   }
 
   say(message: Uint8Array): void {

@@ -5,33 +5,9 @@
 import { Command, CommanderError } from 'commander';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
-import { addClaimCommands, addPublisherCommands, addTokenCommands } from './access-commands.ts';
-import { addAuditCommands } from './audit-commands.ts';
-import { addAuthorityCommands } from './authority-commands.ts';
-import { addBackupCommands } from './backup-commands.ts';
-import { addCellCommands } from './cell-commands.ts';
-import { addDeviceCommands } from './device-commands.ts';
-import { addEnergyCommand } from './energy-commands.ts';
-import { addEvaluateCommand } from './evaluate-command.ts';
-import { addEvidenceCommands } from './evidence-commands.ts';
-import { addGroupCommands } from './group-commands.ts';
-import { addKeyCommands } from './key-commands.ts';
-import { addMaskingCommands } from './masking-commands.ts';
-import { addModelCommands } from './model-commands.ts';
+import { addCommands } from './command-groups.ts';
 import { addPassphraseFlags, usePassphraseFlag } from './passphrase.ts';
-import { addPolicyCommands } from './policy-commands.ts';
-import { addProfileCommand } from './profile-command.ts';
-import { addQualityCommands } from './quality-commands.ts';
-import { addRegionCommands } from './region-commands.ts';
-import { addReportCommands } from './report-commands.ts';
-import { addRightsCommands } from './rights-commands.ts';
-import { addRolloutCommands } from './rollout-commands.ts';
-import { addSampleCommands } from './sample-commands.ts';
-import { addServeCommand } from './serve-command.ts';
-import { addTelemetryCommands } from './telemetry-commands.ts';
-import { addTrainCommand } from './train-command.ts';
 import { programVersion } from './version.ts';
-import { addWebhookCommands } from './webhook-commands.ts';
 
 /** Commander's own messages in our one-line form; help and version are no errors. */
 function fromCommander(error: CommanderError): number {
@@ -62,33 +38,7 @@ async function main(): Promise<number> {
     // `models push --version` is the release's: the program's own flags stand before the command.
     .enablePositionalOptions()
     .showHelpAfterError(false);
-  addServeCommand(program);
-  addTrainCommand(program);
-  addEvaluateCommand(program);
-  addProfileCommand(program);
-  addModelCommands(program);
-  addRolloutCommands(program);
-  addGroupCommands(program);
-  addDeviceCommands(program);
-  addAuthorityCommands(program);
-  addBackupCommands(program);
-  addTelemetryCommands(program);
-  addAuditCommands(program);
-  addMaskingCommands(program);
-  addPolicyCommands(program);
-  addReportCommands(program);
-  addRegionCommands(program);
-  addWebhookCommands(program);
-  addEvidenceCommands(program);
-  addQualityCommands(program);
-  addEnergyCommand(program);
-  addCellCommands(program);
-  addSampleCommands(program);
-  addRightsCommands(program);
-  addClaimCommands(program);
-  addPublisherCommands(program);
-  addTokenCommands(program);
-  addKeyCommands(program);
+  await addCommands(program, process.argv.slice(2));
   addPassphraseFlags(program);
   program.hook('preAction', (_program, command) => usePassphraseFlag(command));
   quiet(program);

@@ -144,7 +144,6 @@ function publisherOf(
   const second = publisherKey(`${namespace} second`);
   let targets: ReadonlyMap<string, TargetEntry> = new Map();
   let version = 0;
-  const modelOf = (release: string): Uint8Array => identityModel(`${namespace} ${release}`);
   const entryOf = (manifest: Uint8Array, counter: number): TargetEntry => ({
     sha256: sha256Hex(manifest),
     bytes: manifest.length,
@@ -179,7 +178,7 @@ function publisherOf(
       }),
 
     async honest({ counter = 3, manifest: change = {}, signers = [key] } = {}): Promise<Upload> {
-      const model = modelOf('1.2.0');
+      const model = identityModel(`${namespace} 1.2.0`);
       await made.upload(model);
       const manifest = made.manifest('1.2.0', model, change);
       const added = new Map([...targets, [`${namespace}/echo/1.2.0`, entryOf(manifest, counter)]]);
@@ -206,7 +205,8 @@ function publisherOf(
     },
 
     async release(release: string, counter: number, signers: Signer[]) {
-      const model = modelOf(release);
+      // The same bytes in every namespace: what the registry tried once it does not try again.
+      const model = identityModel(`honest ${release}`);
       await made.upload(model);
       const manifest = made.manifest(release, model);
       const added = new Map([...targets, [`${namespace}/echo/${release}`, entryOf(manifest, counter)]]);

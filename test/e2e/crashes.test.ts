@@ -16,6 +16,7 @@ import {
   startRollout,
   writeGoldenFolder,
 } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 
 async function bytesServed(http: string): Promise<number> {
@@ -105,7 +106,7 @@ describe('crashes of the real programs', { skip: dataMissing }, () => {
       assert.deepEqual(registry.daemon.ready, before);
       await until(
         'the agent is online again',
-        async () => (await showDevice(registry, agent.id)).presence === 'online',
+        async () => (await deviceNow(registry, agent.id)).presence === 'online',
       );
       const other = modelCase('mnist/digit4-opset7');
       await pushModel(registry, other.modelPath, 'acme/mnist@2.0.0', [

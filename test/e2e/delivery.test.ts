@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
 import { checkCase, makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 
 interface ShownVersion {
@@ -22,11 +23,12 @@ test('a retrained model comes as its difference to the one before it, and is ser
     const [before, after] = [modelCase('silero-vad/one-step-v5'), modelCase('silero-vad/one-step-v6')];
     const registry = await startTestRegistry(place);
     const agent = await startTestAgent(place, await makeClaim(place, registry), 'agent');
-    const active = async () => (await showDevice(registry, agent.id)).models[0]?.active;
+    const active = async () => (await deviceNow(registry, agent.id)).models[0]?.active;
     const roll = async (modelPath: string, release: string): Promise<void> => {
       await pushModel(registry, modelPath, release);
       await rollOut(place, registry, release);
       await until(`${release} serves`, async () => (await active()) === release, 60_000);
+      assert.equal((await showDevice(registry, agent.id)).models[0]?.active, release);
     };
     await roll(before.modelPath, 'acme/vad@1.0.0');
     await pushModel(registry, after.modelPath, 'acme/vad@2.0.0');

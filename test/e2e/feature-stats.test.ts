@@ -13,6 +13,7 @@ import { qualitySchema } from '../../shared/wire/quality.ts';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
 import { infer, makeClaim, rollOut } from '../support/fleet.ts';
+import { recordsNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 
 test('counts of inputs and outputs of a real model', { skip: dataMissing }, async () => {
@@ -58,14 +59,18 @@ test('counts of inputs and outputs of a real model', { skip: dataMissing }, asyn
     // The window ends with the agent.
     await agent.daemon.stop();
     await agent.restart();
-    const data = await until('the counts are stored', async () => {
-      const { stdout } = await registry.lepton(['telemetry', 'query', '--class', 'stats', '--json']);
-      const records = stdout
+    const features = (records: StoredRecord[]) =>
+      records.find((record) => record.data['kind'] === 'features')?.data;
+    await until('the counts are stored', async () =>
+      features(await recordsNow(registry, { class: 'stats' })),
+    );
+    const { stdout: stored } = await registry.lepton(['telemetry', 'query', '--class', 'stats', '--json']);
+    const data = features(
+      stored
         .split('\n')
         .filter((line) => line !== '')
-        .map((line) => JSON.parse(line) as StoredRecord);
-      return records.find((record) => record.data['kind'] === 'features')?.data;
-    });
+        .map((line) => JSON.parse(line) as StoredRecord),
+    );
     const stats = featuresStatsSchema.parse(data);
     assert.deepEqual(
       [stats.model, stats.profileSha256, stats.rows, stats.seenRows],

@@ -9,6 +9,7 @@ import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
 import { makeClaim, pushModel, startRollout } from '../support/fleet.ts';
 import { type LightDevice, startLightDevice } from '../support/light-fleet.ts';
+import { rolloutNow } from '../support/looking.ts';
 import {
   startTestRegistry,
   type TestRegistry,
@@ -21,6 +22,8 @@ const deviceCount = 20;
 /** Where one device is off: the others are only there to go on. */
 const deviceCountOff = 6;
 const release = 'acme/digits@1.0.0';
+/** How often is looked where a rollout waits for seconds. */
+const lookEveryMs = 100;
 
 async function fleetOf(place: Workplace, registry: TestRegistry, count: number): Promise<LightDevice[]> {
   const claim = await makeClaim(place, registry, 'fleet', ['--uses', String(count)]);
@@ -106,17 +109,19 @@ describe('a fleet of twenty', { skip: dataMissing }, () => {
           waves: [{ percent: 50 }, { percent: 100 }],
           deadlines: { unreachable: { after: '12s', counts } },
         });
-        const reached = await until(
+        await until(
           counts === 'ignore' ? 'the rollout ends' : 'the rollout says what it waits for',
           async () => {
-            const now = await status(registry, id);
+            const now = await rolloutNow(registry, id);
             checkProgress(now, deviceCountOff);
             const one = now.devices.find((device) => device.id === off.id);
             const waits = one?.state === 'unreachable' && now.state === 'running';
-            return (counts === 'ignore' ? now.state === 'succeeded' : waits) ? now : null;
+            return counts === 'ignore' ? now.state === 'succeeded' : waits;
           },
-          120_000,
+          ...[120_000, lookEveryMs],
         );
+        const reached = await status(registry, id);
+        checkProgress(reached, deviceCountOff);
         assert.equal(reached.devices.find((one) => one.id === off.id)?.state, 'unreachable');
         if (counts === 'wait') {
           const wave = reached.waves.find((one) => one.state === 'running' || one.state === 'soaking');
@@ -125,16 +130,19 @@ describe('a fleet of twenty', { skip: dataMissing }, () => {
         const wave = reached.devices.find((one) => one.id === off.id)?.wave;
 
         await off.restart();
-        const end = await until(
+        await until(
           'the late device has its release, in its wave',
           async () => {
-            const now = await status(registry, id);
+            const now = await rolloutNow(registry, id);
             checkProgress(now, deviceCountOff);
             const one = now.devices.find((device) => device.id === off.id);
-            return now.state === 'succeeded' && one?.state === 'committed' ? now : null;
+            return now.state === 'succeeded' && one?.state === 'committed';
           },
-          60_000,
+          ...[60_000, lookEveryMs],
         );
+        const end = await status(registry, id);
+        checkProgress(end, deviceCountOff);
+        assert.equal(end.state, 'succeeded');
         assert.equal(end.devices.find((one) => one.id === off.id)?.wave, wave);
         assert.ok(end.devices.every((one) => one.release === release));
       } finally {

@@ -23,6 +23,7 @@ import { newClient, randomSeed, type TestClient } from '../broker/fleet.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
 import { checkCase, makeClaim, pushModel, rollOut, showDevice, startRollout } from '../support/fleet.ts';
+import { deviceNow, recordsNow } from '../support/looking.ts';
 import { freePort, type Mosquitto, mosquittoMissing, startMosquitto } from '../support/mosquitto.ts';
 import {
   startTestAgent,
@@ -102,10 +103,20 @@ test('enrol, push, roll out, infer and store on mosquitto; it dies and comes bac
   await inScene(async (scene) => {
     const { place, registry, broker } = scene;
     const agent = await startTestAgent(place, await makeClaim(place, registry), 'agent');
-    await until('it is online', async () => (await presence(scene, agent.id)) === 'online');
+    await until(
+      'it is online',
+      async () => (await deviceNow(scene.registry, agent.id)).presence === 'online',
+    );
     const model = modelCase('silero-vad/one-step-v5');
     const stored = async (count: number): Promise<void> => {
-      await until('all are stored', async () => (await storedNumbers(scene, agent)).length >= count, 60_000);
+      await until(
+        'all are stored',
+        async () => {
+          const records = await recordsNow(registry, { class: 'app', device: agent.id });
+          return records.length >= count;
+        },
+        60_000,
+      );
       assert.deepEqual(
         await storedNumbers(scene, agent),
         Array.from({ length: count }, (_, index) => index),
@@ -136,7 +147,11 @@ test('enrol, push, roll out, infer and store on mosquitto; it dies and comes bac
 
     await broker.start();
     await until('the registry is back', async () => (await brokerState(registry)) === 'connected');
-    await until('so is the device', async () => (await presence(scene, agent.id)) === 'online', 60_000);
+    await until(
+      'so is the device',
+      async () => (await deviceNow(scene.registry, agent.id)).presence === 'online',
+      60_000,
+    );
     await registry.lepton(['rollout', 'watch', rollout]);
     await stored(1_500);
     await agent.daemon.stop();
@@ -204,7 +219,10 @@ test('mosquitto with our rules: own topics only, none after a revocation, and no
     await thief.publish(deviceTopic(region, other.id, 'command'), 'not from the registry');
     await thief.publish(deviceTopic(region, other.id, 'presence'), presenceOf(true));
     await thief.publish(deviceTopic(region, one.id, 'presence'), presenceOf(true), { qos: 1, retain: true });
-    await until('its own presence counts', async () => (await presence(scene, one.id)) === 'online');
+    await until(
+      'its own presence counts',
+      async () => (await deviceNow(scene.registry, one.id)).presence === 'online',
+    );
     assert.notEqual(await presence(scene, other.id), 'online');
     await registry.lepton(['devices', 'label', other.id, 'site=a']);
     await registry.lepton(['devices', 'label', one.id, 'site=a']);
@@ -218,7 +236,10 @@ test('mosquitto with our rules: own topics only, none after a revocation, and no
 
     // With another's client id it stays who it is, and ends nobody's connection.
     await victim.publish(deviceTopic(region, other.id, 'presence'), presenceOf(true), { qos: 1 });
-    await until('the other is still there', async () => (await presence(scene, other.id)) === 'online');
+    await until(
+      'the other is still there',
+      async () => (await deviceNow(scene.registry, other.id)).presence === 'online',
+    );
 
     // It takes a seat where it thinks that the registry sits: nothing is kept from the registry.
     await thief.subscribe(

@@ -17,6 +17,7 @@ import { identityModel, once, preparePush } from '../registry-core/support.ts';
 import { modelCase } from '../support/cases.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
 import { checkCase, makeClaim, rollOut, showDevice, startRollout } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import {
   type LeptonRunner,
   startTestAgent,
@@ -140,12 +141,13 @@ describe('negative models', { skip: dataMissing }, () => {
         const [shown] = (await showDevice({ lepton }, agent.id)).models;
         assert.equal(shown?.active, 'neg/guard@1.0.0', file);
       }
+      const address = { http: registry.httpUrl, token: registry.adminToken };
       // A rollout that only pauses leaves the device with what it refused: an operator sees there what and why.
       for (const [index, [file, code]] of negatives.entries()) {
         const releaseId = `neg/guard@2.${index}.0`;
         const id = await startRollout(place, { lepton }, releaseId, { onGateFailure: 'pause' });
         const shown = await until(`devices show names ${code}`, async () => {
-          const [model] = (await showDevice({ lepton }, agent.id)).models;
+          const [model] = (await deviceNow(address, agent.id)).models;
           return model?.reason?.code === code ? model : null;
         });
         assert.ok((shown.reason?.detail ?? '').length > 10, file);

@@ -36,6 +36,7 @@ import {
   startRollout,
   writeGoldenFolder,
 } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import {
   type LeptonRunner,
   run,
@@ -212,7 +213,7 @@ describe('refused over the real wire', { skip: dataMissing }, () => {
     await lepton(['rollout', 'watch', id], 1);
     await deviceLogged(agent, 'update.refused', 'blob-digest-mismatch');
     const device: DeviceView = await until('the device is back', async () => {
-      const shown = await showDevice({ lepton }, agent.id);
+      const shown = await deviceNow({ http: registry.httpUrl, token: registry.adminToken }, agent.id);
       const [model] = shown.models;
       return model?.reason?.code === 'blob-digest-mismatch' || model?.state === 'committed' ? shown : null;
     });

@@ -26,6 +26,7 @@ import { encodeMessage } from '../../shared/wire/messages.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import { tinyModel } from '../agent/tiny-model.ts';
 import { fleetEvents, makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { eventsNow } from '../support/looking.ts';
 import {
   startTestAgent,
   startTestRegistry,
@@ -211,7 +212,7 @@ async function offerForged({ registry, liar }: { registry: TestRegistry; liar: T
       await client.publishAsync(topic, Buffer.from(encodeMessage(piece)), { qos: 1 });
     }
     await until('each forged file is an event', async () => {
-      const events = await fleetEvents(registry, liar.id);
+      const events = await eventsNow(registry, liar.id);
       const invalid = events.filter((event) => event.code === 'held-invalid');
       assert.ok(invalid.every((event) => event.attack));
       return invalid.length === forged.length;

@@ -14,7 +14,8 @@ import { makeRoot, makeTargets, parseRootFile } from '../../shared/trust/tuf/rep
 import { type KeyPlan, onlineRoles, parseKeyPlan } from '../../shared/wire/key-plan.ts';
 import { tinyModel } from '../agent/tiny-model.ts';
 import { bundleFrom, firstChanges, holder, onlineChanges, signedBy } from '../support/ceremony.ts';
-import { fleetEvents, makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { eventsNow } from '../support/looking.ts';
 import {
   startTestAgent,
   startTestRegistry,
@@ -118,7 +119,7 @@ test('all online keys and the whole disk are stolen: no device runs what no publ
     await until(
       'what the device refused of the thief is reported',
       async () => {
-        const codes = new Set((await fleetEvents(registry, agent.id)).map((event) => event.code));
+        const codes = new Set((await eventsNow(registry, agent.id)).map((event) => event.code));
         return [
           'target-digest-mismatch',
           'target-unknown',
@@ -131,7 +132,7 @@ test('all online keys and the whole disk are stolen: no device runs what no publ
     );
     // It gives back what its publisher signed, at the thief's, and the honest registry never saw.
     await until('the honest registry knows of the release whose bytes it lacks', async () =>
-      (await fleetEvents(registry)).some(
+      (await eventsNow(registry)).some(
         (event) => event.code === 'lost-in-restore' && event.detail.includes('acme/tiny@2.0.0'),
       ),
     );

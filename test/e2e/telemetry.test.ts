@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { makeClaim, showDevice } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, type TestAgent, until, workplace } from '../support/processes.ts';
 
 const recordsWanted = 20_000;
@@ -83,19 +84,18 @@ test('registry down, agent killed three times, 20,000 records: each answered one
     await agent.restart();
     await writer.done;
 
-    const outbox = await until(
+    await until(
       'the outbox is empty',
       async () => {
-        const device = await showDevice(registry, agent.id);
+        const device = await deviceNow(registry, agent.id);
         const { producedRecords, acknowledgedRecords, pendingBatches } = device.outbox;
-        return pendingBatches === 0 &&
-          producedRecords === acknowledgedRecords &&
-          producedRecords > recordsWanted
-          ? device.outbox
-          : null;
+        return (
+          pendingBatches === 0 && producedRecords === acknowledgedRecords && producedRecords > recordsWanted
+        );
       },
       120_000,
     );
+    const { outbox } = await showDevice(registry, agent.id);
     assert.equal(outbox.droppedRecords, 0);
 
     const query = await registry.lepton([

@@ -5,11 +5,11 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { writeGolden } from '../../shared/wire/golden.ts';
-import type { DeviceView } from '../../shared/wire/http.ts';
 import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import { asGolden, modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
-import { checkCase, fleetEvents, makeClaim, pushModel, rollOut } from '../support/fleet.ts';
+import { checkCase, fleetEvents, makeClaim, pushModel, rollOut, showDevice } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 
 const digits = modelCase('mnist/digit4-opset8');
@@ -76,10 +76,11 @@ test('two models switch together, or go back together', { skip: dataMissing }, a
     assert.deepEqual(await served(), ['2.0.0', '2.0.0']);
     for (const model of ['left', 'right']) await checkCase(agent.http, model, digits);
     // Found out beside its work, in a process of its own that is gone by now.
-    const device = await until('the agent tells with what it runs models', async () => {
-      const shown = (await registry.lepton(['devices', 'show', agent.id, '--json'])).json() as DeviceView;
-      return shown.agent.providers === undefined ? undefined : shown;
-    });
+    await until(
+      'the agent tells with what it runs models',
+      async () => (await deviceNow(registry, agent.id)).agent.providers !== undefined,
+    );
+    const device = await showDevice(registry, agent.id);
     assert.equal(device.agent.providers?.[0], 'cpu');
     const codes = (await fleetEvents(registry, agent.id)).map(({ code }) => code);
     assert.ok(codes.includes('update-parted') && codes.includes('probe-golden-failed'), codes.join());

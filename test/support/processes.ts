@@ -254,17 +254,23 @@ export async function startTestAgent(
   return agent;
 }
 
-/** Waits until `check` gives a value; fails with what it last saw. */
+/**
+ * Waits until `check` gives a value; fails with what it last saw. Between two looks it pauses at least as long as the
+ * look took, so that a wait does not keep busy what it waits for.
+ */
 export async function until<T>(
   what: string,
   check: () => Promise<T | null | undefined | false> | T | null | undefined | false,
   timeoutMs = 30_000,
+  everyMs = 20,
 ): Promise<T> {
   const end = performance.now() + timeoutMs;
   for (;;) {
+    const from = performance.now();
     const value = await check();
     if (value !== null && value !== undefined && value !== false) return value;
-    if (performance.now() > end) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    const now = performance.now();
+    if (now > end) throw new Error(`waited ${timeoutMs} ms in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(everyMs, now - from)));
   }
 }

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { deviceNow, recordsNow } from '../support/looking.ts';
 import { startTestAgent, startTestRegistry, until, workplace } from '../support/processes.ts';
 
 interface Line {
@@ -51,10 +52,11 @@ test('records posted to an agent are answered when durable and are read with the
     assert.equal(get.headers.get('allow'), 'POST');
     await get.arrayBuffer();
 
-    const app = await until('the records arrived', async () => {
-      const lines = await stored('app');
-      return lines.length === 3 ? lines : null;
-    });
+    await until(
+      'the records arrived',
+      async () => (await recordsNow(registry, { class: 'app' })).length === 3,
+    );
+    const app = await stored('app');
     assert.deepEqual(
       app.map(({ data }) => data),
       [{ marker: 'opaque-71c2' }, { n: 1 }, { n: 2 }],
@@ -70,10 +72,8 @@ test('records posted to an agent are answered when durable and are read with the
     const { outbox } = await status();
     assert.equal(outbox['producedRecords'], 3 + events.length);
     await until('the report says so', async () => {
-      const shown = (await registry.lepton(['devices', 'show', agent.id, '--json'])).json() as {
-        outbox: Record<string, number>;
-      };
-      return shown.outbox['acknowledgedRecords'] === outbox['acknowledgedRecords'];
+      const shown = await deviceNow(registry, agent.id);
+      return shown.outbox.acknowledgedRecords === outbox['acknowledgedRecords'];
     });
 
     await agent.daemon.stop('SIGKILL');

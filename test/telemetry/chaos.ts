@@ -7,7 +7,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { StoredRecord } from '../../shared/wire/telemetry.ts';
 import { chance } from '../support/chance.ts';
-import { makeClaim, showDevice } from '../support/fleet.ts';
+import { makeClaim } from '../support/fleet.ts';
+import { deviceNow } from '../support/looking.ts';
 import { freePort, type Mosquitto, startMosquitto } from '../support/mosquitto.ts';
 import {
   startTestAgent,
@@ -209,7 +210,7 @@ export async function chaos(terms: ChaosTerms): Promise<ChaosOutcome> {
       const { droppedRecords } = await until(
         `the outbox of ${agent.id} is empty`,
         async () => {
-          const { outbox } = await showDevice(registry, agent.id);
+          const { outbox } = await deviceNow(registry, agent.id);
           const { producedRecords, acknowledgedRecords, droppedRecords: dropped, pendingBatches } = outbox;
           const settled = producedRecords === acknowledgedRecords + dropped;
           return pendingBatches === 0 && settled && producedRecords >= writer.answered.size ? outbox : null;

@@ -33,6 +33,11 @@ if (compiled.status !== 0) process.exit(compiled.status ?? 1);
 const migrations = join(root, 'registry', 'store', 'migrations');
 if (existsSync(migrations))
   cpSync(migrations, join(root, 'dist', 'registry', 'store', 'migrations'), { recursive: true });
+const catalogues = join(root, 'shared', 'languages');
+if (existsSync(catalogues)) {
+  rmSync(join(root, 'dist', 'shared', 'languages'), { recursive: true, force: true });
+  cpSync(catalogues, join(root, 'dist', 'shared', 'languages'), { recursive: true });
+}
 for (const bin of ['registry/cli/main.js', 'agent/cli/main.js', 'firmware-sim/cli/main.js']) {
   const path = join(root, 'dist', bin);
   if (existsSync(path)) chmodSync(path, 0o755);

@@ -119,6 +119,11 @@ test('drivers: each has one room that may import it', () => {
       from: ['agent/cli', 'registry/cli', 'firmware-sim/cli'],
       why: 'flags end at the entry points',
     },
+    {
+      driver: 'messageformat',
+      from: ['shared/host/languages.ts'],
+      why: 'translations are formatted in one file, which the daemon of the agent does not load',
+    },
     { driver: 'cli-progress', from: ['shared/host'], why: 'progress bars know about terminals' },
     { driver: 'zod', from: ['shared', 'registry', 'agent'], why: 'validation at the edges' },
     { driver: 'tuf-js', from: [], why: 'differential tests only' },
@@ -330,6 +335,16 @@ test('single doors: what must not spread has the importers that are named, and n
       file: 'agent/cli/tuf/open-policy.ts',
       from: ['agent/cli/tuf', 'agent/cli/tuf.ts'],
       why: 'no device judges its catalogue by the open policy',
+    },
+    {
+      file: 'shared/host/languages.ts',
+      from: ['shared/host/start-speaking.ts', 'registry/api/problems.ts'],
+      why: 'it carries the catalogues: the daemon of the agent has no memory for them',
+    },
+    {
+      file: 'shared/host/start-speaking.ts',
+      from: ['agent/cli/main.ts', 'registry/cli/main.ts', 'firmware-sim/cli/main.ts'],
+      why: 'a language is chosen at the entry points',
     },
     {
       file: 'agent/cli/tuf.ts',

@@ -77,7 +77,7 @@ const zh: PageText = {
   notEnrolled: '尚未注册',
   connected: '已连接',
   offline: '离线：推理与记录照常进行，稍后再同步',
-  refusedBy: '被代理服务器拒绝',
+  refusedBy: '被消息代理拒绝',
   version: '代理程序',
   up: '启动于',
   memory: '内存',

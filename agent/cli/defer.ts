@@ -2,6 +2,7 @@
 // Trusts: the state folder of this user. Must never: write into the folder itself: the daemon counts what is deferred.
 
 import { resolve } from 'node:path';
+import { speaker } from '../../shared/host/speech.ts';
 import { isErrorCode } from '../../shared/kernel/codes.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { type DeferAnswer, deferAnswerSchema, deferForMsMax } from '../update/deferral.ts';
@@ -70,5 +71,5 @@ export async function defer(flags: DeferFlags): Promise<void> {
   const where = whereIs(folder);
   if (where === null) throw new FleetError('agent-not-running', `no agent runs with ${folder}`);
   const answer = await tell(where.http, setting('token', flags.token), forMs);
-  process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : text(answer));
+  process.stdout.write(flags.json === true ? `${JSON.stringify(answer)}\n` : speaker().lines(text(answer)));
 }

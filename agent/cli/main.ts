@@ -5,8 +5,12 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { Command, CommanderError } from 'commander';
-import { FleetError } from '../../shared/kernel/errors.ts';
+import { spokenHelp, spokenHelpText } from '../../shared/host/help-language.ts';
+import { speaker } from '../../shared/host/speech.ts';
+import { startSpeaking } from '../../shared/host/start-speaking.ts';
+import { FleetError, refusalError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
+import { chooseLanguage, languageOfEnvironment } from '../../shared/wire/languages.ts';
 import type { DeferFlags } from './defer.ts';
 import type { RunFlags } from './run.ts';
 import type { StatusFlags } from './status.ts';
@@ -35,19 +39,34 @@ const collect = (value: string, before: string[]): string[] => [...before, value
 
 /** Ends the process with the one line that says why. */
 function fail(error: unknown): void {
-  const { line, json, exit } = formatError(error);
+  const { line, json, exit } = formatError(error, speaker().say);
   if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(json)}\n`);
   process.stderr.write(`${line}\n`);
   process.exitCode = exit;
 }
 
+const chosen = chooseLanguage(process.argv.slice(2), process.env);
+const language = chosen.ok ? chosen.value.language : languageOfEnvironment(process.env);
+
+/** The daemon writes JSON for programs: it carries no catalogue, until it has to say why it ends. */
+function isDaemon(words: readonly string[]): boolean {
+  return words[0] === 'run' && !words.includes('--help') && !words.includes('-h');
+}
+
 async function main(): Promise<void> {
+  if (!chosen.ok || !isDaemon(chosen.value.words)) await startSpeaking(language);
+  if (!chosen.ok) throw refusalError(chosen.refusal);
   const version = ownVersion();
   const program = new Command('lepton-agent')
     .description('Runs signed models on this device and keeps them current.')
     .version(version)
+    .option('--lang <language>', 'en or zh, before or after the command (or LEPTON_LANG; else the locale’s)')
+    .configureHelp(spokenHelp())
     .exitOverride()
-    .configureOutput({ writeErr: () => undefined });
+    .configureOutput({
+      writeErr: () => undefined,
+      writeOut: (text) => process.stdout.write(spokenHelpText(text)),
+    });
   program
     .command('run')
     .description('the daemon; prints one JSON line when it is enrolled and listening')
@@ -136,7 +155,7 @@ async function main(): Promise<void> {
       if (flags.json === true) process.stdout.write(`${JSON.stringify(done)}\n`);
     });
   try {
-    await program.parseAsync();
+    await program.parseAsync(chosen.value.words, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     // --help and --version have printed what was asked for.
@@ -158,7 +177,8 @@ main().then(
     // Nothing may keep a stopped agent alive.
     process.exit(process.exitCode ?? 0);
   },
-  (error: unknown) => {
+  async (error: unknown) => {
+    await startSpeaking(language);
     fail(error);
     process.exit();
   },

@@ -3,6 +3,7 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { speaker } from '../../shared/host/speech.ts';
 import { openStore } from '../../shared/host/sqlite.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import type { DroppedRecords } from '../../shared/wire/telemetry.ts';
@@ -104,8 +105,8 @@ function trustLines({ clock, certificate, held, attacks }: Shown): string[] {
   const lines = [`clock     ${clock.nowMs === null ? floor : `${date(clock.nowMs)}, ${source}; ${floor}`}`];
   if (certificate !== null) {
     const refused = certificate.renewalRefusedBy;
-    const why = refused === null ? '' : `; no renewal: ${refused}`;
-    lines.push(`valid     until ${date(certificate.expiresAtMs)}${why}`);
+    const renewal = refused === null ? '' : `; no renewal: ${refused}`;
+    lines.push(`valid     until ${date(certificate.expiresAtMs)}${renewal}`);
   }
   if (held !== null) {
     const versions = Object.entries(held).map(([name, version]) => `${name} ${version}`);
@@ -180,5 +181,7 @@ function text(shown: Shown): string {
 
 export async function status(flags: StatusFlags, version: string): Promise<void> {
   const shown = await gather(flags, version);
-  process.stdout.write(flags.json === true ? `${JSON.stringify(shown)}\n` : `${text(shown)}\n`);
+  process.stdout.write(
+    flags.json === true ? `${JSON.stringify(shown)}\n` : `${speaker().lines(text(shown))}\n`,
+  );
 }

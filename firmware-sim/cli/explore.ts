@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { systemClock } from '../../shared/host/clock.ts';
+import { speaker } from '../../shared/host/speech.ts';
 import { isTerminal, progress } from '../../shared/host/terminal.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { addCoverage, coverageLines, judgeCoverage } from '../explore/coverage.ts';
@@ -109,12 +110,12 @@ async function enter(flags: RunFlags, seeds: number): Promise<Room> {
     jobs,
     write: (line) => {
       clear();
-      process.stdout.write(`${line}\n`);
+      process.stdout.write(`${flags.json ? line : speaker().lines(line)}\n`);
     },
     tell: (line) => {
       if (!isTerminal()) return;
       clear();
-      process.stderr.write(`${line}\n`);
+      process.stderr.write(`${speaker().lines(line)}\n`);
     },
     advance: () => {
       done += 1;

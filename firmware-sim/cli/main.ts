@@ -4,8 +4,12 @@
 // Trusts: its flags after the checks here. Must never: exit 0 when a seed broke an invariant.
 
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { FleetError } from '../../shared/kernel/errors.ts';
+import { spokenHelp, spokenHelpText } from '../../shared/host/help-language.ts';
+import { speaker } from '../../shared/host/speech.ts';
+import { startSpeaking } from '../../shared/host/start-speaking.ts';
+import { FleetError, refusalError } from '../../shared/kernel/errors.ts';
 import { formatError } from '../../shared/wire/cli-output.ts';
+import { chooseLanguage, languageOfEnvironment } from '../../shared/wire/languages.ts';
 import { durationSchema } from '../../shared/wire/rollout-file.ts';
 import { type DemoFlags, demo } from './demo.ts';
 import { coverageCommand, type ExploreFlags, exploreCommand, type RunFlags } from './explore.ts';
@@ -38,17 +42,25 @@ function duration(text: string): number {
 }
 
 function fail(thrown: unknown): void {
-  const { line, json, exit } = formatError(thrown);
+  const { line, json, exit } = formatError(thrown, speaker().say);
   if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(json)}\n`);
   process.stderr.write(`${line}\n`);
   process.exitCode = exit;
 }
 
+const chosen = chooseLanguage(process.argv.slice(2), process.env);
+await startSpeaking(chosen.ok ? chosen.value.language : languageOfEnvironment(process.env));
+
 const program = new Command('lepton-sim')
   .description('Simulation: a fleet of real code on simulated hardware from one seed, and one to look at.')
+  .option('--lang <language>', 'en or zh, before or after the command (or LEPTON_LANG; else the locale’s)')
+  .configureHelp(spokenHelp())
   .exitOverride()
   // Errors are written below, as one line with a code.
-  .configureOutput({ outputError: () => undefined });
+  .configureOutput({
+    outputError: () => undefined,
+    writeOut: (text) => process.stdout.write(spokenHelpText(text)),
+  });
 
 program
   .command('explore')
@@ -133,7 +145,8 @@ program
   .action((name: string, flags: SensorFlags) => sensor(name, flags));
 
 try {
-  await program.parseAsync();
+  if (!chosen.ok) throw refusalError(chosen.refusal);
+  await program.parseAsync(chosen.value.words, { from: 'user' });
 } catch (thrown) {
   if (thrown instanceof CommanderError) {
     // Help ends here too, with 0; everything else is a flag that is wrong.

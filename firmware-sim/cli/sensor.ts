@@ -4,6 +4,7 @@
 
 import { writeOut } from '../../registry/cli/output.ts';
 import { systemClock } from '../../shared/host/clock.ts';
+import { speaker } from '../../shared/host/speech.ts';
 import { asFleetError, FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { encodeInferRequest, parseInferResponse } from '../../shared/wire/oip-json.ts';
 import {
@@ -137,7 +138,7 @@ async function untilAnswered(url: string, body: Uint8Array, signal: AbortSignal)
       throw new FleetError('infer-invalid', `the agent refused it, ${asked.why}`, {
         hint: 'is this a model of this scenario, trained on its columns?',
       });
-    if (asked.why !== told) process.stderr.write(`waiting for ${url}: ${asked.why}\n`);
+    if (asked.why !== told) process.stderr.write(speaker().lines(`waiting for ${url}: ${asked.why}\n`));
     told = asked.why;
     await sleep(waitMs, signal);
   }
@@ -168,6 +169,7 @@ export async function sensor(name: string, flags: SensorFlags): Promise<void> {
   const { ahead } = fedColumns(scenario);
   const feed = createFeed(scenario, flags.seed);
   const running = createScore(scenario);
+  const shown = (text: string): string => (flags.json ? text : speaker().lines(text));
   const { signal, stop, leave } = stopSignal();
   try {
     for (let left = flags.count ?? Number.POSITIVE_INFINITY; left > 0 && !signal.aborted; left -= 1) {
@@ -178,12 +180,12 @@ export async function sensor(name: string, flags: SensorFlags): Promise<void> {
       const prediction = unwrap(readPrediction(scenario, unwrap(parseInferResponse(answer))));
       running.add(fed, prediction);
       // Nobody reads on: there is nobody to feed for.
-      if (!(await writeOut(`${lineOf(fed, prediction, ahead, flags.json)}\n`))) stop();
+      if (!(await writeOut(`${shown(lineOf(fed, prediction, ahead, flags.json))}\n`))) stop();
       if (left > 1) await sleep(Math.max(0, flags.every - (systemClock.mono() - beganMs)), signal);
     }
     const score = running.score();
     await writeOut(
-      `${flags.json ? JSON.stringify({ summary: { scenario: name, seed: flags.seed, ...score } }) : scoreText(scenario, score)}\n`,
+      `${flags.json ? JSON.stringify({ summary: { scenario: name, seed: flags.seed, ...score } }) : shown(scoreText(scenario, score))}\n`,
     );
   } finally {
     leave();

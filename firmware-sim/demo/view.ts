@@ -1,7 +1,9 @@
 // Why: what a person sees of the demo: the fleet and its rollouts redrawn on a terminal, plain lines in a pipe.
 // Trusts: the scene it is given. Must never: write a control code into a pipe, or wider than the terminal.
 
-import { table } from '../../registry/cli/output.ts';
+import { spoken, table } from '../../registry/cli/output.ts';
+import { speaker } from '../../shared/host/speech.ts';
+import { displayWidth } from '../../shared/wire/display-width.ts';
 import type { DeviceView } from '../../shared/wire/http.ts';
 import type { RolloutStatus } from '../../shared/wire/rollouts.ts';
 import type { ApplicationCounts } from '../sensors/application.ts';
@@ -50,7 +52,7 @@ function wavesText(status: RolloutStatus): string {
 export function rolloutLine(status: RolloutStatus): string {
   const { release, state, reason } = status;
   const failed = state === 'failed' || state === 'rolling-back' ? ` [${reason}]` : '';
-  return `${release} ${state}: ${wavesText(status)}${failed}`;
+  return `${release} ${speaker().word(state)}: ${wavesText(status)}${failed}`;
 }
 
 function applicationCells(application: ApplicationCounts | null): string[] {
@@ -90,7 +92,7 @@ function screen(scene: Scene, story: readonly string[], elapsedMs: number): stri
     ...(scene.devices.length === 0 ? [] : [...deviceTable(scene.devices).split('\n'), '']),
     ...(rollouts.length === 0 ? [] : ['rollouts', ...rollouts, '']),
     ...story.slice(-storyLines),
-  ];
+  ].map(spoken);
 }
 
 export interface View {
@@ -111,7 +113,7 @@ export function createView(stage: Stage): View {
   const story: string[] = [];
   let shownRollout = '';
   const say = (line: string, elapsedMs: number): void => {
-    const timed = `${clockText(elapsedMs).padStart(5)}  ${line}`;
+    const timed = `${clockText(elapsedMs).padStart(5)}  ${spoken(line)}`;
     story.push(timed);
     if (terminal === null) stage.write(`${timed}\n`);
   };
@@ -124,7 +126,7 @@ export function createView(stage: Stage): View {
       const line = rolloutLine(status);
       if (line === shownRollout) return;
       shownRollout = line;
-      if (terminal === null) stage.write(`${clockText(elapsedMs).padStart(5)}    ${line}\n`);
+      if (terminal === null) stage.write(`${clockText(elapsedMs).padStart(5)}    ${spoken(line)}\n`);
     },
     draw: (scene, elapsedMs) => {
       if (terminal === null) return;
@@ -134,12 +136,18 @@ export function createView(stage: Stage): View {
       const drawn = lines.map((line) => `${cut(line, columns)}\u001b[K`).join('\n');
       stage.write(`\u001b[H${drawn}\n\u001b[J`);
     },
-    end: (text) => stage.write(`${text}\n`),
+    end: (text) => stage.write(`${spoken(text)}\n`),
   };
 }
 
 function cut(line: string, columns: number): string {
-  return line.length <= columns ? line : `${line.slice(0, Math.max(0, columns - 1))}…`;
+  if (displayWidth(line) <= columns) return line;
+  let kept = '';
+  for (const sign of line) {
+    if (displayWidth(kept) + displayWidth(sign) > columns - 1) break;
+    kept += sign;
+  }
+  return `${kept}…`;
 }
 
 /** The summary for a person. */

@@ -126,7 +126,8 @@ export function readPrediction(scenario: Scenario, response: InferResponse): Res
   const [element] = chosen.data;
   if (isClass) return ok({ value: classOf(element), score: null });
   const number = Number(element);
-  if (!Number.isFinite(number)) return refuse('infer-invalid', `${chosen.name} is ${String(element)}`);
+  if (!Number.isFinite(number))
+    return refuse('infer-invalid', `${chosen.name} is no finite number but ${String(element)}`);
   if (scenario.task === 'anomaly') return ok({ value: number > 1 ? 1 : 0, score: number });
   return ok({ value: number, score: null });
 }

@@ -70,7 +70,10 @@ async function list(flags: ListFlags): Promise<void> {
   const page = await connect(flags).get(`/api/v1/audit?${query}`, auditPageSchema);
   print({ json: flags.json === true }, page, () =>
     [
-      table(['ID', 'AT', 'WHO', 'ACTION', 'SUBJECT', 'OUTCOME', 'FROM', 'REASON'], page.entries.map(rowOf)),
+      table(
+        ['ID', 'TIME', 'WHO', 'ACTION', 'SUBJECT', 'OUTCOME', 'ADDRESS', 'REASON'],
+        page.entries.map(rowOf),
+      ),
       ...(page.after === null ? [] : [`more: --after ${page.after}`]),
     ].join('\n'),
   );

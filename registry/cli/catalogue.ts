@@ -17,6 +17,7 @@ import {
 import { type Manifest, manifestSchema } from '../../shared/wire/manifest.ts';
 import { parseMessage } from '../../shared/wire/messages.ts';
 import type { RegistryClient } from './client.ts';
+import { note } from './output.ts';
 import { configFolder } from './settings.ts';
 
 function rootFile(baseUrl: string): string {
@@ -49,9 +50,7 @@ async function pinnedRoot(
   const bytes = await client.bytes('/api/v1/metadata/1.root.json');
   if (bytes === null) throw new FleetError('metadata-missing', `${client.baseUrl} has no root metadata`);
   writePinned(path, bytes);
-  process.stderr.write(
-    `first contact with ${client.baseUrl}: its catalogue root ${sha256Hex(bytes)} is pinned in ${path}\n`,
-  );
+  note(`first contact with ${client.baseUrl}: its catalogue root ${sha256Hex(bytes)} is pinned in ${path}\n`);
   return { bytes, path };
 }
 

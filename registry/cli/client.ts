@@ -2,6 +2,7 @@
 // Trusts: TLS for https URLs. Must never: print the token, or take an answer of another program for ours.
 
 import { z } from 'zod';
+import { speaker } from '../../shared/host/speech.ts';
 import { isErrorCode } from '../../shared/kernel/codes.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { problemSchema } from '../../shared/wire/http.ts';
@@ -63,7 +64,11 @@ export function connect(options: Connection): RegistryClient {
     try {
       return await fetch(`${root}${path}`, {
         ...init,
-        headers: { ...init.headers, authorization: `Bearer ${token}` },
+        headers: {
+          ...init.headers,
+          authorization: `Bearer ${token}`,
+          'accept-language': speaker().language,
+        },
       });
     } catch (cause) {
       const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;

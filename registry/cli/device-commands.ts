@@ -47,10 +47,10 @@ function trustText(device: DeviceView): string[] {
   ];
 }
 
-/** Of no interest where there is only what every device has. */
-function providersText({ agent }: DeviceView): string {
-  const { providers = [] } = agent;
-  return providers.length > 1 ? `, runs models on ${providers.join(', ')}` : '';
+/** Providers are of no interest where there is only what every device has. */
+function agentText({ agent }: DeviceView): string {
+  const { version, arch, runtime, providers = [] } = agent;
+  return `agent     ${version} on ${arch}, ${runtime}${providers.length > 1 ? `, runs models on ${providers.join(', ')}` : ''}`;
 }
 
 function moveText({ move }: DeviceView): string[] {
@@ -72,7 +72,7 @@ function describe(device: DeviceView): string {
     `status    ${device.status}, ${device.presence}, last seen ${when(device.lastSeenMs)}`,
     ...moveText(device),
     `region    ${device.region}   timezone ${device.timezone}   labels ${labelText(device) || '-'}`,
-    `agent     ${device.agent.version} on ${device.agent.arch}, ${device.agent.runtime}${providersText(device)}`,
+    agentText(device),
     ...trustText(device),
     outboxText(device.outbox),
     '',

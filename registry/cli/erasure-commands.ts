@@ -20,7 +20,7 @@ import {
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { connect } from './client.ts';
 import { connected, type GlobalFlags, label } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { note, print, table, when } from './output.ts';
 
 interface EraseFlags extends GlobalFlags {
   label?: Record<string, string>;
@@ -178,7 +178,7 @@ async function regionRoots(flags: VerifyFlags): Promise<RegionRoot[]> {
     throw new FleetError('metadata-missing', 'there is no first root of the region (1.root.json)');
   const pinned = sha256Hex(current);
   if (flags.regionRootSha256 === undefined)
-    process.stderr.write(`nothing vouches for the first region root ${pinned}: give --region-root-sha256\n`);
+    note(`nothing vouches for the first region root ${pinned}: give --region-root-sha256\n`);
   else if (flags.regionRootSha256 !== pinned)
     throw new FleetError('metadata-signature-invalid', `the first region root is ${pinned}`, {
       hint: 'its digest stands in every claim file (regionRootSha256)',

@@ -20,7 +20,7 @@ import {
   readPublicKey,
   writeDocument,
 } from './key-files.ts';
-import { print, table, when } from './output.ts';
+import { print, spoken, table, when } from './output.ts';
 
 export function addKeyCommands(program: Command): void {
   const keys = program
@@ -138,7 +138,7 @@ function addSign(keys: Command): void {
       const output = { json: flags.json === true };
       const opened = openBundle(readBundle(path));
       // Before the passphrase: who reads something unexpected does not type it.
-      if (!output.json) process.stdout.write(`${opened.changes.join('\n')}\n`);
+      if (!output.json) process.stdout.write(`${spoken(opened.changes.join('\n'))}\n`);
       const { bundle, signed, ...view } = signBundle(opened, openPrivateKey(flags.key));
       const out = flags.out ?? path;
       writeDocument(out, bundle);

@@ -1,7 +1,9 @@
 // Why: the ceremonies as a list that people can follow: every line that begins with `$ ` is a whole command.
 // Trusts: the names it is given. Must never: print a command that does not work as it stands.
 
+import { speaker } from '../../shared/host/speech.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import { wrapCells } from '../../shared/wire/display-width.ts';
 
 export const ceremonyTopics = ['first', 'publisher', 'lost-root', 'stolen-online', 'renew'] as const;
 export type CeremonyTopic = (typeof ceremonyTopics)[number];
@@ -259,16 +261,9 @@ export function ceremonyInstructions(topic: CeremonyTopic, names: CeremonyNames)
 
 const width = 100;
 
+/** Said before it is broken: a part of a sentence is no message. */
 function wrapped(text: string, indent: string): string {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width - indent.length) {
-      lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
-  }
-  return [...lines, line].join(`\n${indent}`);
+  return wrapCells(speaker().say(text), width - indent.length).join(`\n${indent}`);
 }
 
 export function instructionsText({ topic, title, steps }: Instructions): string {

@@ -25,7 +25,7 @@ import type { Manifest } from '../../shared/wire/manifest.ts';
 import { verifiedChunks, verifiedRelease } from './catalogue.ts';
 import { connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags, modelId, releaseId } from './flags.ts';
-import { print, size, table } from './output.ts';
+import { note, print, size, table } from './output.ts';
 import { type PublisherKey, publisherKey } from './publisher-key.ts';
 import {
   findPublisher,
@@ -53,8 +53,7 @@ async function delegatedKey(
   }
   const key = publisherKey(namespace, keyFile, true);
   await client.send('PUT', path, { keys: [key.publicKeyHex], threshold: 1 }, publisherSchema);
-  if (key.created)
-    process.stderr.write(`made the key of ${namespace} in ${key.file}: keep it, it signs your releases\n`);
+  if (key.created) note(`made the key of ${namespace} in ${key.file}: keep it, it signs your releases\n`);
   return key;
 }
 
@@ -163,9 +162,7 @@ function addPush(models: Command): void {
       await uploadFiles(client, built);
       const pushed = await pushSigned(client, release, built, key);
       if (built.goldenCases === 0) {
-        process.stderr.write(
-          'no golden cases: devices can only check that the model loads and answers (--golden FILE)\n',
-        );
+        note('no golden cases: devices can only check that the model loads and answers (--golden FILE)\n');
       }
       print({ json: flags.json === true }, pushed, () => pushedText(pushed));
     });

@@ -21,7 +21,7 @@ import {
   signMoveFile,
   withSignatures,
 } from './move-file.ts';
-import { print, table, when } from './output.ts';
+import { print, spoken, table, when } from './output.ts';
 
 interface MoveFlags extends GlobalFlags {
   to?: string;
@@ -176,7 +176,7 @@ export function addMoveCommands(devices: Command): void {
     .action((path: string, flags: { key: string; out?: string; json?: boolean }) => {
       const before = openMoveFile(readMoveFile(path));
       // Before the passphrase: who reads something unexpected does not type it.
-      if (flags.json !== true) process.stdout.write(`${moveWords(before).slice(0, -1).join('\n')}\n`);
+      if (flags.json !== true) process.stdout.write(`${spoken(moveWords(before).slice(0, -1).join('\n'))}\n`);
       const after = openMoveFile(signMoveFile(before, openPrivateKey(flags.key)));
       const out = flags.out ?? path;
       writeDocument(out, after.file);

@@ -101,6 +101,6 @@ export function moveWords({ order, rootSha256, signedBy, needed }: OpenMoveFile)
     `region root of ${to.region}  sha256 ${to.regionRootSha256}`,
     `broker of ${to.region}       ${to.brokerUrl}`,
     `catalogue root         sha256 ${rootSha256}`,
-    `signed by ${signedBy.length} of ${needed}${signedBy.map((id) => `\n  ${id}`).join('')}`,
+    [`signed by ${signedBy.length} of ${needed}`, ...signedBy.map((id) => `  ${id}`)].join('\n'),
   ];
 }

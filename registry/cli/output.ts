@@ -1,26 +1,76 @@
 // Why: what the CLI prints: one JSON document with --json, else aligned text; logs and errors on stderr.
 // Trusts: its caller. Must never: mix prose into stdout when --json is given.
 
+import { speaker } from '../../shared/host/speech.ts';
+import { displayWidth, padCells } from '../../shared/wire/display-width.ts';
+import type { Speaker } from '../../shared/wire/languages.ts';
+
 export interface Output {
   json: boolean;
 }
 
 export function print(output: Output, document: unknown, text: () => string): void {
-  process.stdout.write(output.json ? `${JSON.stringify(document)}\n` : `${text()}\n`);
+  process.stdout.write(output.json ? `${JSON.stringify(document)}\n` : `${spoken(text())}\n`);
 }
 
-/** Columns padded to their widest cell. */
+/** What a person should know besides the result: on stderr. */
+export function note(text: string): void {
+  process.stderr.write(spoken(text));
+}
+
+/** Stands before lines of a table: their cells were said one by one. */
+const done = '\u2060';
+
+/** What is printed for a person, in the language of this process. */
+export function spoken(text: string): string {
+  const { language, lines } = speaker();
+  if (language === 'en') return text;
+  return text
+    .split('\n')
+    .map((line) => (line.startsWith(done) ? line.slice(done.length) : lines(line)))
+    .join('\n');
+}
+
+/** Columns whose cells are our own words and reasons; all others hold names and numbers. */
+const saidColumns: ReadonlySet<string> = new Set([
+  ...['STATE', 'STATUS', 'PRESENCE', 'STANDING', 'VERDICT', 'NOW', 'REASON', 'BECAUSE', 'WAITS FOR'],
+  ...['DETAIL', 'WHAT', 'BECAME', 'APPROVED', 'WHY', 'WHERE', 'WAY', 'SOURCE', 'METADATA', 'MUST SIGN'],
+  ...['UPDATE', 'ADMITTED', 'ROLLOUT', 'COMMITTED', 'MODEL SAYS', 'MACHINE', 'THIS ONE', 'AT LEAST'],
+  ...['DEVICE HOLDS', 'FETCHES', 'LINE', 'OUTCOME', 'SAYS', 'KEPT', 'PART', 'DRIFT', 'BINS TOLD', 'DEVICES'],
+  ...['GATE FAILED', 'LAST HEARD', ''],
+]);
+
+/** `fetching 40%`, `failed: code`, `refused (code)`, one word, or a sentence. */
+function saidCell(cell: string, { say, word }: Speaker): string {
+  const share = /^([a-z-]+) (\d+%)$/.exec(cell);
+  if (share !== null) return `${word(share[1] ?? '')} ${share[2]}`;
+  const coded = /^([a-z-]+)(?:: ([a-z-]+)| \(([a-z-]+)\))$/.exec(cell);
+  if (coded !== null) return `${word(coded[1] ?? '')}（${coded[2] ?? coded[3]}）`;
+  return cell.includes(' ') ? say(cell) : word(cell);
+}
+
+/** Columns padded to their widest cell, as a terminal shows them. */
 export function table(head: string[], rows: string[][]): string {
-  if (rows.length === 0) return '(none)';
-  const all = [head, ...rows];
-  const widths = head.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
+  if (rows.length === 0) return speaker().word('(none)');
+  const voice = speaker();
+  const isEnglish = voice.language === 'en';
+  const cells = isEnglish
+    ? rows
+    : rows.map((row) =>
+        row.map((cell, column) =>
+          saidColumns.has(head[column] ?? '') || /^\(.*\)$/.test(cell) ? saidCell(cell, voice) : cell,
+        ),
+      );
+  const all = [head.map((name) => voice.word(name)), ...cells];
+  const widths = head.map((_, column) => Math.max(...all.map((row) => displayWidth(row[column] ?? ''))));
   return all
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+    .map((row) => {
+      const line = row
+        .map((cell, column) => padCells(cell, widths[column] ?? 0))
         .join('  ')
-        .trimEnd(),
-    )
+        .trimEnd();
+      return isEnglish ? line : `${done}${line}`;
+    })
     .join('\n');
 }
 

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { askSecret, canAsk } from '../../shared/host/terminal.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import { note } from './output.ts';
 
 const fileVariable = 'LEPTON_PASSPHRASE_FILE';
 /** Shorter ones are guessed from a stolen file in days, whatever scrypt costs. */
@@ -49,9 +50,7 @@ export function newPassphrase(path: string): string {
       hint: 'nothing was written; try again',
     });
   if (passphrase.length < shortCharacters)
-    process.stderr.write(
-      `this passphrase has only ${passphrase.length} characters: whoever steals the file will guess it\n`,
-    );
+    note(`this passphrase has only ${passphrase.length} characters: whoever steals the file will guess it\n`);
   return passphrase;
 }
 

@@ -20,7 +20,7 @@ import { spanWords } from '../reports/residency.ts';
 import { connect } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
 import { openPrivateKey } from './key-files.ts';
-import { print, size, table, when } from './output.ts';
+import { note, print, size, table, when } from './output.ts';
 import { readPolicyBundle, readPolicyFile, writePolicyBundle } from './policy-files.ts';
 import { findingText, policyText, versionTable } from './policy-words.ts';
 
@@ -41,7 +41,7 @@ function question(text: string): Question {
 
 /** Beside the answer, so that `--json` on stdout stays one document. */
 function warn(findings: readonly PolicyFinding[]): void {
-  for (const finding of findings) process.stderr.write(`lepton: ${findingText(finding)}\n`);
+  for (const finding of findings) note(`lepton: ${findingText(finding)}\n`);
 }
 
 const isProblem = ({ level }: PolicyFinding): boolean => level === 'problem';

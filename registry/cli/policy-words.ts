@@ -45,7 +45,7 @@ export const findingText = ({ level, where, message }: PolicyFinding): string =>
 
 export const versionTable = (versions: readonly PolicyVersion[]): string =>
   table(
-    ['VERSION', 'NAME', 'SHA-256', 'SIGNED BY', 'ROOT', 'PUT BY', 'AT'],
+    ['VERSION', 'NAME', 'SHA-256', 'SIGNED BY', 'ROOT', 'PUT BY', 'TIME'],
     versions.map(({ version, name, sha256, signedBy, rootVersion, putBy, putAtMs }) => [
       ...[String(version), name, sha256, signedBy.map((keyId) => keyId.slice(0, 16)).join(' ')],
       ...[String(rootVersion), putBy, when(putAtMs)],

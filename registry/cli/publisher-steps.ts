@@ -25,7 +25,7 @@ import {
 } from '../../shared/wire/http.ts';
 import { verifiedCatalogue } from './catalogue.ts';
 import type { RegistryClient } from './client.ts';
-import { when } from './output.ts';
+import { note, when } from './output.ts';
 import { type PublisherKey, publisherKey } from './publisher-key.ts';
 
 const yearMs = 365 * 86_400_000;
@@ -94,9 +94,7 @@ async function expiredCurrent(
   if (bytes === null) throw new FleetError('metadata-missing', `the registry has no ${file}`);
   // Everything but its date: signatures, and the digest in the snapshot.
   unwrap(verifyStoredCatalogue({ ...state, delegated: { [namespace]: bytes } }, [namespace]));
-  process.stderr.write(
-    `the metadata of ${namespace} has expired: devices install nothing of it until it is renewed\n`,
-  );
+  note(`the metadata of ${namespace} has expired: devices install nothing of it until it is renewed\n`);
   return bytes;
 }
 
@@ -245,8 +243,7 @@ async function sendStep(
 
 /** Says what waited for signatures before and is gone now. */
 export function tellReplaced(namespace: string, replaced: readonly string[] | undefined): void {
-  for (const what of replaced ?? [])
-    process.stderr.write(`no longer waits for signatures in ${namespace}: ${what}\n`);
+  for (const what of replaced ?? []) note(`no longer waits for signatures in ${namespace}: ${what}\n`);
 }
 
 /** A waiting step as this machine understands it, checked against the verified catalogue. */
@@ -267,7 +264,7 @@ export async function reviewWaiting(client: RegistryClient, namespace: string): 
 /** What is about to be signed, on stderr. */
 export function tellStep(namespace: string, { step, stepId, does }: Reviewed): void {
   const head = `version ${step.version} of ${namespace} (step ${stepId}), valid until ${when(step.expiresAtMs)}`;
-  process.stderr.write(`${[head, ...does.map((line) => `  ${line}`)].join('\n')}\n`);
+  note(`${[head, ...does.map((line) => `  ${line}`)].join('\n')}\n`);
 }
 
 /** Adds this machine's signature to a step that adds no release. */

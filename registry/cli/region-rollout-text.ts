@@ -9,10 +9,9 @@ type Part = RegionRolloutStatus['regions'][number];
 
 const headline = (
   head: Pick<RegionRolloutStatus, 'id' | 'name' | 'release' | 'releases' | 'state'>,
+  because: string | null,
 ): string =>
-  `rollout ${head.id} (${head.name}) across regions: ${head.releases?.join(' with ') ?? head.release} is ${head.state}`;
-
-const because = (reason: string | null): string => (reason === null ? '' : `: ${reason}`);
+  `rollout ${head.id} (${head.name}) across regions: ${head.releases?.join(' with ') ?? head.release} is ${head.state}${because === null ? '' : `: ${because}`}`;
 
 /** All of its waves together. */
 function devicesOf({ waves }: Part): string {
@@ -38,7 +37,7 @@ function stateOf({ state, acted, wish, unreachableSinceMs }: Part): string {
 export function regionRolloutText(status: RegionRolloutStatus): string {
   const { id, regions, failed, state, reason } = status;
   return [
-    `${headline(status)}${because(reason)}`,
+    headline(status, reason),
     table(
       ['STAGE', 'REGION', 'STATE', 'WAVES DONE', 'DEVICES', 'GATE FAILED', 'LAST HEARD', 'THERE', 'REASON'],
       regions.map((part) => [
@@ -64,7 +63,7 @@ export function regionRolloutText(status: RegionRolloutStatus): string {
 
 export function regionExplanationText(said: RegionRolloutExplanation): string {
   return [
-    `${headline(said)}${because(said.because)}`,
+    headline(said, said.because),
     table(
       ['STAGE', 'REGION', 'STATE', 'BECAUSE', 'WAITS FOR'],
       said.regions.map((one) => [

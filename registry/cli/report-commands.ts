@@ -3,6 +3,7 @@
 // Markdown that something is not told.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { speaker } from '../../shared/host/speech.ts';
 import { parseModelId, parseReleaseId } from '../../shared/kernel/releases.ts';
 import { modelsReportSchema } from '../../shared/wire/model-report.ts';
 import { residencyReportSchema } from '../../shared/wire/residency-report.ts';
@@ -36,7 +37,7 @@ async function residency(flags: ReportFlags & { since?: number; until?: number }
   if (flags.since !== undefined) query.set('since', String(flags.since));
   if (flags.until !== undefined) query.set('until', String(flags.until));
   const facts = await connect(flags).get(`/api/v1/reports/residency?${query}`, residencyReportSchema);
-  await writeOut(asJson(flags) ? residencyJson(facts) : residencyMarkdown(facts));
+  await writeOut(asJson(flags) ? residencyJson(facts) : residencyMarkdown(facts, speaker()));
 }
 
 function subject(text: string): string {
@@ -49,7 +50,7 @@ async function models(model: string | undefined, flags: ReportFlags & { since: n
   const query = new URLSearchParams({ since: String(Math.max(0, Date.now() - flags.since)) });
   if (model !== undefined) query.set('model', model);
   const report = await connect(flags).get(`/api/v1/reports/models?${query}`, modelsReportSchema);
-  await writeOut(asJson(flags) ? `${JSON.stringify(report)}\n` : modelsMarkdown(report));
+  await writeOut(asJson(flags) ? `${JSON.stringify(report)}\n` : modelsMarkdown(report, speaker()));
 }
 
 const dayMs = 86_400_000;

@@ -20,7 +20,7 @@ import {
 } from '../../shared/wire/rollouts.ts';
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { print, spoken, table, when } from './output.ts';
 import { isSettled, regionExplanationText, regionRolloutText } from './region-rollout-text.ts';
 import { readRolloutFile } from './rollout-file.ts';
 import { addRolloutPlan } from './rollout-plan.ts';
@@ -94,7 +94,7 @@ function rolloutText(status: RolloutStatus): string {
     lines.push(
       '',
       table(
-        ['APPROVED', 'BY', 'AT', 'UNTIL', 'COMMENT'],
+        ['APPROVED', 'BY', 'TIME', 'UNTIL', 'COMMENT'],
         status.approvals.map((one) => [
           `wave ${one.wave}`,
           one.by,
@@ -137,8 +137,8 @@ async function watch(client: RegistryClient, id: string, json: boolean): Promise
       const now = shownOf(status);
       if (now !== shown) {
         if (json) process.stdout.write(`${JSON.stringify(status)}\n`);
-        else if (process.stdout.isTTY) process.stdout.write(`\u001b[2J\u001b[H${text(status)}\n`);
-        else process.stdout.write(`${text(status)}\n\n`);
+        else if (process.stdout.isTTY) process.stdout.write(`\u001b[2J\u001b[H${spoken(text(status))}\n`);
+        else process.stdout.write(`${spoken(text(status))}\n\n`);
         shown = now;
       }
       if (isOver(status)) return status;

@@ -5,7 +5,9 @@
 import { open, rename, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { z } from 'zod';
+import { speaker } from '../../shared/host/speech.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
+import { padCells } from '../../shared/wire/display-width.ts';
 import { telemetryLostSchema } from '../../shared/wire/http.ts';
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { type StoredRecord, storedRecordSchema, telemetryClasses } from '../../shared/wire/telemetry.ts';
@@ -80,10 +82,11 @@ async function* lineBlocks(flags: RecordFlags): AsyncGenerator<string[]> {
 
 /** Widths are fixed: the first line is shown before the last one is known. */
 function row(time: string, device: string, kind: string, release: string, data: string): string {
-  return `${time.padEnd(24)}  ${device.padEnd(32)}  ${kind.padEnd(6)}  ${release.padEnd(20)}  ${data}\n`;
+  return `${padCells(time, 24)}  ${padCells(device, 32)}  ${padCells(kind, 6)}  ${padCells(release, 20)}  ${data}\n`;
 }
 
 async function query(flags: RecordFlags): Promise<void> {
+  const { word } = speaker();
   let count = 0;
   for await (const lines of lineBlocks(flags)) {
     const records = lines.map(recordOf);
@@ -94,11 +97,14 @@ async function query(flags: RecordFlags): Promise<void> {
             row(when(one.timeMs), one.device, one.class, one.release ?? '-', JSON.stringify(one.data)),
           )
           .join('');
-    const head = count === 0 && !flags.json ? row('TIME', 'DEVICE', 'CLASS', 'RELEASE', 'DATA') : '';
+    const head =
+      count === 0 && !flags.json
+        ? row(word('TIME'), word('DEVICE'), word('CLASS'), word('RELEASE'), word('DATA'))
+        : '';
     count += records.length;
     if (!(await writeOut(head + text))) return;
   }
-  if (count === 0 && !flags.json) await writeOut('(none)\n');
+  if (count === 0 && !flags.json) await writeOut(`${word('(none)')}\n`);
 }
 
 async function queryLost(flags: RecordFlags): Promise<void> {

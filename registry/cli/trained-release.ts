@@ -18,6 +18,7 @@ import { answersOf, examplesAt, type Training } from '../learn/pipeline.ts';
 import type { ReadingReport } from '../learn/reading/report.ts';
 import { profileOf } from '../learn/trained-profile.ts';
 import { yamlText } from '../policy/yaml-file.ts';
+import { note } from './output.ts';
 import { programVersion } from './version.ts';
 
 export interface ReleaseFacts extends Omit<CardFacts, 'modelBytes' | 'goldenCases'> {
@@ -158,8 +159,7 @@ export async function releaseFiles(
     const examples = examplesAt(laid, recipe, at);
     return { examples, answers: answersOf(model, examples) };
   };
-  if (!hasRuntime())
-    process.stderr.write('ONNX Runtime is not installed here: the file was not compared with the network\n');
+  if (!hasRuntime()) note('ONNX Runtime is not installed here: the file was not compared with the network\n');
   else {
     const compared = some(tested.examples.at.subarray(0, comparedMax));
     await checkGraph(bytes, compared.examples, compared.answers, training);

@@ -211,7 +211,7 @@ export function createTakenOrders(parts: TakenOrdersParts): TakenOrders {
         source: 'registry',
         subject: null,
         code,
-        detail: `order ${key.orderId} of region ${key.coordinator} (${order.name}): ${detail}${rule === null ? '' : ` (rule ${rule})`}`,
+        detail: `order ${key.orderId} of region ${key.coordinator} (${order.name}${rule === null ? '' : `, rule ${rule}`}): ${detail}`,
       });
     }
     parts.audit.appendIn(db, {

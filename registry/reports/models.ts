@@ -2,6 +2,7 @@
 // Trusts: the report's schema. Must never: let words of a publisher or a device end a table, or look like the report's own.
 
 import type { MergedCells } from '../../shared/wire/cells.ts';
+import { english, type Speaker } from '../../shared/wire/languages.ts';
 import type { ModelsReport, OwnFacts, ReleaseReport } from '../../shared/wire/model-report.ts';
 
 const dayMs = 86_400_000;
@@ -16,12 +17,11 @@ const cell = (text: string | number): string =>
 
 const dayOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10);
 const minuteOf = (ms: number): string => new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
-const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`;
 const atLeast = (count: number, untold: number): string => `${count}${untold > 0 ? ' or more' : ''}`;
 
-function table(head: string[], rows: (string | number)[][]): string[] {
+function table({ word }: Speaker, head: string[], rows: (string | number)[][]): string[] {
   return [
-    `| ${head.join(' | ')} |`,
+    `| ${head.map(word).join(' | ')} |`,
     `|${head.map(() => '---').join('|')}|`,
     ...rows.map((row) => `| ${row.map(cell).join(' | ')} |`),
   ];
@@ -53,7 +53,7 @@ function cellsLines(cells: MergedCells | null): string[] {
   const { answered, answeredUntold, failed, failedUntold } = cells;
   const days = `${dayOf(cells.fromDay * dayMs)} to ${dayOf(cells.untilDay * dayMs)}`;
   return [
-    `- ${cells.devicesAtLeast} or more devices in ${cells.regions.map(cell).join(', ')}; ${plural(cells.cells, 'cell')}, ${days}`,
+    `- ${cells.devicesAtLeast} or more devices in ${cells.regions.map(cell).join(', ')}; ${cells.cells} cell${cells.cells === 1 ? '' : 's'}, ${days}`,
     `- ${atLeast(answered, answeredUntold)} answered, ${atLeast(failed, failedUntold)} failed${errors === '' ? '' : ` (${errors})`}`,
     ...(cells.kind === 'release' ? [`- Latency: ${latencyText(cells.latencyMs)}`] : []),
     ...cells.energy.map(
@@ -65,32 +65,32 @@ function cellsLines(cells: MergedCells | null): string[] {
 }
 
 function featureTable(
+  voice: Speaker,
   features: readonly (NonNullable<MergedCells['features']>[number] | OwnFacts['features'][number])[],
 ) {
   if (features.length === 0) return [];
   const rows = features.map((one) => [
     featureName(one),
-    one.verdict,
+    voice.word(one.verdict),
     one.psi === null ? '-' : one.psi.toFixed(3),
     one.count,
-    'bins' in one ? `${one.bins} of ${one.binsAll}` : 'all',
+    voice.say('bins' in one ? `${one.bins} of ${one.binsAll}` : 'all'),
   ]);
-  return ['', ...table(['Feature', 'Verdict', 'PSI', 'Counts', 'Bins told'], rows)];
+  return ['', ...table(voice, ['Feature', 'Verdict', 'PSI', 'Counts', 'Bins told'], rows)];
 }
 
 function ownLines(own: OwnFacts): string[] {
   const errors = errorsText(own.errors);
   const energy = own.energy.map(({ source, method, devices, joulesPer1000 }) =>
     joulesPer1000 === null
-      ? `- Energy: unknown on ${plural(devices, 'device')}`
-      : `- Energy: ${joulesPer1000} J for 1,000 answers, ${source} (${method}), ${plural(devices, 'device')}`,
+      ? `- Energy: unknown on ${devices} device${devices === 1 ? '' : 's'}`
+      : `- Energy: ${joulesPer1000} J for 1,000 answers, ${source} (${method}), ${devices} device${devices === 1 ? '' : 's'}`,
   );
   return [
     `- ${own.requests} requests${errors === '' ? ', none failed' : `, failed: ${errors}`}`,
     `- Latency: ${latencyText(own.latencyMs)}`,
     ...energy,
     `- Drift: ${own.drift}`,
-    ...featureTable(own.features),
   ];
 }
 
@@ -102,7 +102,7 @@ const statusWords: Record<ReleaseReport['status'], string> = {
 };
 
 /** Quoted, so that no line of it stands beside the report's own. */
-function cardLines({ text, truncated }: NonNullable<ReleaseReport['card']>): string[] {
+function cardLines({ say }: Speaker, { text, truncated }: NonNullable<ReleaseReport['card']>): string[] {
   const lines = text
     .replace(/\r\n?/g, '\n')
     .replace(controls, '')
@@ -110,20 +110,20 @@ function cardLines({ text, truncated }: NonNullable<ReleaseReport['card']>): str
     .trimEnd()
     .split('\n');
   return [
-    ...['', '#### Card, in its publisher’s words', ''],
+    ...['', say('#### Card, in its publisher’s words'), ''],
     ...lines.map((line) => `> ${line}`.trimEnd()),
-    ...(truncated ? ['', 'The card is longer than is shown here.'] : []),
+    ...(truncated ? ['', say('The card is longer than is shown here.')] : []),
   ];
 }
 
 function runsLines({ probes, runs }: ReleaseReport): string[] {
-  const states = Object.entries(runs.states).map(([state, count]) => `${cell(state)} ${count}`);
+  const states = Object.entries(runs.states).map(([state, count]) => `${count} ${cell(state)}`);
   const tried =
     probes === null
       ? '- Golden cases: no device has tried it'
-      : `- Golden cases: all of ${probes.goldenCases} right on ${probes.devicesPassed} of ${plural(probes.devices, 'device')}; p95 ${probes.latencyP95MsMedian} ms in the middle, at most ${(probes.memoryBytesPeakMax / 1_048_576).toFixed(1)} MiB`;
+      : `- Golden cases: all of ${probes.goldenCases} right on ${probes.devicesPassed} of ${probes.devices} device${probes.devices === 1 ? '' : 's'}; p95 ${probes.latencyP95MsMedian} ms in the middle, at most ${(probes.memoryBytesPeakMax / 1_048_576).toFixed(1)} MiB`;
   return [
-    `- Serving on ${plural(runs.active, 'device')} here${states.length === 0 ? '' : `; to be run by: ${states.join(', ')}`}`,
+    `- Serving on ${runs.active} device${runs.active === 1 ? '' : 's'} here${states.length === 0 ? '' : `; to be run by: ${states.join(', ')}`}`,
     ...runs.regions.map(
       ({ region, devicesAtLeast, lastDay }) =>
         `- ${cell(region)}: ${devicesAtLeast} or more devices on ${dayOf(lastDay * dayMs)}`,
@@ -133,50 +133,65 @@ function runsLines({ probes, runs }: ReleaseReport): string[] {
   ];
 }
 
-function incidentLines({ incidents }: ReleaseReport): string[] {
-  if (incidents.length === 0) return ['None in this time.'];
+function incidentLines(voice: Speaker, { incidents }: ReleaseReport): string[] {
+  const { say, word } = voice;
+  if (incidents.length === 0) return [say('None in this time.')];
   return table(
+    voice,
     ['When', 'What', 'Code', 'Times', 'In words'],
     incidents.map(({ atMs, kind, code, count, detail }) => [
       minuteOf(atMs),
-      kind,
+      word(kind),
       code,
       count,
-      detail.slice(0, 300),
+      say(detail).slice(0, 300),
     ]),
   );
 }
 
-function releaseLines(report: ReleaseReport, floor: number): string[] {
+function releaseLines(voice: Speaker, report: ReleaseReport, floor: number): string[] {
+  const { say } = voice;
   const { release, counter, digest, files, cells, own, card, metrics } = report;
   return [
     ...['', `### ${release}`, ''],
-    `- ${statusWords[report.status]}; counter ${counter} (floor ${floor}), manifest ${digest.slice(0, 16)}…, ${report.bytes} bytes in ${plural(files.length, 'file')}`,
-    `- Pushed by ${cell(report.pushedBy)} on ${minuteOf(report.pushedAtMs)}, signed by ${report.signedBy.map((id) => cell(id.slice(0, 16))).join(', ')}`,
-    ...(metrics ?? []).map(
-      (line) => `- Card, of the test part: ${line.replace(controls, '').replaceAll('<', '&lt;')}`,
-    ),
-    ...['', '#### Where it runs', '', ...runsLines(report)],
-    ...['', '#### What regions tell', '', ...cellsLines(cells), ...featureTable(cells?.features ?? [])],
-    ...(own === null ? [] : ['', '#### What this region’s devices told', '', ...ownLines(own)]),
-    ...['', '#### Incidents', '', ...incidentLines(report)],
-    ...(card === null ? [] : cardLines(card)),
+    ...[
+      `- ${statusWords[report.status]}; counter ${counter} (floor ${floor}), manifest ${digest.slice(0, 16)}…, ${report.bytes} bytes in ${files.length} file${files.length === 1 ? '' : 's'}`,
+      `- Pushed by ${cell(report.pushedBy)} on ${minuteOf(report.pushedAtMs)}, signed by ${report.signedBy.map((id) => cell(id.slice(0, 16))).join(', ')}`,
+      ...(metrics ?? []).map(
+        (line) => `- Card, of the test part: ${line.replace(controls, '').replaceAll('<', '&lt;')}`,
+      ),
+      ...['', '#### Where it runs', '', ...runsLines(report)],
+      ...['', '#### What regions tell', '', ...cellsLines(cells)],
+    ].map(say),
+    ...featureTable(voice, cells?.features ?? []),
+    ...(own === null
+      ? []
+      : [
+          ...['', say('#### What this region’s devices told'), '', ...ownLines(own).map(say)],
+          ...featureTable(voice, own.features),
+        ]),
+    ...['', say('#### Incidents'), '', ...incidentLines(voice, report)],
+    ...(card === null ? [] : cardLines(voice, card)),
   ];
 }
 
-export function modelsMarkdown(report: ModelsReport): string {
+/** What publishers and devices said stays as it is, but for messages of our own. */
+export function modelsMarkdown(report: ModelsReport, voice: Speaker = english): string {
+  const { say } = voice;
   const { region, madeAtMs, sinceMs, models, truncated } = report;
   return [
-    '# Models',
+    say('# Models'),
     '',
-    `Region ${cell(region)}, made ${minuteOf(madeAtMs)} UTC, from ${dayOf(sinceMs)} on. What regions tell are cells: sums of one release and UTC day over enough devices, published once. “Or more”: some cell does not tell its part. Latencies are of what enough devices have: requests that were slower on a few devices alone count as the slowest of the others.`,
+    say(
+      `Region ${cell(region)}, made ${minuteOf(madeAtMs)} UTC, from ${dayOf(sinceMs)} on. What regions tell are cells: sums of one release and UTC day over enough devices, published once. “Or more”: some cell does not tell its part. Latencies are of what enough devices have: requests that were slower on a few devices alone count as the slowest of the others.`,
+    ),
     ...models.flatMap((model) => [
       ...['', `## ${model.name}`, ''],
-      ...(model.cells === null ? [] : ['All releases together:', '', ...cellsLines(model.cells)]),
-      ...model.releases.flatMap((release) => releaseLines(release, model.floor)),
+      ...(model.cells === null ? [] : ['All releases together:', '', ...cellsLines(model.cells)].map(say)),
+      ...model.releases.flatMap((release) => releaseLines(voice, release, model.floor)),
     ]),
-    ...(models.length === 0 ? ['', 'There is no release.'] : []),
-    ...(truncated ? ['', 'There are more releases: ask for one model.'] : []),
+    ...(models.length === 0 ? ['', say('There is no release.')] : []),
+    ...(truncated ? ['', say('There are more releases: ask for one model.')] : []),
     '',
   ]
     .join('\n')

@@ -1,6 +1,7 @@
 // Why: the residency report as a document for people: what left the region, what was refused, what is kept and why.
 // Trusts: the facts, which are counted elsewhere. Must never: leave out what a fact says, or say more.
 
+import { english, type Speaker } from '../../shared/wire/languages.ts';
 import type { FlowTotal, KeptClass, ResidencyReport } from '../../shared/wire/residency-report.ts';
 
 const day = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 10);
@@ -11,10 +12,14 @@ const cell = (text: string | number): string =>
     .replace(/[\r\n]+/g, ' ')
     .replace(/([\\|`*_<>[\]])/g, '\\$1');
 
-function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string[] {
-  if (rows.length === 0) return ['Nothing.'];
+function table(
+  { word }: Speaker,
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string[] {
+  if (rows.length === 0) return [word('Nothing.')];
   return [
-    `| ${head.join(' | ')} |`,
+    `| ${head.map(word).join(' | ')} |`,
     `|${head.map(() => '---').join('|')}|`,
     ...rows.map((row) => `| ${row.map(cell).join(' | ')} |`),
   ];
@@ -53,42 +58,48 @@ const flowRow = ({ class: kind, destination, rule, requests, records, bytes }: F
   ...[requests, records, bytes],
 ];
 
-const keptRow = ({ class: kind, batches, records, bytes, oldestMs, keptMs, rule, purposes }: KeptClass) => [
+const keptRow = (
+  { say }: Speaker,
+  { class: kind, batches, records, bytes, oldestMs, keptMs, rule, purposes }: KeptClass,
+) => [
   ...[kind, records, batches, bytes, oldestMs === null ? '-' : moment(oldestMs)],
-  ...[keptMs === null ? 'until erased' : spanWords(keptMs), rule],
+  ...[keptMs === null ? say('until erased') : spanWords(keptMs), rule],
   purposes.length === 0
-    ? 'not stated'
+    ? say('not stated')
     : purposes.map(({ purpose, lawfulBasis }) => `${purpose} (${lawfulBasis})`).join('; '),
 ];
 
-/** Markdown. */
-export function residencyMarkdown(report: ResidencyReport): string {
+/** Markdown; what people typed into the policy stays as it is. */
+export function residencyMarkdown(report: ResidencyReport, voice: Speaker = english): string {
+  const { say } = voice;
   const { region, sinceMs, untilMs, madeAtMs, left, refused, kept } = report;
   return [
-    `# Residency of data in ${region}`,
+    say(`# Residency of data in ${region}`),
     '',
-    `From ${day(sinceMs)} to ${day(untilMs - 1)}, whole days (UTC). Made at ${moment(madeAtMs)}.`,
+    say(`From ${day(sinceMs)} to ${day(untilMs - 1)}, whole days (UTC). Made at ${moment(madeAtMs)}.`),
     '',
-    '## Policy',
+    say('## Policy'),
     '',
-    ...policyLines(report),
+    ...policyLines(report).map(say),
     '',
-    '## What left the region',
+    say('## What left the region'),
     '',
-    ...table(['class', 'to', 'rule', 'requests', 'records', 'bytes'], left.map(flowRow)),
+    ...table(voice, ['class', 'to', 'rule', 'requests', 'records', 'bytes'], left.map(flowRow)),
     '',
-    '## What was refused',
+    say('## What was refused'),
     '',
     ...table(
+      voice,
       ['class', 'to', 'rule', 'requests'],
       refused.map(({ class: kind, destination, rule, requests }) => [kind, destination, rule, requests]),
     ),
     '',
-    '## What is kept in the region',
+    say('## What is kept in the region'),
     '',
     ...table(
+      voice,
       ['class', 'records', 'batches', 'bytes', 'oldest', 'kept for', 'rule', 'purpose (lawful basis)'],
-      kept.map(keptRow),
+      kept.map((one) => keptRow(voice, one)),
     ),
     '',
   ].join('\n');

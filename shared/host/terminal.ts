@@ -4,6 +4,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { Presets, SingleBar } from 'cli-progress';
 import { FleetError } from '../kernel/errors.ts';
+import { speaker } from './speech.ts';
 
 export interface Progress {
   /** Adds to what is done, in the unit of `total`; `words` stand behind the bar until others come. */
@@ -26,7 +27,7 @@ export function progress(label: string, total: number): Progress {
   if (!isTerminal()) return { advance: () => undefined, stop: () => undefined };
   const bar = new SingleBar(
     {
-      format: `${label} {bar} {percentage}% {value} of {total} {words}`,
+      format: speaker().say(`${speaker().word(label)} {bar} {percentage}% {value} of {total} {words}`),
       stream: process.stderr,
       hideCursor: true,
       clearOnComplete: true,
@@ -40,7 +41,7 @@ export function progress(label: string, total: number): Progress {
   bar.start(total, 0, { words: '' });
   let running = true;
   return {
-    advance: (n, words) => bar.increment(n, words === undefined ? {} : { words }),
+    advance: (n, words) => bar.increment(n, words === undefined ? {} : { words: speaker().say(words) }),
     stop: () => {
       if (running) bar.stop();
       running = false;
@@ -72,7 +73,7 @@ export function askSecret(question: string): string {
   // A handle of our own, opened blocking: the process's stdin may be set to return at once.
   const terminal = openSync('/dev/tty', 'r');
   const typed: number[] = [];
-  process.stderr.write(question);
+  process.stderr.write(speaker().lines(question));
   process.stdin.setRawMode(true);
   try {
     const one = new Uint8Array(1);

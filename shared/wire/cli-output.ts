@@ -22,11 +22,14 @@ function oneLine(text: string): string {
   return flat.length <= messageCharsMax ? flat : `${flat.slice(0, messageCharsMax - 1)}…`;
 }
 
-/** The one line, the JSON document and the exit code of anything that was thrown. */
-export function formatError(thrown: unknown): CliError {
+/**
+ * The one line, the JSON document and the exit code of anything that was thrown; `say` puts what is for people
+ * into their language.
+ */
+export function formatError(thrown: unknown, say: (text: string) => string = (text) => text): CliError {
   const error = asFleetError(thrown);
-  const message = oneLine(error.message);
-  const hint = oneLine(error.hint);
+  const message = oneLine(say(error.message));
+  const hint = oneLine(say(error.hint));
   const what = message === '' || message === hint ? hint : `${message}; ${hint}`;
   return {
     line: `lepton: ${error.code}: ${what}`,

@@ -57,7 +57,8 @@ export function run(
 ): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [programs[program], ...args], {
-      env: { ...process.env, ...options.env },
+      // Whatever the language of who runs the tests.
+      env: { ...process.env, LEPTON_LANG: 'en', ...options.env },
       stdio: ['pipe', 'pipe', 'pipe'],
       ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: 'SIGKILL' }),
     });
@@ -98,7 +99,7 @@ export function startDaemon(
 ): Promise<Daemon> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ['--enable-source-maps', programs[program], ...args], {
-      env: { ...process.env, ...options.env },
+      env: { ...process.env, LEPTON_LANG: 'en', ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     running.add(child);

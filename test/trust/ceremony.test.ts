@@ -175,7 +175,10 @@ test('a lost root key is replaced by two who are left; one, or the new key with 
   const followed = unwrap(followDocuments(ground, signedWith(ground, next, alice.signer, dave.signer)));
   assert.deepEqual(
     missingWords(followed.requirements, holders).map((line) => line.replace(/ \([0-9a-f]{16}\)/g, '')),
-    ['root, by the keys before: 1 of bob, carol', 'region-root, by the keys before: 1 of bob, carol'],
+    [
+      'root, by the keys before: 1 of bob, carol must still sign',
+      'region-root, by the keys before: 1 of bob, carol must still sign',
+    ],
   );
   const both = signedWith(ground, next, alice.signer, bob.signer);
   assert.equal(code(complete(ground, both)), 'accepted');

@@ -214,7 +214,7 @@ export function missingIn(requirement: Requirement): { needed: number; keyIds: s
   return { needed: Math.max(0, requirement.role.threshold - signers.size), keyIds };
 }
 
-/** What is missing, in words that name the holders: `root, by the keys before: 1 of alice (1a2b…), bob (3c4d…)`. */
+/** What is missing, in words that name the holders: `root, by the keys before: 1 of alice (1a2b…), bob (3c4d…) must still sign`. */
 export function missingWords(
   requirements: readonly Requirement[],
   holders: ReadonlyMap<string, string>,
@@ -224,7 +224,7 @@ export function missingWords(
     if (needed === 0) return [];
     const by = requirement.by === 'keys-before' ? ', by the keys before' : '';
     return [
-      `${requirement.document}${by}: ${needed} of ${keyIds.map((keyId) => nameKey(keyId, holders)).join(', ')}`,
+      `${requirement.document}${by}: ${needed} of ${keyIds.map((keyId) => nameKey(keyId, holders)).join(', ')} must still sign`,
     ];
   });
 }

@@ -12,8 +12,7 @@ import type { RoleName, Standing } from './standing.ts';
 
 type Holders = ReadonlyMap<string, string>;
 
-const until = (metadata: MetadataHead): string =>
-  `good until ${formatTufDate(metadata.expiresAtMs).slice(0, 10)}`;
+const lastDay = ({ expiresAtMs }: MetadataHead): string => formatTufDate(expiresAtMs).slice(0, 10);
 
 /** Lines without line feeds: a heading for each document, its changes below it, indented. */
 export function changeWords(
@@ -32,7 +31,7 @@ export function changeWords(
       isIn(name) ? roleWords(name, standing.roles.get(name), role, holders) : [],
     );
   const document = (heading: string, metadata: MetadataHead, changes: string[], same = 'keys'): void => {
-    lines.push(`${heading} ${metadata.version}, ${until(metadata)}:`);
+    lines.push(`${heading} ${metadata.version}, good until ${lastDay(metadata)}:`);
     lines.push(...(changes.length === 0 ? [`  the same ${same}, a new date`] : changes));
   };
   if (next.root !== null) document('root', followed.root, roles(isOneOf(catalogueRoles)));
@@ -50,7 +49,9 @@ export function changeWords(
       'publishers',
     );
   for (const [namespace, metadata] of followed.publishers) {
-    lines.push(`what ${namespace} has published, version ${metadata.version}, ${until(metadata)}:`);
+    lines.push(
+      `what ${namespace} has published, version ${metadata.version}, good until ${lastDay(metadata)}:`,
+    );
     lines.push(`  the same ${metadata.targets.size} release(s), signed again`);
   }
   for (const namespace of next.leftUnsigned) {

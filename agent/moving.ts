@@ -70,6 +70,16 @@ export interface Moving {
 
 const againMs = 5_000;
 
+let carriedModule: Promise<typeof import('./telemetry/carried.ts')> | null = null;
+let moverModule: Promise<typeof import('./move/mover.ts')> | null = null;
+const loadCarried = () => (carriedModule ??= import('./telemetry/carried.ts'));
+const loadMover = () => (moverModule ??= import('./move/mover.ts'));
+
+/** Loads what is otherwise loaded when a device first needs it: for a world that has no files to load it from. */
+export async function loadMoving(): Promise<void> {
+  await Promise.all([loadCarried(), loadMover()]);
+}
+
 export function createMoving(parts: MovingParts): Moving {
   const { place, keeper, clock, entropy, deflate, log } = parts;
   let carried: Carried | null = null;
@@ -115,7 +125,7 @@ export function createMoving(parts: MovingParts): Moving {
 
   async function openCarried(): Promise<void> {
     if (moves().chains.length === 0) return;
-    const { createCarried } = await import('./telemetry/carried.ts');
+    const { createCarried } = await loadCarried();
     const { outbox, batchAgeMs, carriedAnswerMs } = parts.terms;
     carried ??= createCarried({
       ...{ place, moves, clock, entropy, deflate, log },
@@ -158,7 +168,7 @@ export function createMoving(parts: MovingParts): Moving {
   }
 
   async function startMover(): Promise<Mover> {
-    const { startMover: start } = await import('./move/mover.ts');
+    const { startMover: start } = await loadMover();
     const present = <T>(value: T | null): T => {
       if (value === null) throw new Error('orders come to an enrolled device only');
       return value;

@@ -127,6 +127,8 @@ async function goAbroad(
 
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
   const { world, network, node, place, clocks, limits, patches, reached, seat } = parts;
+  // Alone, each is the same registry for its devices; one of several is reached under its own name.
+  const host = seat === undefined ? 'registry.sim' : `${node}.sim`;
   let life: { of: Incarnation; closers: (() => Promise<void>)[] } | null = null;
   let up: RegistryParts | null = null;
   /** How it dies next, and what follows. Null: by chance, at an operation. */
@@ -145,7 +147,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
         place: port,
         region: seat?.region ?? region,
         ...(seat === undefined ? {} : { joining: joiningOf(seat, of) }),
-        hosts: ['registry.sim'],
+        hosts: [host],
         version: '0.0.0-sim',
         deflate: storedDeflate,
         ...(patches === null
@@ -160,7 +162,7 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       },
       closers,
     );
-    core.addresses.mqtt = 'mqtts://registry.sim:8883';
+    core.addresses.mqtt = `mqtts://${host}:8883`;
     const fleet = createFleet(core);
     const rollouts = createRollouts(core, fleet);
     const { options, opened } = brokerTerms(core, fleet);

@@ -23,10 +23,12 @@ export interface ClientParts {
   world: World;
   of: Incarnation;
   certificates: Certificates;
-  /** Whether nothing passes between this device and its registry at the moment. */
-  blocked(): boolean;
+  /** Whether nothing passes between this device and the registry of that name at the moment. */
+  blocked(host: string): boolean;
   /** Who listens there at the moment: shows its certificate for a server name, and takes a connection. */
-  listener(): { shown(serverName: string | undefined): string; connect(of: Incarnation): Wire } | null;
+  listener(
+    host: string,
+  ): { shown(serverName: string | undefined): string; connect(of: Incarnation): Wire } | null;
 }
 
 export function clientDrivers(parts: ClientParts): BusDrivers {
@@ -34,7 +36,7 @@ export function clientDrivers(parts: ClientParts): BusDrivers {
   let dials = 0;
 
   const judged = (address: BrokerAddress, credentials: BusCredentials): { wire: Wire; shown: Dates } => {
-    const listener = parts.listener();
+    const listener = parts.listener(address.host);
     if (listener === null) throw new Error(`connection refused by ${address.host}:${address.port}`);
     const named = credentials.serverName ?? (/^[\d.]+$|:/.test(address.host) ? undefined : address.host);
     const checked = certificates.judge(listener.shown(named), credentials.ca, address.host);
@@ -61,11 +63,11 @@ export function clientDrivers(parts: ClientParts): BusDrivers {
       const tookMs = latencyMs(world, 15, 300, 'dial', of.node, of.number, number);
       const answer = world.call(of, 'bus.dial', `${address.host}:${address.port}`, tookMs, () => {
         // Nobody answers: the time limit ends it.
-        if (over || parts.blocked()) return;
+        if (over || parts.blocked(address.host)) return;
         if (unreachable) throw new Error('the host is unreachable');
         // A machine without power does not even refuse.
-        if (parts.listener() === null && drawInt(0, 1, world.seed, 'dial', of.node, of.number, number) === 0)
-          return;
+        const refuses = drawInt(0, 1, world.seed, 'dial', of.node, of.number, number) === 1;
+        if (parts.listener(address.host) === null && !refuses) return;
         const found = judged(address, credentials);
         const { client } = found.wire;
         wire = found.wire;

@@ -29,7 +29,10 @@ export interface Network {
   connect(of: Incarnation): (options: ConnectBusOptions) => AgentBus;
   /** The broker of one life of a registry; takes connections from now on. */
   openBroker(of: Incarnation, options: SimBrokerOptions): SimBroker;
-  /** To which registry a device's broker URL leads from now on; `registry` where nothing was said. */
+  /**
+   * To which registry a device's broker URL leads from now on; `registry` where nothing was said. The URL of one of several
+   * regions (`REGION.sim`) leads to that one.
+   */
   route(device: string, registry: string): void;
   /** Nothing passes to or from this node, or anywhere with `*`, for so long (for good where absent). */
   partition(node: string, ms?: number): Partition;
@@ -48,6 +51,8 @@ const firstRegistry = 'registry';
 export function createNetwork(parts: { world: World }): Network {
   const { world } = parts;
   const brokers = new Map<string, ListeningBroker>();
+  /** Every registry that ever listened. */
+  const opened = new Set<string>();
   const routes = new Map<string, string>();
   const partitions = new Set<{ node: string }>();
   const wires = new Set<{ wire: Wire; blocked(): boolean }>();
@@ -59,7 +64,10 @@ export function createNetwork(parts: { world: World }): Network {
 
   const apart = (device: string, registry: string): boolean =>
     [...partitions].some(({ node }) => node === '*' || node === device || node === registry);
-  const routeOf = (device: string): string => routes.get(device) ?? firstRegistry;
+  const routeOf = (device: string, host: string): string => {
+    const named = host.replace(/\.sim$/, '');
+    return named !== firstRegistry && opened.has(named) ? named : (routes.get(device) ?? firstRegistry);
+  };
   const sweep = (): void => {
     for (const one of wires) {
       if (!one.wire.client.open && !one.wire.server.open) wires.delete(one);
@@ -78,8 +86,8 @@ export function createNetwork(parts: { world: World }): Network {
     return wire;
   };
 
-  const listenerFor = (device: string): ListeningBroker | null => {
-    const broker = brokers.get(routeOf(device));
+  const listenerFor = (device: string, host: string): ListeningBroker | null => {
+    const broker = brokers.get(routeOf(device, host));
     return broker?.of.alive === true ? broker : null;
   };
 
@@ -96,9 +104,9 @@ export function createNetwork(parts: { world: World }): Network {
         world,
         of,
         certificates,
-        blocked: () => apart(of.node, routeOf(of.node)),
-        listener: () => {
-          const broker = listenerFor(of.node);
+        blocked: (host) => apart(of.node, routeOf(of.node, host)),
+        listener: (host) => {
+          const broker = listenerFor(of.node, host);
           return broker === null
             ? null
             : { shown: broker.shown, connect: (device) => connectTo(device, broker) };
@@ -110,6 +118,7 @@ export function createNetwork(parts: { world: World }): Network {
     openBroker: (of, options) => {
       const broker = openSimBroker({ world, of, certificates, tampered }, options);
       brokers.set(of.node, broker);
+      opened.add(of.node);
       for (const { wire } of wires) {
         if (wire.server.of.node === of.node && wire.server.of !== of) wire.reset();
       }

@@ -8,6 +8,7 @@ import type { SqlTx } from '../../shared/kernel/ports.ts';
 import { forgedName } from '../fleet-world/adversary.ts';
 import type { FleetWorld } from '../fleet-world/fleet.ts';
 import { inflated } from '../machine/deflate.ts';
+import type { SimPlace } from '../machine/place.ts';
 import { registryFile } from './registry-oracle.ts';
 
 const telemetryKeysFile = 'telemetry-keys.sqlite';
@@ -31,13 +32,13 @@ export function accountsOf(fleet: FleetWorld): string | null {
 }
 
 /** Of every record of the application: opened as a query opens them. */
-function storedIds(db: SqlTx, fleet: FleetWorld, deviceId: string): string[] {
+export function storedIds(db: SqlTx, place: SimPlace, deviceId: string): string[] {
   const batches = db.all<{ epoch: number; sequence: number; key_id: string; sealed: Uint8Array }>(
     `SELECT b.epoch, b.sequence, s.key_id, s.sealed FROM telemetry_batches AS b
      JOIN telemetry_sealed AS s ON s.batch_id = b.batch_id WHERE b.device_id = ? AND b.class = 'app'`,
     deviceId,
   );
-  const secrets = fleet.registry.place.look(telemetryKeysFile, (keys) =>
+  const secrets = place.look(telemetryKeysFile, (keys) =>
     keys.all<{ key_id: string; secret_key: Uint8Array }>('SELECT key_id, secret_key FROM telemetry_keys'),
   );
   const keyOf = new Map(secrets?.map((row) => [row.key_id, storageKey(new Uint8Array(row.secret_key))]));
@@ -53,7 +54,7 @@ function storedIds(db: SqlTx, fleet: FleetWorld, deviceId: string): string[] {
 }
 
 function ofDevice(db: SqlTx, fleet: FleetWorld, node: string, deviceId: string): string | null {
-  const ids = storedIds(db, fleet, deviceId);
+  const ids = storedIds(db, fleet.registry.place, deviceId);
   const stored = new Set<string>();
   for (const id of ids) {
     if (stored.has(id)) return `record ${id} is stored more than once`;

@@ -1,6 +1,7 @@
 // Why: when a fleet is at rest after everything healed: registry and devices say the same, nothing is under way that
 // nobody waits for. Trusts: both sides' databases as committed. Must never: call a fleet at rest that only looks so.
 
+import { outboxFileOf, readMoves } from '../../agent/trust/moves.ts';
 import type { MachineState } from '../../agent/update/machine.ts';
 import type { GateView } from '../../registry/rollout/facts.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
@@ -181,7 +182,8 @@ function ofDisk(
 
 /** Everything is told and signed for: what the device itself holds, whatever it last reported. */
 function ofOutbox(device: DeviceNode): string | null {
-  const held = device.place.look('outbox.sqlite', (db) =>
+  const moves = device.place.look(stateFile, readMoves);
+  const held = device.place.look(outboxFileOf(moves?.outbox ?? 0), (db) =>
     db.get<{ batches: number; records: number }>(
       'SELECT count(*) AS batches, total(record_count) AS records FROM batches',
     ),

@@ -82,6 +82,9 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
   let journalText = '';
   let held: Held | null = null;
   let deviceId: string | null = null;
+  let region: string | null = null;
+  /** Under which the numbers of the catalogue were counted. */
+  let onlineKeys: string | null = null;
   /** Its names so far: what a director assigned to it under an earlier one may still be under way. */
   const names = new Set<string>();
   let versions = new Map<string, { bytes: Uint8Array; version: number }>();
@@ -214,7 +217,15 @@ export function createDeviceOracle(parts: DeviceOracleParts): DeviceOracle {
   // --- trust ---
 
   function trustCommitted(db: SqlTx): void {
-    const identity = db.get<{ device_id: string }>('SELECT device_id FROM identity');
+    const identity = db.get<{ device_id: string; region: string }>('SELECT device_id, region FROM identity');
+    const keys =
+      db.get<{ online: string }>('SELECT online_keys AS online FROM trust_floor_keys')?.online ?? null;
+    // Another home signs with keys of its own, and counts anew.
+    if (keys !== onlineKeys) versions = new Map();
+    onlineKeys = keys;
+    // Epochs are counted in each region.
+    if (identity !== undefined && identity.region !== region) held = null;
+    region = identity?.region ?? region;
     if (identity !== undefined && identity.device_id !== deviceId) {
       deviceId = identity.device_id;
       names.add(deviceId);

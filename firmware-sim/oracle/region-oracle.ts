@@ -13,7 +13,7 @@ import type { SimPlace } from '../machine/place.ts';
 import type { World } from '../world.ts';
 
 export interface RegionOracle {
-  committed(file: string): void;
+  committed(db: SqlTx): void;
   /** Its power failed: what is checked begins with what is durable. */
   afterCut(): void;
   /** Whether a root of this content (digest of what was signed) was ever in force here. */
@@ -28,8 +28,6 @@ interface Numbers {
   timestamp: number;
   list: number;
 }
-
-const storeFile = 'registry.sqlite';
 
 export function createRegionOracle(parts: {
   world: World;
@@ -108,12 +106,9 @@ export function createRegionOracle(parts: {
   }
 
   return {
-    committed(file) {
-      if (file !== storeFile) return;
-      place.look(storeFile, (db) => {
-        checkCatalogue(db);
-        checkReleases(db);
-      });
+    committed(db) {
+      checkCatalogue(db);
+      checkReleases(db);
     },
     afterCut() {
       seen = new Set();

@@ -23,7 +23,12 @@ export const registryFile = 'registry.sqlite';
 /** Between a decision and the message that carries it, where nothing went wrong. */
 const freshMs = 2_000;
 
-const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+/** An order to another region goes beside it, and is kept elsewhere. */
+function sameAssignment(a: Uint8Array, b: Uint8Array): boolean {
+  if (Buffer.compare(a, b) === 0) return true;
+  const [one, other] = [parseMessage(signedMessageSchema, a), parseMessage(signedMessageSchema, b)];
+  return one.ok && other.ok && JSON.stringify(one.value.envelope) === JSON.stringify(other.value.envelope);
+}
 
 export interface RegistryOracle {
   /** The bus of one registry, with everything judged that it publishes. */
@@ -65,7 +70,7 @@ export function createRegistryOracle(parts: {
     const durable = stored === undefined ? null : epochOf(stored.message);
     if (
       stored === undefined ||
-      (durable === epoch && !same(stored.message, message)) ||
+      (durable === epoch && !sameAssignment(stored.message, message)) ||
       (durable ?? 0) < epoch
     ) {
       world.violate(`${node} published epoch ${epoch} of ${deviceId.slice(0, 8)} before it was durable`);

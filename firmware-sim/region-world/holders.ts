@@ -16,8 +16,11 @@ import { applyChanges, type Change } from '../../shared/trust/ceremony/change.ts
 import { nextDocuments } from '../../shared/trust/ceremony/documents.ts';
 import { documentsFor, followDocuments, signDocuments } from '../../shared/trust/ceremony/follow.ts';
 import { readStanding } from '../../shared/trust/ceremony/standing.ts';
+import { encodeMove, signMove } from '../../shared/trust/device-move.ts';
 import { parseRoot } from '../../shared/trust/tuf/metadata.ts';
+import type { MoveOrder } from '../../shared/wire/device-move.ts';
 import { type KeyBundle, type KeyPlan, onlineRoles } from '../../shared/wire/key-plan.ts';
+import type { Envelope } from '../../shared/wire/messages.ts';
 import { drawBytes } from '../chance.ts';
 
 export interface Holders {
@@ -25,6 +28,8 @@ export interface Holders {
   takeOffline(plan: KeyPlan, nowMs: number): KeyBundle | null;
   /** The plan's online keys are in force at the region that made it; null: they signed another root of that version. */
   handOver(plan: KeyPlan, nowMs: number): KeyBundle | null;
+  /** An order that moves devices, with the signatures of as many holders as the root asks for. */
+  move(order: MoveOrder): Envelope;
 }
 
 /** `isKnown`: whether a root of this content was ever in force anywhere; one that was not may be signed anew. */
@@ -93,6 +98,11 @@ export function createHolders(seed: number, isKnown: (rootSha256: string) => boo
       const first = roots.slice(0, 2).map(({ signer }) => signer);
       return signedBy(bundleFrom(plan, changes, nowMs), [...first, tina.signer]);
     },
+    move: (order) =>
+      signMove(
+        encodeMove(order),
+        roots.slice(1).map(({ signer }) => signer),
+      ),
     handOver(plan, nowMs) {
       return signedBy(
         bundleFrom(plan, onlineOf(plan), nowMs),

@@ -2,7 +2,8 @@
 // Trusts: each list's own `takeIn` for what an item is worth. Must never: move on without taking, or take without moving on.
 
 import { isErrorCode } from '../../shared/kernel/codes.ts';
-import { ok, type Refusal, type Result } from '../../shared/kernel/result.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
+import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { RegistryCore } from '../core.ts';
 import type { RegistryDb } from '../store/open.ts';
 import type { RegionAsker } from './asking.ts';
@@ -92,12 +93,20 @@ export function createPulls(
     return ok(taken);
   }
 
+  /** A list that cannot be judged yet keeps its place, and the others go on. */
+  const held = (pulling: Promise<Result<number>>): Promise<Result<number>> =>
+    pulling.catch((thrown: unknown) => {
+      if (thrown instanceof FleetError && thrown.code === 'audit-head-unverified')
+        return refuse(thrown.code, thrown.message);
+      throw thrown;
+    });
+
   return {
     async pull(region, asker) {
       let taken = 0;
       const refused: Refused[] = [];
       for (const stream of parts.streams) {
-        const pulled = await pullOne(region, asker, stream);
+        const pulled = await held(pullOne(region, asker, stream));
         if (pulled.ok) {
           taken += pulled.value;
           continue;

@@ -18,6 +18,7 @@ import { parseRolloutFile } from '../rollout/file.ts';
 import type { Rollouts } from '../rollout/rollouts.ts';
 import type { RegistryDb, RegistryStore } from '../store/open.ts';
 import type { RegionOrdersTable } from '../store/order-tables.ts';
+import { barredInCatalogue } from './mirror-barred.ts';
 import {
   decide,
   type OrderAction,
@@ -165,14 +166,17 @@ export function createTakenOrders(parts: TakenOrdersParts): TakenOrders {
     for (const release of order.releases) {
       const found = release.includes('@') ? await releases.find(release) : null;
       if (found !== null || !release.includes('@')) continue;
-      const wanted = await store.tx((db) =>
-        db.first(
+      const { wanted, barred } = await store.tx((db) => ({
+        wanted: db.first(
           qb
             .selectFrom('mirror_releases')
             .select(['state', 'code', 'detail'])
             .where('release_id', '=', release),
         ),
-      );
+        barred: barredInCatalogue(db, qb, release),
+      }));
+      // It never comes: to wait for it would be for good.
+      if (barred !== null) return { kind: 'refused', rule: null, ...barred };
       if (wanted?.state === 'refused')
         return {
           ...{ kind: 'refused', rule: null, detail: `${release}: ${wanted.detail ?? ''}` },

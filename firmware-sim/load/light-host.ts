@@ -11,8 +11,8 @@ export interface LightHostOptions {
   clock: Clock;
   /** How long a load and a probe take, milliseconds. */
   loadMs: number;
-  /** What the probe of a release finds; the default is a release that keeps its promises. */
-  probe?: (releaseId: string) => ProbeEvidence;
+  /** What the probe of a release finds, and when; the default is a release that keeps its promises, at once. */
+  probe?: (releaseId: string) => ProbeEvidence | Promise<ProbeEvidence>;
 }
 
 export const goodEvidence: ProbeEvidence = {
@@ -71,7 +71,7 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
     },
     async probe(release) {
       await clock.timer(loadMs).done;
-      return ok(probe(release.releaseId));
+      return ok(await probe(release.releaseId));
     },
     async shadow(_release, policy) {
       await clock.timer(loadMs).done;

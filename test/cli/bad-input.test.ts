@@ -26,26 +26,38 @@ describe('bad input to lepton', () => {
   });
   after(async () => place.close());
 
-  /** Runs it in text and with --json; both must name the code, once and with a remedy. */
-  async function refused(args: string[], code: ErrorCode, exit: 1 | 2, words?: RegExp): Promise<void> {
-    const env = { ...place.env, LEPTON_REGISTRY: registry.http, LEPTON_TOKEN: registry.token };
-    // Nothing here takes long; what hangs is ended and has no exit code.
-    const timeoutMs = 60_000;
-    const text = await run('lepton', args, { env, timeoutMs });
-    assert.equal(text.code, exit, `${args.join(' ')}\n${text.stdout}\n${text.stderr}`);
-    assert.equal(text.stdout, '');
-    const lines = text.stderr.trim().split('\n');
-    assert.equal(lines.length, 1, text.stderr);
-    assert.match(text.stderr, new RegExp(`^lepton: ${code}: .{10,}`));
-    if (words) assert.match(text.stderr, words);
+  const env = (): Record<string, string> => ({
+    ...place.env,
+    LEPTON_REGISTRY: registry.http,
+    LEPTON_TOKEN: registry.token,
+  });
+  // Nothing here takes long; what hangs is ended and has no exit code.
+  const timeoutMs = 60_000;
 
-    const json = await run('lepton', [...args, '--json'], { env, timeoutMs });
-    assert.equal(json.code, exit);
-    const { error } = JSON.parse(json.stdout) as { error: { code: string; message: string; hint: string } };
+  /** With --json the line for people stands on stderr as without, and the document on stdout; both name the code. */
+  async function refused(args: string[], code: ErrorCode, exit: 1 | 2, words?: RegExp): Promise<void> {
+    const done = await run('lepton', [...args, '--json'], { env: env(), timeoutMs });
+    assert.equal(done.code, exit, `${args.join(' ')}\n${done.stdout}\n${done.stderr}`);
+    const lines = done.stderr.trim().split('\n');
+    assert.equal(lines.length, 1, done.stderr);
+    assert.match(done.stderr, new RegExp(`^lepton: ${code}: .{10,}`));
+    if (words) assert.match(done.stderr, words);
+    const { error } = JSON.parse(done.stdout) as { error: { code: string; message: string; hint: string } };
     assert.equal(error.code, code);
     assert.ok(error.message.length > 0);
     assert.ok(error.hint.length > 0, codes[code].hint);
   }
+
+  test('without --json: the same line, and nothing on stdout', async () => {
+    for (const [args, exit] of [
+      [['devices', 'list', '--token', 'lpt_wrong'], 1],
+      [['models', 'push', 'x.onnx', '--name', 'Acme', '--version', '1.0.0'], 2],
+    ] as const) {
+      const text = await run('lepton', [...args], { env: env(), timeoutMs });
+      const json = await run('lepton', [...args, '--json'], { env: env(), timeoutMs });
+      assert.deepEqual([text.code, text.stdout, text.stderr], [exit, '', json.stderr]);
+    }
+  });
 
   test('no registry there', async () => {
     await refused(['devices', 'list', '--registry', 'http://127.0.0.1:9'], 'registry-unreachable', 1);

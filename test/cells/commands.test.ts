@@ -28,7 +28,7 @@ test('commands: cells of two regions, listed, shown and added up, and the report
     async () => (await records.all({ ...days, region: 'south' })).length === 6,
   );
 
-  const lepton = leptonRunner(place, { http: httpUrl, token: adminToken });
+  const lepton = leptonRunner(place, { http: httpUrl, token: adminToken }, true);
   const day = new Date(firstDay * dayMs).toISOString().slice(0, 10);
   const [list, merged, one, report] = await Promise.all([
     lepton(['cells', 'list']),

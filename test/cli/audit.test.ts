@@ -15,7 +15,7 @@ before(() => {
 after(() => place.close());
 
 test('list, export, verify', async () => {
-  const { registry, lepton } = await openTestRegistry(place);
+  const { registry, lepton } = await openTestRegistry(place, { loaded: true });
   await lepton(['tokens', 'create', '--user', 'ann', '--role', 'viewer']);
   const listed = await lepton(['audit', 'list', '--action', 'tokens.create', '--json']);
   const page = JSON.parse(listed.stdout) as {

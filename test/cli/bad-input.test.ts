@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { codes, type ErrorCode } from '../../shared/kernel/codes.ts';
 import { tinyModel } from '../agent/tiny-model.ts';
 import { pushModel } from '../support/fleet.ts';
+import { runLoaded } from '../support/loaded-lepton.ts';
 import {
   run,
   startTestRegistry,
@@ -36,7 +37,7 @@ describe('bad input to lepton', () => {
 
   /** With --json the line for people stands on stderr as without, and the document on stdout; both name the code. */
   async function refused(args: string[], code: ErrorCode, exit: 1 | 2, words?: RegExp): Promise<void> {
-    const done = await run('lepton', [...args, '--json'], { env: env(), timeoutMs });
+    const done = await runLoaded([...args, '--json'], env());
     assert.equal(done.code, exit, `${args.join(' ')}\n${done.stdout}\n${done.stderr}`);
     const lines = done.stderr.trim().split('\n');
     assert.equal(lines.length, 1, done.stderr);

@@ -11,7 +11,8 @@ import { pkcs8PemFromSeed } from '../../shared/crypto/spki.ts';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { KeyPlan } from '../../shared/wire/key-plan.ts';
 import { bench, countedEntropy, hexOf, publisherKey } from '../registry-core/support.ts';
-import { type Finished, run } from '../support/processes.ts';
+import { runLoaded } from '../support/loaded-lepton.ts';
+import type { Finished } from '../support/processes.ts';
 
 describe('lepton keys without a registry', () => {
   let folder = '';
@@ -23,7 +24,7 @@ describe('lepton keys without a registry', () => {
     LEPTON_PASSPHRASE: 'twelve letters and more',
   };
   const lepton = (args: string[], more: Record<string, string> = {}): Promise<Finished> =>
-    run('lepton', args, { env: { ...env, XDG_CONFIG_HOME: at('config'), ...more } });
+    runLoaded(args, { ...env, XDG_CONFIG_HOME: at('config'), ...more });
 
   async function done(args: string[], more: Record<string, string> = {}): Promise<string> {
     const finished = await lepton(args, more);

@@ -22,7 +22,7 @@ describe('publishers at the command line', () => {
 
   before(async () => {
     place = workplace('publisher-steps');
-    ({ registry, lepton } = await openTestRegistry(place));
+    ({ registry, lepton } = await openTestRegistry(place, { loaded: true }));
   });
   after(async () => place.close());
 

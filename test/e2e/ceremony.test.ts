@@ -37,7 +37,6 @@ import { modelCase } from '../support/cases.ts';
 import { dataMissing } from '../support/data.ts';
 import { makeClaim, pushModel, rollOut } from '../support/fleet.ts';
 import {
-  programs,
   startTestAgent,
   startTestRegistry,
   type TestAgent,
@@ -46,6 +45,7 @@ import {
   type Workplace,
   workplace,
 } from '../support/processes.ts';
+import { programs } from '../support/programs.ts';
 
 const dayMs = 86_400_000;
 

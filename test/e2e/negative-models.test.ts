@@ -50,7 +50,7 @@ describe('negative models', { skip: dataMissing }, () => {
 
   before(async () => {
     place = workplace('negative');
-    ({ registry, lepton } = await openTestRegistry(place));
+    ({ registry, lepton } = await openTestRegistry(place, { loaded: true }));
     agent = await startTestAgent(place, await makeClaim(place, { lepton }));
     const { repository } = registry.parts;
     unwrap(await repository.delegate('neg', [Buffer.from(signer.publicKey).toString('hex')], 1));

@@ -60,7 +60,7 @@ describe('refused over the real wire', { skip: dataMissing }, () => {
 
   before(async () => {
     place = workplace('refusals');
-    ({ registry, lepton } = await openTestRegistry(place));
+    ({ registry, lepton } = await openTestRegistry(place, { loaded: true }));
     const claim = await makeClaim(place, { lepton }, 'claim', ['--uses', '3']);
     agent = await startTestAgent(place, claim, 'agent');
     other = await startTestAgent(place, claim, 'other');

@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { DemoSummary } from '../../firmware-sim/demo/summary.ts';
-import { programs, run, until } from '../support/processes.ts';
+import { run, until } from '../support/processes.ts';
+import { programs } from '../support/programs.ts';
 
 interface RunningDemo {
   child: ChildProcess;

@@ -10,7 +10,8 @@ import { after, test } from 'node:test';
 import { findScenario, scenarios } from '../../firmware-sim/scenarios/known.ts';
 import { recipeYaml, scenarioCsv } from '../../firmware-sim/scenarios/scenario.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import { type Finished, programs, run, until } from '../support/processes.ts';
+import { type Finished, run, until } from '../support/processes.ts';
+import { programs } from '../support/programs.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'lepton-scenario-'));
 after(() => rmSync(folder, { recursive: true }));

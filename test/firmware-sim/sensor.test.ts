@@ -25,7 +25,8 @@ import {
   parseInferRequest,
 } from '../../shared/wire/oip-json.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
-import { programs, run, until } from '../support/processes.ts';
+import { run, until } from '../support/processes.ts';
+import { programs } from '../support/programs.ts';
 
 const scenarioNamed = (name: string): Scenario => unwrap(findScenario(name));
 const answerOf = (...outputs: Tensor[]): InferResponse => ({

@@ -70,7 +70,7 @@ async function open(t: TestContext): Promise<Place> {
     log: openLog({ level: 'error' }),
   });
   place.onClose(() => registry.stop());
-  const lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken });
+  const lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken }, true);
   return { registry, lepton, port: Number(new URL(registry.mqttUrl).port), ahead, path: place.path };
 }
 

@@ -18,7 +18,8 @@ import { admitModel, opsetMaxDefault } from '../../shared/onnx/admission.ts';
 import { parseGolden } from '../../shared/wire/golden.ts';
 import { parseProfile } from '../../shared/wire/profile.ts';
 import { dataFolder, dataMissing } from '../support/data.ts';
-import { type Finished, run, type Workplace, workplace } from '../support/processes.ts';
+import { runLoaded } from '../support/loaded-lepton.ts';
+import { type Finished, type Workplace, workplace } from '../support/processes.ts';
 import { checkOnnx } from './onnx-checker.ts';
 import { clouds } from './textbook-pipeline.test.ts';
 
@@ -46,8 +47,7 @@ describe('from a table to a release', () => {
   });
   after(async () => place.close());
 
-  const lepton = (args: string[]): Promise<Finished> =>
-    run('lepton', args, { env: place.env, timeoutMs: 120_000 });
+  const lepton = (args: string[]): Promise<Finished> => runLoaded(args, place.env);
 
   async function json<T>(args: string[]): Promise<T> {
     const done = await lepton([...args, '--json']);

@@ -18,7 +18,7 @@ const spec = `flows:
 test('lepton policy: check, bundle, sign, put, show; a token of another region is refused; the report says so', async () => {
   const place = workplace('policy');
   try {
-    const { lepton, registry } = await openTestRegistry(place);
+    const { lepton, registry } = await openTestRegistry(place, { loaded: true });
     const file = place.path('policy.yaml');
     const write = (text: string): void => writeFileSync(file, text);
 

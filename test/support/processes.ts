@@ -6,13 +6,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { projectFolder } from './data.ts';
-
-export const programs = {
-  lepton: join(projectFolder, 'dist/registry/cli/main.js'),
-  agent: join(projectFolder, 'dist/agent/cli/main.js'),
-  sim: join(projectFolder, 'dist/firmware-sim/cli/main.js'),
-} as const;
+import { runLoaded } from './loaded-lepton.ts';
+import { programs } from './programs.ts';
 
 const running = new Set<ChildProcess>();
 process.on('exit', () => {
@@ -155,11 +150,15 @@ export type LeptonRunner = (
   expectedExit?: number,
 ) => Promise<Finished & { json: () => unknown }>;
 
-export function leptonRunner(place: Workplace, address: { http: string; token: string }): LeptonRunner {
+/** `loaded`: in a process that loads the program once, where it is run many times. */
+export function leptonRunner(
+  place: Workplace,
+  address: { http: string; token: string },
+  loaded = false,
+): LeptonRunner {
   return async (args, expectedExit = 0) => {
-    const done = await run('lepton', args, {
-      env: { ...place.env, LEPTON_REGISTRY: address.http, LEPTON_TOKEN: address.token },
-    });
+    const env = { ...place.env, LEPTON_REGISTRY: address.http, LEPTON_TOKEN: address.token };
+    const done = await (loaded ? runLoaded(args, env) : run('lepton', args, { env }));
     assert.equal(done.code, expectedExit, `lepton ${args.join(' ')}\n${done.stdout}\n${done.stderr}`);
     return { ...done, json: () => JSON.parse(done.stdout) as unknown };
   };

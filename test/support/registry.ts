@@ -9,10 +9,10 @@ import { type LeptonRunner, leptonRunner, type Workplace } from './processes.ts'
 
 export const testRegion = 'eu-west';
 
-/** Starts it on free ports, or on those that its folder names; ended with the place. */
+/** Starts it on free ports, or on those that its folder names; ended with the place. `loaded` as in leptonRunner. */
 export async function openTestRegistry(
   place: Workplace,
-  folder = 'registry',
+  { folder = 'registry', loaded = false }: { folder?: string; loaded?: boolean } = {},
 ): Promise<{ registry: Registry; lepton: LeptonRunner }> {
   const registry = await startRegistry({
     dataFolder: place.path(folder),
@@ -25,5 +25,6 @@ export async function openTestRegistry(
     log: openLog({ level: 'error' }),
   });
   place.onClose(() => registry.stop());
-  return { registry, lepton: leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken }) };
+  const address = { http: registry.httpUrl, token: registry.adminToken };
+  return { registry, lepton: leptonRunner(place, address, loaded) };
 }

@@ -101,7 +101,7 @@ export interface ServedFile {
 /** Runs the stolen folder `name` as a registry in this process, on the ports that it was stolen with. */
 export async function startThief(place: Workplace, name: string): Promise<Thief> {
   const keys = stolenKeys(place.path(name));
-  const { registry } = await openTestRegistry(place, name);
+  const { registry } = await openTestRegistry(place, { folder: name });
   const { store, blobs, releases, bus } = registry.parts;
   const { qb } = store;
   const expiresAtMs = Date.now() + 300 * dayMs;

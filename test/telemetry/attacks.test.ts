@@ -74,7 +74,7 @@ describe('telemetry attacked over the real wire', () => {
 
   before(async () => {
     place = workplace('telemetry');
-    ({ registry, lepton } = await openTestRegistry(place));
+    ({ registry, lepton } = await openTestRegistry(place, { loaded: true }));
     const claim = await makeClaim(place, { lepton }, 'claim', ['--uses', '3']);
     speaker = await speakerFor(await stolenIdentity(claim, 'speaker'));
     thief = await speakerFor(await stolenIdentity(claim, 'thief'));

@@ -54,7 +54,7 @@ describe('a fleet of twenty', { skip: dataMissing }, () => {
   test('the registry is killed ten times during a rollout: the end is the same', async () => {
     const place = workplace('fleet-kill');
     try {
-      const registry = await startTestRegistry(place);
+      const registry = await startTestRegistry(place, 'registry', [], false);
       await fleetOf(place, registry, deviceCount);
       await pushModel(registry, modelCase('mnist/digit4-opset8').modelPath, release);
       const waves = {
@@ -99,7 +99,7 @@ describe('a fleet of twenty', { skip: dataMissing }, () => {
     test(`one device is off: unreachable counts ${counts}`, async () => {
       const place = workplace(`fleet-${counts}`);
       try {
-        const registry = await startTestRegistry(place);
+        const registry = await startTestRegistry(place, 'registry', [], false);
         const devices = await fleetOf(place, registry, deviceCountOff);
         await pushModel(registry, modelCase('mnist/digit4-opset8').modelPath, release);
         const off = devices.at(-1);

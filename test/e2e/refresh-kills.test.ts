@@ -76,7 +76,7 @@ test(`${kills} times kill -9 during a refresh: no version ever goes back`, async
       },
     });
     place.onClose(() => registry.stop());
-    const lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken });
+    const lepton = leptonRunner(place, { http: registry.httpUrl, token: registry.adminToken }, true);
     const agent = await startTestAgent(place, await makeClaim(place, { lepton }));
     writeFileSync(place.path('model.onnx'), tinyModel(2));
     await pushModel({ lepton }, place.path('model.onnx'), 'acme/kept@1.0.0');

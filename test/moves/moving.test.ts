@@ -70,7 +70,7 @@ test('two devices move with what they had buffered: nothing lost, nothing twice'
   await publisher('acme').push(home, 'acme/one@1.0.0');
   const west = await joinRegion(t, home, 'west');
   const lepton: LeptonRunner = (args, exit) =>
-    leptonRunner(place, { http: home.registry.httpUrl, token: home.registry.adminToken })(args, exit);
+    leptonRunner(place, { http: home.registry.httpUrl, token: home.registry.adminToken }, true)(args, exit);
   const { claims, moves } = home.registry.parts.fleet;
   const claim = await claims.create({ labels: { site: 'a' }, uses: 2, ttlMs: 600_000, createdBy: 'tester' });
   writeFileSync(place.path('claim.json'), JSON.stringify(claim));

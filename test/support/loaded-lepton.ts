@@ -33,6 +33,9 @@ function start(): Loaded {
   return { child, waiting };
 }
 
+/** Whether it runs one now: the next would wait for its end. */
+export const isLoadedBusy = (): boolean => (loaded?.waiting.size ?? 0) > 0;
+
 /** As `run('lepton', …)`, one after the other; without stdin, and its start is not what is tested. */
 export function runLoaded(args: string[], env: Record<string, string> = {}): Promise<Finished> {
   loaded ??= start();

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { runLoaded } from './loaded-lepton.ts';
+import { isLoadedBusy, runLoaded } from './loaded-lepton.ts';
 import { programs } from './programs.ts';
 
 const running = new Set<ChildProcess>();
@@ -150,7 +150,7 @@ export type LeptonRunner = (
   expectedExit?: number,
 ) => Promise<Finished & { json: () => unknown }>;
 
-/** `loaded`: in a process that loads the program once, where it is run many times. */
+/** `loaded`: in a process that loads the program once; while that one is busy, and else always, in one of its own. */
 export function leptonRunner(
   place: Workplace,
   address: { http: string; token: string },
@@ -158,7 +158,7 @@ export function leptonRunner(
 ): LeptonRunner {
   return async (args, expectedExit = 0) => {
     const env = { ...place.env, LEPTON_REGISTRY: address.http, LEPTON_TOKEN: address.token };
-    const done = await (loaded ? runLoaded(args, env) : run('lepton', args, { env }));
+    const done = await (loaded && !isLoadedBusy() ? runLoaded(args, env) : run('lepton', args, { env }));
     assert.equal(done.code, expectedExit, `lepton ${args.join(' ')}\n${done.stdout}\n${done.stderr}`);
     return { ...done, json: () => JSON.parse(done.stdout) as unknown };
   };
@@ -174,10 +174,12 @@ export interface TestRegistry {
   restart(): Promise<void>;
 }
 
+/** A daemon; `lepton` speaks to it, `loaded` as in leptonRunner. */
 export async function startTestRegistry(
   place: Workplace,
   name = 'registry',
   extra: string[] = [],
+  loaded = true,
 ): Promise<TestRegistry> {
   const data = place.path(name);
   const start = (): Promise<Daemon> =>
@@ -202,7 +204,7 @@ export async function startTestRegistry(
     http: '',
     mqtt: '',
     token: '',
-    lepton: (args, expectedExit) => leptonRunner(place, registry)(args, expectedExit),
+    lepton: (args, expectedExit) => leptonRunner(place, registry, loaded)(args, expectedExit),
     async restart() {
       registry.daemon = await start();
     },

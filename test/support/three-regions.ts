@@ -93,7 +93,7 @@ export async function openThreeRegions(place: Workplace, devicesEach: number): P
     };
     const process: RegionProcess = {
       ...{ name, data, http: '', token: '', devices: [], start },
-      lepton: (args, exit) => leptonRunner(place, process)(args, exit),
+      lepton: (args, exit) => leptonRunner(place, process, true)(args, exit),
       async get(path) {
         const answer = await fetch(`${process.http}/api/v1/${path}`, {
           headers: { authorization: `Bearer ${process.token}` },

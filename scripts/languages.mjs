@@ -1,10 +1,12 @@
 // Why: keeps the catalogues in step with the sources: `--missing` lists what has no translation, `--stale` what no
-// source says any more, `--add FILE` takes translations from a JSON object, `--check` is what the test runs.
+// source says any more, `--unsaid` what command lines write past the translation, `--add FILE` takes translations from a
+// JSON object, `--check` is what the test runs.
 // Trusts: messages.mjs for what the sources say. Must never: translate, or drop an entry that is still said.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { collectMessages } from './messages.mjs';
+import { collectUnsaid } from './unsaid.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const folder = join(root, 'shared', 'languages', 'zh');
@@ -54,6 +56,8 @@ if (verb === '--missing') {
   for (const { key, topic, where } of missing) console.log(JSON.stringify({ topic, key, where: where[0] }));
 } else if (verb === '--stale') {
   for (const one of stale) console.log(JSON.stringify(one));
+} else if (verb === '--unsaid') {
+  for (const one of collectUnsaid()) console.log(one);
 } else if (verb === '--add') {
   const translations = new Map([...known].map(([key, { text }]) => [key, text]));
   const added = Object.entries(JSON.parse(readFileSync(file ?? '', 'utf8')));
@@ -64,8 +68,8 @@ if (verb === '--missing') {
   }
   write(translations);
 } else if (verb === '--check') {
-  console.log(JSON.stringify({ messages: messages.size, missing, stale, wrong }));
+  console.log(JSON.stringify({ messages: messages.size, missing, stale, wrong, unsaid: collectUnsaid() }));
 } else {
-  console.error('node scripts/languages.mjs --missing | --stale | --add FILE | --check');
+  console.error('node scripts/languages.mjs --missing | --stale | --unsaid | --add FILE | --check');
   process.exitCode = 2;
 }

@@ -122,7 +122,8 @@ async function enter(flags: RunFlags, seeds: number): Promise<Room> {
       bar?.advance(1);
       // What follows is the summary: no bar may be drawn over it.
       if (done === seeds) bar?.stop();
-      else if (bar === null && isTerminal()) process.stderr.write(`\r${done} of ${seeds} seeds`);
+      else if (bar === null && isTerminal())
+        process.stderr.write(`\r${speaker().lines(`${done} of ${seeds} seeds`)}`);
     },
     wasStopped: () => stopped,
     leave: () => {

@@ -1,7 +1,7 @@
 // Why: `lepton-sim scenario`: the scenarios, and their data and recipes as the files that `lepton train` reads.
 // Trusts: known.ts. Must never: mix prose into a table that goes to stdout, or write over a file unasked.
 
-import { print } from '../../registry/cli/output.ts';
+import { print, saidLine } from '../../registry/cli/output.ts';
 import { speaker } from '../../shared/host/speech.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { findScenario, scenarios } from '../scenarios/known.ts';
@@ -38,9 +38,10 @@ export function listScenarios(flags: { json: boolean }): void {
   const width = Math.max(...listed.map(({ name }) => name.length)) + 2;
   print(flags, listed, () =>
     listed
-      .map(
-        ({ name, task, title, titleZh }) =>
+      .map(({ name, task, title, titleZh }) =>
+        saidLine(
           `${name.padEnd(width)}${task.padEnd(16)}${speaker().language === 'zh' ? titleZh : `${title} (${titleZh})`}`,
+        ),
       )
       .join('\n'),
   );

@@ -78,7 +78,7 @@ export function createFlowGuard(
     const [first] = denied;
     const named = denied.map(
       ({ flow, destination, decision }) =>
-        `${flow} may not go to ${destination} by ${decision.rule} (${decision.reason})`,
+        `${flow} may not go to ${destination} by ${decision.rule}${decision.rule.startsWith('flows/') ? `: “${decision.reason}”` : ` (${decision.reason})`}`,
     );
     const barred = new Set(denied.map(({ flow }) => flow));
     const left = [...new Set(asked.map(({ flow }) => flow).filter((flow) => !barred.has(flow)))];

@@ -16,7 +16,7 @@ import { parseRegionRoot } from '../../shared/trust/region.ts';
 import { type AuditEntry, auditLineSchema, auditPageSchema } from '../../shared/wire/audit.ts';
 import { connect } from './client.ts';
 import { collect, connected, type GlobalFlags, positive } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { asTyped, type Cell, print, table, when } from './output.ts';
 
 const lineBytesMax = 16 * 1024 * 1024;
 
@@ -50,7 +50,10 @@ interface ListFlags extends GlobalFlags {
   subject?: string;
 }
 
-const rowOf = (entry: AuditEntry): string[] => [
+/** Reasons that the registry gives; all others are what a person typed. */
+const ownReasons = /^(devices\.quarantine|rollouts\.order\..*)$/;
+
+const rowOf = (entry: AuditEntry): Cell[] => [
   String(entry.id),
   when(entry.atMs),
   entry.actor,
@@ -58,7 +61,7 @@ const rowOf = (entry: AuditEntry): string[] => [
   entry.subject ?? '-',
   entry.code === null ? entry.outcome : `${entry.outcome} (${entry.code})`,
   entry.address ?? '-',
-  entry.reason ?? '-',
+  ownReasons.test(entry.action) ? (entry.reason ?? '-') : asTyped(entry.reason ?? '-'),
 ];
 
 async function list(flags: ListFlags): Promise<void> {

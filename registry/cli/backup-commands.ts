@@ -17,7 +17,7 @@ import { type BackupStatus, backupStatusSchema, restoredViewSchema } from '../..
 import { listBackups, tidyKeptKeys } from '../backup/backups.ts';
 import { connect } from './client.ts';
 import { collect, connected, type GlobalFlags } from './flags.ts';
-import { print, size, table, when } from './output.ts';
+import { note, print, size, table, when } from './output.ts';
 import { newPassphrase, passphraseOf } from './passphrase.ts';
 import { programVersion } from './version.ts';
 
@@ -34,14 +34,14 @@ interface CreateFlags extends GlobalFlags {
 
 function warnOfKeys(sealed: boolean): void {
   if (sealed) return;
-  process.stderr.write(
+  note(
     'this backup holds the registry’s online keys in clear: whoever reads it can sign for the region; seal it with --passphrase-file\n',
   );
 }
 
 function shown(status: BackupStatus): string {
   return [
-    `backup ${status.id}  ${size(status.totalBytes)}  ${status.path}`,
+    `backup ${status.id}: ${size(status.totalBytes)} in ${status.path}`,
     `online keys ${status.sealed ? 'sealed' : 'in clear'}, telemetry keys ${
       status.telemetryKeysExpireAtMs === null ? 'left out' : `until ${when(status.telemetryKeysExpireAtMs)}`
     }`,
@@ -145,7 +145,7 @@ async function list(flags: GlobalFlags & { folder?: string }): Promise<void> {
       : await listBackups(openBackupFolder(flags.folder));
   print({ json: flags.json === true }, found, () =>
     table(
-      ['TAKEN', 'BACKUP', 'STATE', 'SIZE', 'ONLINE KEYS', 'TELEMETRY KEYS UNTIL'],
+      ['MADE', 'BACKUP', 'STATE', 'SIZE', 'ONLINE KEYS', 'TELEMETRY KEYS UNTIL'],
       found.map((one) => [
         when(one.takenAtMs),
         one.id,
@@ -209,7 +209,7 @@ async function verify(folder: string, flags: GlobalFlags): Promise<void> {
   if (problems.length > 0)
     throw new FleetError('backup-damaged', `${path}: ${problems.slice(0, 5).join('; ')}`);
   if (telemetryKeys === 'expired')
-    process.stderr.write('its telemetry keys have lived their days: `lepton backup expire` deletes them\n');
+    note('its telemetry keys have lived their days: `lepton backup expire` deletes them\n');
   print(
     { json: flags.json === true },
     {

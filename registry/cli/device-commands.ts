@@ -3,6 +3,7 @@
 
 import type { Command } from 'commander';
 import { z } from 'zod';
+import { speaker } from '../../shared/host/speech.ts';
 import {
   type DeviceView,
   deviceSchema,
@@ -111,7 +112,9 @@ export function addDeviceCommands(program: Command): void {
             device.presence,
             when(device.lastSeenMs),
             labelText(device),
-            device.models.map((model) => model.active ?? `${model.name}: ${model.state}`).join(' '),
+            device.models
+              .map((model) => model.active ?? `${model.name}: ${speaker().word(model.state)}`)
+              .join(' '),
           ]),
         ),
       );

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
 import { sha256Hex } from '../../shared/crypto/digests.ts';
+import { speaker } from '../../shared/host/speech.ts';
 import { FleetError, unwrap } from '../../shared/kernel/errors.ts';
 import { checkErasure } from '../../shared/trust/erasure.ts';
 import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
@@ -20,7 +21,7 @@ import {
 import { describeIssues } from '../../shared/wire/messages.ts';
 import { connect } from './client.ts';
 import { connected, type GlobalFlags, label } from './flags.ts';
-import { note, print, table, when } from './output.ts';
+import { asTyped, note, print, table, when } from './output.ts';
 
 interface EraseFlags extends GlobalFlags {
   label?: Record<string, string>;
@@ -36,8 +37,8 @@ function day(text: string): number {
   return timeMs;
 }
 
-const erasedWords = (statement: ErasureStatement): string =>
-  `${statement.records} records in ${statement.batches} batches and ${statement.keys.length} key(s) of ${statement.deviceId}`;
+const erasedWords = ({ records, batches, keys, deviceId }: ErasureStatement): string =>
+  `deleted ${records} records in ${batches} batches and ${keys.length} key(s) of ${deviceId}`;
 
 function keepCertificates(out: string, document: Erasure | Erasure[]): void {
   try {
@@ -77,21 +78,21 @@ async function erase(device: string | undefined, flags: EraseFlags): Promise<voi
   print({ json: flags.json === true }, document, () =>
     [
       ...(done.length === 0 ? ['no device has these labels; nothing was deleted'] : []),
-      ...done.map(({ statement }) => `deleted ${erasedWords(statement)}`),
+      ...done.map(({ statement }) => erasedWords(statement)),
       ...(out === undefined ? [] : [`certificate in ${out}`]),
       ...(flags.allRegions === true ? ['other regions were asked: lepton telemetry erasures'] : []),
     ].join('\n'),
   );
 }
 
-const regionWords = ({ regions }: ErasureRegions): string =>
-  regions
-    .map(({ region, state, doneAtMs, reason }) =>
-      state === 'done'
-        ? `${region} done ${when(doneAtMs)}`
-        : `${region} ${state}${reason === null ? '' : ` (${reason})`}`,
-    )
-    .join(', ') || 'no other region is known';
+function regionWords({ regions }: ErasureRegions): string {
+  const { say, word } = speaker();
+  const said = regions.map(({ region, state, doneAtMs, reason }) => {
+    if (state === 'done') return `${region} done ${when(doneAtMs)}`;
+    return `${region} ${word(state)}${reason === null ? '' : ` (${say(reason)})`}`;
+  });
+  return said.join(', ') || 'no other region is known';
+}
 
 function regionsOf(across: readonly ErasureRegions[], erasureId: string): string {
   const asked = across.find((one) => one.erasureId === erasureId);
@@ -104,7 +105,7 @@ async function listErasures(flags: GlobalFlags & { regions?: boolean }): Promise
   if (flags.regions === true) {
     print({ json: flags.json === true }, across, () =>
       table(
-        ['ASKED', 'DEVICE', 'REGIONS'],
+        ['ASKED', 'DEVICE', 'OTHER REGIONS'],
         across.map((one) => [when(one.askedAtMs), one.deviceId, regionWords(one)]),
       ),
     );
@@ -120,7 +121,7 @@ async function listErasures(flags: GlobalFlags & { regions?: boolean }): Promise
         String(statement.keys.length),
         String(statement.records),
         statement.requestedBy,
-        statement.reason ?? '-',
+        asTyped(statement.reason ?? '-'),
         regionsOf(across, statement.erasureId),
       ]),
     ),
@@ -218,7 +219,7 @@ async function verifyErasure(file: string, flags: VerifyFlags): Promise<void> {
     { statement, regionRoot: version, regionRootInForce: newest.version },
     () =>
       [
-        `region ${statement.region} signed on ${when(statement.doneAtMs)} that it deleted ${erasedWords(statement)}`,
+        `region ${statement.region} signed on ${when(statement.doneAtMs)} that it ${erasedWords(statement)}`,
         `asked for by ${statement.requestedBy}${statement.reason === null ? '' : `: ${statement.reason}`}`,
         `signed under region root ${version}${version === newest.version ? '' : `; ${newest.version} is in force now`}`,
       ].join('\n'),

@@ -43,10 +43,10 @@ function text(view: MaskingView): string {
     rule.field.join('.'),
     wordsOf(rule),
     rule.classes?.join(', ') ?? 'app, sample',
-    rule.model ?? 'all',
+    rule.model ?? '(all)',
   ]);
   return [
-    table(['FIELD', 'DONE', 'CLASSES', 'MODEL'], rows),
+    table(['FIELD', 'WAY', 'CLASSES', 'MODEL'], rows),
     `key of the digests made ${when(view.keyMadeAtMs)}`,
   ].join('\n');
 }

@@ -18,8 +18,11 @@ export function note(text: string): void {
   process.stderr.write(spoken(text));
 }
 
-/** Stands before lines of a table: their cells were said one by one. */
+/** Stands before lines that are not said once more, such as a table's: its cells were said one by one. */
 const done = '\u2060';
+
+/** A line of names, or one that was said already. */
+export const saidLine = (line: string): string => (speaker().language === 'en' ? line : `${done}${line}`);
 
 /** What is printed for a person, in the language of this process. */
 export function spoken(text: string): string {
@@ -31,13 +34,23 @@ export function spoken(text: string): string {
     .join('\n');
 }
 
+/** What a person typed: shown as it is, also where the column holds words of ours. */
+export interface Typed {
+  typed: string;
+}
+
+export const asTyped = (text: string): Typed => ({ typed: text.replace(/\s+/g, ' ') });
+
+export type Cell = string | Typed;
+
 /** Columns whose cells are our own words and reasons; all others hold names and numbers. */
 const saidColumns: ReadonlySet<string> = new Set([
   ...['STATE', 'STATUS', 'PRESENCE', 'STANDING', 'VERDICT', 'NOW', 'REASON', 'BECAUSE', 'WAITS FOR'],
   ...['DETAIL', 'WHAT', 'BECAME', 'APPROVED', 'WHY', 'WHERE', 'WAY', 'SOURCE', 'METADATA', 'MUST SIGN'],
   ...['UPDATE', 'ADMITTED', 'ROLLOUT', 'COMMITTED', 'MODEL SAYS', 'MACHINE', 'THIS ONE', 'AT LEAST'],
   ...['DEVICE HOLDS', 'FETCHES', 'LINE', 'OUTCOME', 'SAYS', 'KEPT', 'PART', 'DRIFT', 'BINS TOLD', 'DEVICES'],
-  ...['GATE FAILED', 'LAST HEARD', ''],
+  ...['GATE FAILED', 'LAST HEARD', 'ONLINE KEYS', 'OTHER REGIONS', 'NEWEST', 'CODES', 'FAILURES'],
+  ...['REASONS', 'THRESHOLD', ''],
 ]);
 
 /** `fetching 40%`, `failed: code`, `refused (code)`, one word, or a sentence. */
@@ -46,33 +59,37 @@ function saidCell(cell: string, { say, word }: Speaker): string {
   if (share !== null) return `${word(share[1] ?? '')} ${share[2]}`;
   const coded = /^([a-z-]+)(?:: ([a-z-]+)| \(([a-z-]+)\))$/.exec(cell);
   if (coded !== null) return `${word(coded[1] ?? '')}（${coded[2] ?? coded[3]}）`;
-  return cell.includes(' ') ? say(cell) : word(cell);
+  if (!cell.includes(' ')) return word(cell);
+  const said = say(cell);
+  // A list of words and messages, where it is no message as a whole.
+  if (said !== cell || !cell.includes(', ')) return said;
+  return cell
+    .split(', ')
+    .map((part) => (part.includes(' ') ? say(part) : word(part)))
+    .join('、');
 }
 
 /** Columns padded to their widest cell, as a terminal shows them. */
-export function table(head: string[], rows: string[][]): string {
+export function table(head: string[], rows: Cell[][]): string {
   if (rows.length === 0) return speaker().word('(none)');
   const voice = speaker();
   const isEnglish = voice.language === 'en';
-  const cells = isEnglish
-    ? rows
-    : rows.map((row) =>
-        row.map((cell, column) =>
-          saidColumns.has(head[column] ?? '') || /^\(.*\)$/.test(cell) ? saidCell(cell, voice) : cell,
-        ),
-      );
-  const all = [head.map((name) => voice.word(name)), ...cells];
+  const shown = (cell: Cell, column: number): string => {
+    if (isEnglish || typeof cell !== 'string') return typeof cell === 'string' ? cell : cell.typed;
+    return saidColumns.has(head[column] ?? '') || /^\(.*\)$/.test(cell) ? saidCell(cell, voice) : cell;
+  };
+  const all = [head.map((name) => voice.word(name)), ...rows.map((row) => row.map(shown))];
   const widths = head.map((_, column) => Math.max(...all.map((row) => displayWidth(row[column] ?? ''))));
   return all
     .map((row) => {
-      const line = row
-        .map((cell, column) => padCells(cell, widths[column] ?? 0))
-        .join('  ')
-        .trimEnd();
-      return isEnglish ? line : `${done}${line}`;
+      const line = row.map((cell, column) => padCells(cell, widths[column] ?? 0)).join('  ');
+      return saidLine(line.trimEnd());
     })
     .join('\n');
 }
+
+/** Between releases that switch together. */
+export const withWord = (): string => ` ${speaker().word('with')} `;
 
 export function when(timeMs: number | null): string {
   return timeMs === null ? '-' : new Date(timeMs).toISOString().replace('.000Z', 'Z');

@@ -80,7 +80,7 @@ function addCheck(policy: Command): void {
           ...(explained === null
             ? []
             : [
-                `${explained.class} to ${explained.destination}: ${explained.allowed ? 'allowed' : 'denied'} by ${explained.rule} (${explained.reason})`,
+                `${explained.class} to ${explained.destination}: ${explained.allowed ? 'allowed' : 'denied'} by ${explained.rule}${explained.rule.startsWith('flows/') ? `: “${explained.reason}”` : ` (${explained.reason})`}`,
               ]),
           `${file}: policy ${name} of ${region}, version ${version}, ${bad ? 'cannot be put in force' : `SHA-256 ${sha256}`}`,
         ].join('\n'),

@@ -4,7 +4,7 @@
 import type { PolicyFinding, PolicyVersion, RegionPolicy } from '../../shared/wire/region-policy.ts';
 import { telemetryClasses } from '../../shared/wire/telemetry.ts';
 import { maskingRuleName } from '../policy/region-decisions.ts';
-import { table, when } from './output.ts';
+import { asTyped, table, when } from './output.ts';
 
 const list = (names: readonly string[]): string => (names.length === 0 ? '-' : names.join(', '));
 
@@ -18,7 +18,7 @@ export function policyText({ metadata, spec }: RegionPolicy): string {
       ['RULE', 'CLASSES', 'TO', 'SAYS', 'BECAUSE'],
       flows.map((one) => [
         ...[one.id, one.classes.join(', '), one.destinations.join(', ')],
-        ...[one.allow ? 'allow' : 'deny', one.because],
+        ...[one.allow ? 'allow' : 'deny', asTyped(one.because)],
       ]),
     ),
     '',

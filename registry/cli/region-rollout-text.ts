@@ -3,7 +3,7 @@
 
 import type { RegionRolloutExplanation, RegionRolloutStatus } from '../../shared/wire/region-rollouts.ts';
 import type { RolloutPlan } from '../../shared/wire/rollout-plan.ts';
-import { table, when } from './output.ts';
+import { table, when, withWord } from './output.ts';
 
 type Part = RegionRolloutStatus['regions'][number];
 
@@ -11,7 +11,7 @@ const headline = (
   head: Pick<RegionRolloutStatus, 'id' | 'name' | 'release' | 'releases' | 'state'>,
   because: string | null,
 ): string =>
-  `rollout ${head.id} (${head.name}) across regions: ${head.releases?.join(' with ') ?? head.release} is ${head.state}${because === null ? '' : `: ${because}`}`;
+  `rollout ${head.id} (${head.name}) across regions: ${head.releases?.join(withWord()) ?? head.release} is ${head.state}${because === null ? '' : `: ${because}`}`;
 
 /** All of its waves together. */
 function devicesOf({ waves }: Part): string {

@@ -8,6 +8,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { makeFolders } from '../../shared/host/folders.ts';
+import { speaker } from '../../shared/host/speech.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import { deviceSchema } from '../../shared/wire/http.ts';
 import {
@@ -15,11 +16,11 @@ import {
   type RightsLine,
   type RightsSection,
   rightsLineSchema,
-  rightsSections,
 } from '../../shared/wire/rights.ts';
 import { connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags, label } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { print, table } from './output.ts';
+import { rightsReadme } from './rights-readme.ts';
 import { checkFree } from './whole-folder.ts';
 
 interface ExportFlags extends GlobalFlags {
@@ -129,30 +130,6 @@ async function exportOne(client: RegistryClient, device: string, folder: string)
   return [...files.entries.values()];
 }
 
-function readme(index: RightsIndex): string {
-  const sections = new Set(index.devices.flatMap(({ files }) => files.map(({ section }) => section)));
-  const words = Object.entries(rightsSections).filter(([name]) => sections.has(name));
-  return [
-    '# What is held about your device',
-    '',
-    `Region ${index.region} wrote this on ${when(index.exportedAtMs)}. It is everything that the region's registry holds about`,
-    `${index.devices.length === 1 ? 'the device' : 'the devices'} below. Other regions hold their own; ask each.`,
-    '',
-    ...index.devices.map(({ device, files }) => `- \`${device}/\`: ${files.length} files`),
-    '',
-    'Each file is text: one entry a line, each entry a JSON object. Times that end in `_ms` or `Ms` are milliseconds since',
-    '1 January 1970, UTC. `{"base64": …}` stands for bytes. `index.json` has the number of entries and the SHA-256 of each file.',
-    '',
-    '| file | what is in it |',
-    '|---|---|',
-    ...words.map(([name, about]) => `| \`${name}.ndjson\` | ${about} |`),
-    '',
-    'What masking rules removed on the device was never sent and is not here. Records whose key was deleted (`erasures.ndjson`)',
-    'cannot be read by anybody any more.',
-    '',
-  ].join('\n');
-}
-
 async function exportRights(flags: ExportFlags): Promise<void> {
   const out = resolve(flags.out);
   checkFree(out, false);
@@ -167,7 +144,7 @@ async function exportRights(flags: ExportFlags): Promise<void> {
     for (const device of ids)
       index.devices.push({ device, files: await exportOne(client, device, join(made, device)) });
     await writeFile(join(made, 'index.json'), `${JSON.stringify(index, null, 1)}\n`, { mode: 0o600 });
-    await writeFile(join(made, 'README.md'), readme(index), { mode: 0o600 });
+    await writeFile(join(made, 'README.md'), rightsReadme(index, speaker()), { mode: 0o600 });
     await rename(made, out);
     print({ json: flags.json === true }, { folder: out, ...index }, () =>
       [

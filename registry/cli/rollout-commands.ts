@@ -3,6 +3,7 @@
 
 import { type Command, InvalidArgumentError } from 'commander';
 import { z } from 'zod';
+import { speaker } from '../../shared/host/speech.ts';
 import { FleetError } from '../../shared/kernel/errors.ts';
 import {
   type RegionRolloutStatus,
@@ -20,7 +21,7 @@ import {
 } from '../../shared/wire/rollouts.ts';
 import { anyAnswer, connect, type RegistryClient } from './client.ts';
 import { connected, type GlobalFlags } from './flags.ts';
-import { print, spoken, table, when } from './output.ts';
+import { asTyped, print, spoken, table, when, withWord } from './output.ts';
 import { isSettled, regionExplanationText, regionRolloutText } from './region-rollout-text.ts';
 import { readRolloutFile } from './rollout-file.ts';
 import { addRolloutPlan } from './rollout-plan.ts';
@@ -71,7 +72,7 @@ function rolloutText(status: RolloutStatus): string {
     return [`${wave.index}`, wave.state, `${wave.devices['total'] ?? 0}`, states || '-', wave.reason ?? '-'];
   });
   const lines = [
-    `rollout ${status.id} (${status.name}): ${status.releases?.join(' with ') ?? status.release} is ${status.state}${status.reason ? `: ${status.reason}` : ''}`,
+    `rollout ${status.id} (${status.name}): ${status.releases?.join(withWord()) ?? status.release} is ${status.state}${status.reason ? `: ${status.reason}` : ''}`,
     table(['WAVE', 'STATE', 'DEVICES', 'NOW', 'REASON'], waves),
   ];
   if (status.gates.length > 0) {
@@ -100,7 +101,7 @@ function rolloutText(status: RolloutStatus): string {
           one.by,
           when(one.atMs),
           when(one.expiresAtMs),
-          one.comment ?? '-',
+          asTyped(one.comment ?? '-'),
         ]),
       ),
     );
@@ -159,7 +160,7 @@ function explanationText(said: RolloutExplanation): string {
     table(
       ['DEVICE', 'WAVE', 'STATE', 'RUNS', 'BECAUSE', 'WAITS FOR', 'UNTIL'],
       devices.map((one) => [
-        one.online ? one.id : `${one.id} (offline)`,
+        one.online ? one.id : speaker().say(`${one.id} (offline)`),
         one.wave === null ? '-' : `${one.wave}`,
         one.state,
         one.runs ?? '-',
@@ -332,7 +333,8 @@ export function addRolloutCommands(program: Command): void {
             one.wave === null ? 'rollout' : `wave ${one.wave}`,
             one.what,
             one.by ?? '-',
-            one.reason ?? '-',
+            // Of an approval it is what the person typed.
+            one.what === 'approved' ? asTyped(one.reason ?? '-') : (one.reason ?? '-'),
           ]),
         ),
       );

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { type RolloutPlan, rolloutPlanSchema } from '../../shared/wire/rollout-plan.ts';
 import { connect } from './client.ts';
 import { connected, type GlobalFlags, positive } from './flags.ts';
-import { print, size, table, when } from './output.ts';
+import { print, size, table, when, withWord } from './output.ts';
 import { stageLines } from './region-rollout-text.ts';
 import { readRolloutFile } from './rollout-file.ts';
 
@@ -19,12 +19,12 @@ function lasting(ms: number | null): string {
 }
 
 /** A title with its rows: the first of them, and how many more there are. */
-function section(title: string, head: string[], rows: string[][]): string[] {
+function section(title: (count: number) => string, head: string[], rows: string[][]): string[] {
   if (rows.length === 0) return [];
   const rest = rows.length - shownMax;
   return [
     '',
-    `${title}: ${rows.length}`,
+    title(rows.length),
     table(head, rows.slice(0, shownMax)),
     ...(rest > 0 ? [`… and ${rest} more (--json shows all)`] : []),
   ];
@@ -36,7 +36,7 @@ export function planText(plan: RolloutPlan): string {
   const away = devices.filter((one) => one.offlineSinceMs !== null);
   const conflicts = devices.flatMap(({ id, conflict }) => (conflict === null ? [] : [{ id, conflict }]));
   return [
-    `${plan.name}: ${plan.releases?.join(' with ') ?? `${plan.release} as ${plan.as}`} on ${devices.length} ${devices.length === 1 ? 'device' : 'devices'}, ${size(plan.bytes)}, ${plan.minMs === null ? 'time not told' : `at least ${lasting(plan.minMs)}`}`,
+    `${plan.name}: ${plan.releases?.join(withWord()) ?? `${plan.release} as ${plan.as}`} on ${devices.length} ${devices.length === 1 ? 'device' : 'devices'}, ${size(plan.bytes)}, ${plan.minMs === null ? 'time not told' : `at least ${lasting(plan.minMs)}`}`,
     table(
       ['WAVE', 'DEVICES', 'BYTES', 'AT LEAST', 'APPROVALS'],
       waves.map((one) => [
@@ -49,24 +49,24 @@ export function planText(plan: RolloutPlan): string {
     ),
     ...stageLines(plan),
     ...section(
-      'to do',
+      (count) => `to do: ${count}`,
       ['DEVICE', 'WAVE', 'RUNS', 'FETCHES', 'WAY'],
       devices
         .filter((one) => !one.done)
         .map(({ id, wave, runs, bytes, way }) => [id, `${wave}`, runs ?? '-', size(bytes), way]),
     ),
     ...section(
-      'done already',
+      (count) => `done already: ${count}`,
       ['DEVICE', 'WAVE'],
       done.map(({ id, wave }) => [id, `${wave}`]),
     ),
     ...section(
-      'offline',
+      (count) => `offline: ${count}`,
       ['DEVICE', 'WAVE', 'SINCE'],
       away.map(({ id, wave, offlineSinceMs }) => [id, `${wave}`, when(offlineSinceMs)]),
     ),
     ...section(
-      'in another rollout',
+      (count) => `in another rollout: ${count}`,
       ['DEVICE', 'ROLLOUT', 'STATE', 'THIS ONE'],
       conflicts.map(({ id, conflict }) => [
         id,
@@ -76,12 +76,13 @@ export function planText(plan: RolloutPlan): string {
       ]),
     ),
     ...section(
-      'incompatible',
+      (count) => `incompatible: ${count}`,
       ['DEVICE', 'WHY'],
       incompatible.map(({ id, reason }) => [id, reason]),
     ),
     '',
-    ...plan.restsOn.map((line) => `by ${line}`),
+    'this rests on:',
+    ...plan.restsOn.map((line) => `  ${line}`),
   ].join('\n');
 }
 

@@ -31,7 +31,7 @@ import { readYamlFile } from '../policy/yaml-file.ts';
 import { connect, type RegistryClient } from './client.ts';
 import { modelRelease } from './evidence-commands.ts';
 import { connected, type GlobalFlags, modelId, positive } from './flags.ts';
-import { print, table, when } from './output.ts';
+import { asTyped, type Cell, print, table, when } from './output.ts';
 
 interface Model {
   namespace: string;
@@ -95,14 +95,14 @@ function rulesIn(file: string | undefined) {
   return unwrap(readYamlFile(text, sampleRulesFileSchema, 'sample-rules-invalid')).data.rules;
 }
 
-const rowOf = (one: SampleEntry): string[] => [
+const rowOf = (one: SampleEntry): Cell[] => [
   one.id,
   when(one.timeMs),
   one.release,
   one.device,
   one.reasons.join(', '),
   one.state,
-  one.label ?? '-',
+  asTyped(one.label ?? '-'),
   one.reviewer ?? '-',
 ];
 const headOfRows = ['ID', 'TIME', 'RELEASE', 'DEVICE', 'REASONS', 'STATE', 'LABEL', 'REVIEWER'];
@@ -149,7 +149,7 @@ function shownText(one: SampleShown): string {
     ...(one.candidate === undefined
       ? []
       : [`${one.candidate} answered with an agreement of ${one.agreement?.toFixed(4) ?? '-'}`]),
-    ...(one.comment === null ? [] : [`comment: ${one.comment}`]),
+    ...(one.comment === null ? [] : [`comment: ${one.comment.replace(/\s+/g, ' ')}`]),
     ...one.inputs.map((tensor) => tensorText('input', tensor)),
     ...one.outputs.map((tensor) => tensorText('output', tensor)),
   ].join('\n');

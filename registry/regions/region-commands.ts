@@ -34,7 +34,8 @@ export function resume(
   const unknown = without.find((region) => !facts.parts.some((part) => part.region === region));
   if (unknown !== undefined)
     return refuse('rollout-region-unknown', `${unknown} is no region of ${facts.id}`);
-  const words = { by, reason: comment, nowMs };
+  const reason = comment === null ? null : `resumed by ${by}: ${comment}`;
+  const words = { by, reason, nowMs };
   const parts = facts.parts.map((part): PartFact => {
     const standing = standingOf(part);
     if (standing === 'succeeded' || standing === 'left-out') return part;
@@ -42,7 +43,7 @@ export function resume(
     if (standing === 'failed')
       return {
         ...part,
-        ...{ wish: 'run', by, reason: comment, wishedAtMs: nowMs },
+        ...{ wish: 'run', by, reason, wishedAtMs: nowMs },
         ...{ revision: part.revision + 1, attempt: part.attempt + 1, succeededAtMs: null },
       };
     return part.wish === 'pause' ? wish(part, 'run', words) : part;

@@ -121,7 +121,7 @@ function runsLines({ probes, runs }: ReleaseReport): string[] {
   const tried =
     probes === null
       ? '- Golden cases: no device has tried it'
-      : `- Golden cases: all of ${probes.goldenCases} right on ${probes.devicesPassed} of ${probes.devices} device${probes.devices === 1 ? '' : 's'}; p95 ${probes.latencyP95MsMedian} ms in the middle, at most ${(probes.memoryBytesPeakMax / 1_048_576).toFixed(1)} MiB`;
+      : `- Golden cases: all of ${probes.goldenCases} right on ${probes.devicesPassed} of ${probes.devices} device${probes.devices === 1 ? '' : 's'}; p95 ${Number(probes.latencyP95MsMedian.toPrecision(4))} ms in the middle, at most ${(probes.memoryBytesPeakMax / 1_048_576).toFixed(1)} MiB`;
   return [
     `- Serving on ${runs.active} device${runs.active === 1 ? '' : 's'} here${states.length === 0 ? '' : `; to be run by: ${states.join(', ')}`}`,
     ...runs.regions.map(

@@ -101,7 +101,8 @@ export function createRolloutCommands(parts: {
       put(rolloutId, by, (rollout, db) => {
         const waves = readWaves(db, qb, rolloutId);
         const next = resume(rollout, waves);
-        if (next !== null) return ok({ ...next, reason: comment });
+        const reason = comment === null ? null : `resumed by ${by}: ${comment}`;
+        if (next !== null) return ok({ ...next, reason });
         const failed = waves.find(({ state }) => state === 'failed');
         if (rollout.state !== 'paused' || failed === undefined)
           return refuse('rollout-state', `it is ${rollout.state}, not paused`);

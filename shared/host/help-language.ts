@@ -11,9 +11,10 @@ const added = /^(.*?) ?\(((?:choices|default|preset|env): [^()]*)\)$/s;
 function saidDescription(text: string): string {
   const { say, word, language } = speaker();
   if (language === 'en') return text;
-  const whole = say(text);
+  // As it stands in the catalogue: a default may be a part of the description.
+  const whole = word(text);
   const found = whole === text ? added.exec(text) : null;
-  if (found === null) return whole;
+  if (found === null) return whole === text ? say(text) : whole;
   const [, before = '', behind = ''] = found;
   const more = behind
     .split(/, (?=(?:default|preset|env): )/)

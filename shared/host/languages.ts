@@ -54,7 +54,13 @@ const joinedMax = 64;
 
 /** Speaks from a catalogue: keys are English templates, values are MessageFormat 2. */
 export function speakerOf(language: Language, catalogue: Catalogue, marks: Marks = chinese): Speaker {
-  const phrases = new Phrases(catalogue.keys());
+  const typed = new Map(
+    [...catalogue].flatMap(([key, text]) => {
+      const names = typedIn(text);
+      return names.length === 0 ? [] : [[key, new Set(names)] as const];
+    }),
+  );
+  const phrases = new Phrases(catalogue.keys(), new Set(typed.keys()));
   let lookups = 0;
   const formats = new Map<string, MessageFormat<'word'>>();
 
@@ -68,15 +74,9 @@ export function speakerOf(language: Language, catalogue: Catalogue, marks: Marks
         bidiIsolation: 'none',
         functions: {
           // `{$a :word}`: the value is one of our own words, such as a state.
-          word: (_context, _options, input) => {
-            const text = word(String(input));
-            return {
-              type: 'word',
-              source: text,
-              toString: () => text,
-              toParts: () => [{ type: 'word', value: text }],
-            };
-          },
+          word: (_context, _options, input) => part(word(String(input))),
+          // `{$a :typed}`: what a person typed, which nothing translates.
+          typed: (_context, _options, input) => part(String(input)),
         },
       });
       formats.set(key, made);
@@ -111,12 +111,15 @@ export function speakerOf(language: Language, catalogue: Catalogue, marks: Marks
     if (lookups > lookupsMax) return null;
     const found = phrases.recognise(text);
     if (found === null) return framed(text, depth) ?? joined(text, depth);
+    const asTyped = typed.get(found.key);
     const values = Object.fromEntries(
-      // A value with a space in it may be a sentence; one without is a name.
-      Object.entries(found.values).map(([name, value]) => [
-        name,
-        value.includes(' ') ? (known(value, depth + 1) ?? value) : value,
-      ]),
+      Object.entries(found.values).map(([name, value]) => {
+        // One without a space is a name.
+        if (!value.includes(' ')) return [name, value];
+        // A region repeats what another said with the words of a person in it.
+        const isTyped = asTyped?.has(name) === true && !typed.has(phrases.recognise(value)?.key ?? '');
+        return [name, isTyped ? value : (known(value, depth + 1) ?? value)];
+      }),
     );
     return format(found.key, values);
   };
@@ -172,6 +175,20 @@ export interface Marks {
 }
 
 const chinese: Marks = { within: '：', between: '；', listed: '，', brackets: (text) => `（${text}）` };
+
+/** The values of a translation that a person typed. */
+const typedIn = (text: string): string[] =>
+  [...text.matchAll(/\{\$(\w+) :typed\}/g)].map(([, name = '']) => name);
+
+/** What a function of a translation gives. */
+function part(text: string) {
+  return {
+    type: 'word' as const,
+    source: text,
+    toString: () => text,
+    toParts: () => [{ type: 'word' as const, value: text }],
+  };
+}
 
 const loaded = new Map<Language, Speaker>();
 

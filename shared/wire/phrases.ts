@@ -94,6 +94,8 @@ function valuesOf(phrase: Phrase, text: string, whole: ReadonlySet<string>): Rec
     const ends = isLast && lettersOf(literal) === 0;
     const inBrackets = literal.startsWith(')') && (literals[index] ?? '').endsWith('(');
     if (inBrackets && !isBalanced(value)) return null;
+    const inQuotes = literal.startsWith('”') && (literals[index] ?? '').endsWith('“');
+    if (inQuotes && value.includes('”')) return null;
     if (!ends && twoSentences.test(value) && !whole.has(value)) return null;
     const closed = literal !== '' || !value.includes(', ') || (literals[index] ?? '').endsWith(': ');
     const tail = ends && closed && lettersOf(first) >= openingMin;
@@ -108,14 +110,18 @@ export class Phrases {
   readonly #whole = new Set<string>();
   readonly #patterns: Phrase[] = [];
 
-  constructor(keys: Iterable<string>) {
+  /** `first` are looked at before all others: what a person typed stands in them, and may read like any message. */
+  constructor(keys: Iterable<string>, first: ReadonlySet<string> = new Set()) {
     for (const key of keys) {
       const phrase = phraseOf(key);
       if (phrase.holes.length === 0) this.#whole.add(phrase.literals[0] ?? '');
       else this.#patterns.push(phrase);
     }
     // The one that says most itself first.
-    this.#patterns.sort((a, b) => b.weight - a.weight || b.length - a.length || (a.key < b.key ? -1 : 1));
+    const rank = ({ key }: Phrase): number => (first.has(key) ? 1 : 0);
+    this.#patterns.sort(
+      (a, b) => rank(b) - rank(a) || b.weight - a.weight || b.length - a.length || (a.key < b.key ? -1 : 1),
+    );
   }
 
   recognise(text: string): Recognised | null {

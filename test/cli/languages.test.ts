@@ -80,6 +80,20 @@ describe('languages of the programs', () => {
     assert.doesNotMatch(stdout, /\u2060/);
   });
 
+  test('what is told beside a result, and words of ours in columns', async () => {
+    const made = await run('lepton', ['backup', 'create'], { env });
+    assert.equal(made.code, 0, made.stderr);
+    assert.match(made.stderr, /^此备份以明文保存注册中心的在线密钥/);
+    assert.match(made.stdout, /^备份 \S+：\S+ KiB，位于 \S+\n在线密钥为明文，遥测密钥保留到 \S+\n$/);
+    const { stdout } = await run('lepton', ['backup', 'list'], { env });
+    const [head = '', row = ''] = stdout.split('\n');
+    assert.match(head, /^创建时间 +备份 +状态 +大小 +在线密钥 +遥测密钥保留到$/);
+    assert.match(row, / 已完成 +\S+ KiB +明文 +20/);
+    const path = /位于 (\S+)/.exec(made.stdout)?.[1] ?? '';
+    const verified = await run('lepton', ['backup', 'verify', path], { env });
+    assert.match(verified.stdout, /^区域 \S+ 的备份 .*，均与写入时一致\n.*；遥测密钥：可用\n$/);
+  });
+
   test('--json keeps its keys, codes and words; only what is for people differs', async () => {
     const list = await run('lepton', ['authorities', 'list', '--json'], { env });
     assert.doesNotMatch(list.stdout, han);

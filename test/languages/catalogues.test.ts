@@ -17,6 +17,7 @@ const checkSchema = z.object({
   missing: z.array(z.object({ key: z.string(), where: z.array(z.string()) })),
   stale: z.array(z.object({ key: z.string() })),
   wrong: z.array(z.object({ key: z.string() })),
+  unsaid: z.array(z.string()),
 });
 
 let catalogue: Catalogue;
@@ -24,18 +25,23 @@ before(() => {
   catalogue = readCatalogue('zh');
 });
 
-test('the catalogues have exactly what the sources say, value by value', () => {
+test('the catalogues have exactly what the sources say, value by value; command lines write nothing past them', () => {
   const done = spawnSync(process.execPath, [join('scripts', 'languages.mjs'), '--check'], {
     cwd: projectFolder,
     encoding: 'utf8',
     maxBuffer: 64 * 1024 * 1024,
   });
   assert.equal(done.status, 0, done.stderr);
-  const { messages, missing, stale, wrong } = checkSchema.parse(JSON.parse(done.stdout));
+  const { messages, missing, stale, wrong, unsaid } = checkSchema.parse(JSON.parse(done.stdout));
   assert.ok(messages > 2_500, `${messages} texts were found in the sources`);
   assert.deepEqual(missing, [], 'node scripts/languages.mjs --missing');
   assert.deepEqual(stale, [], 'node scripts/languages.mjs --stale');
   assert.deepEqual(wrong, []);
+  assert.deepEqual(
+    unsaid,
+    [],
+    'speak by print, note, table or speaker(); scripts/unsaid.mjs has the exceptions',
+  );
 });
 
 test('every code has a title and its hint in Chinese', () => {
@@ -57,18 +63,21 @@ test('translations are valid, keep to the typography, and say every value once',
     const values = Object.fromEntries(holesOf(key).map((name) => [name, `<${name}>`]));
     const word = () => ({ type: 'word' as const, source: '', toString: () => '' });
     try {
-      new MessageFormat<'word'>('zh', text, { bidiIsolation: 'none', functions: { word } }).format(
-        values,
-        (error) => broken.push(`${text}: ${String(error)}`),
-      );
+      new MessageFormat<'word'>('zh', text, {
+        bidiIsolation: 'none',
+        functions: { word, typed: word },
+      }).format(values, (error) => broken.push(`${text}: ${String(error)}`));
     } catch (error) {
       broken.push(`${text}: ${String(error)}`);
     }
-    if (holesOf(text.replace(/ :word\}/g, '}')).length !== holesOf(key).length)
+    if (holesOf(text.replace(/ :(word|typed)\}/g, '}')).length !== holesOf(key).length)
       broken.push(`${key}: another number of values in ${text}`);
     // One rule: a space between Chinese and Latin, full-width signs after Chinese.
     if (/\p{Script=Han}[A-Za-z0-9{]|[A-Za-z0-9}]\p{Script=Han}/u.test(text)) broken.push(`no space: ${text}`);
     if (/\p{Script=Han}[,:;!?()]/u.test(text)) broken.push(`a half-width sign: ${text}`);
+    if (/[,;:!?](?=\p{Script=Han})/u.test(text)) broken.push(`a half-width sign: ${text}`);
+    if (/\p{Script=Han}\[|\]\p{Script=Han}/u.test(text)) broken.push(`no space at a bracket: ${text}`);
+    if (text.includes('你')) broken.push(`not as polite as the others: ${text}`);
     if (/ {2}(?=\p{Script=Han})|\p{Script=Han} \p{Script=Han}/u.test(text.replace(/^\S+ {2,}|\S {2,}/g, '')))
       broken.push(`a space too many: ${text}`);
   }

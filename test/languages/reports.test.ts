@@ -109,7 +109,7 @@ test('the report of models', () => {
   assert.deepEqual(latinWords(text, names), []);
   assert.match(text, /^- 已被其发布者\*\*撤回\*\*；计数器 2（下限 1）/m);
   assert.match(text, /^- 已应答至少 2400，失败 60（infer-failed 60）$/m);
-  assert.match(text, /；应运行它的设备：2 已确认，1 运行基准用例$/m);
+  assert.match(text, /；应运行它的设备（台）：2 已提交，1 运行基准用例$/m);
   assert.match(text, /^\| input x\\\[0\\\] \| 漂移 \| 0\.500 \| 9 \| 全部 \|$/m);
   assert.match(text, /\| 设备 \| move-waits \| 2 \| 先前 3 个区域的遥测尚未确认 \|$/m);
   assert.match(text, /^> Requests and errors, in English\.$/m);
@@ -185,7 +185,7 @@ test('a rollout across regions: words, reasons within reasons, and columns that 
     const [columns = '', ...rows] = lines.slice(0, 4);
     const at = displayWidth(columns.slice(0, columns.indexOf('当地任务')));
     for (const row of rows) assert.equal(displayWidth(row.slice(0, row.indexOf('r1'))), at, row);
-    assert.match(rows[2] ?? '', /进行中，已被告知暂停 .* 2 已确认，1 待处理 .* 从未 /);
+    assert.match(rows[2] ?? '', /进行中，已被告知暂停 .* 2 已提交，1 待处理 .* 从未 /);
   } finally {
     speakAs(english);
   }

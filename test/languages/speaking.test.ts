@@ -4,10 +4,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { asTyped, type Cell, spoken, table } from '../../registry/cli/output.ts';
+import { rightsReadme } from '../../registry/cli/rights-readme.ts';
 import { speakerFor, speakerOf } from '../../shared/host/languages.ts';
+import { speakAs } from '../../shared/host/speech.ts';
 import { displayWidth, padCells, wrapCells } from '../../shared/wire/display-width.ts';
-import { chooseLanguage, languageOf, languageOfEnvironment, negotiate } from '../../shared/wire/languages.ts';
+import {
+  chooseLanguage,
+  english,
+  languageOf,
+  languageOfEnvironment,
+  negotiate,
+} from '../../shared/wire/languages.ts';
 import { escaped, Phrases } from '../../shared/wire/phrases.ts';
+import { type RightsIndex, rightsSections } from '../../shared/wire/rights.ts';
 
 test('a language is known by its tag or locale', () => {
   for (const tag of ['zh', 'zh-CN', 'zh_CN.UTF-8', 'ZH-Hant-TW', 'zh_TW@x'])
@@ -132,6 +142,77 @@ test('values stay what they are, sentences inside sentences are said, words only
   assert.equal(say('3 of 4 rows of before needed'), '之前的行需要 4 个，实际 3 个');
   assert.equal(say('3 of 4 rows needed'), '行需要 4 个，实际 3 个');
   assert.equal(lines('  there is no model x\n\n-\n'), '  没有模型 x\n\n-\n');
+});
+
+test('what a person typed stays, whatever it reads like; where it is found goes before messages that say more', () => {
+  const { say } = speakerOf(
+    'zh',
+    new Map([
+      ...small,
+      ['paused by {$a}: {$b}', '由 {$a} 暂停：{$b :typed}'],
+      ['{$a} may not go by {$b}: “{$c}”', '按 {$b}，{$a} 不可去：“{$c :typed}”'],
+    ]),
+  );
+  assert.equal(say('paused by bob: running'), '由 bob 暂停：running');
+  assert.equal(say('paused by bob: there is no model x'), '由 bob 暂停：there is no model x');
+  assert.equal(say('paused by bob: 1 of 2; 3 of 4'), '由 bob 暂停：1 of 2; 3 of 4');
+  assert.equal(
+    say('paused by bob: the region takes no more than 3 of 4 cases passed'),
+    '由 bob 暂停：the region takes no more than 3 of 4 cases passed',
+  );
+  assert.equal(
+    say('rollout r-1 is running: paused by bob: 3 of 4'),
+    '发布任务 r-1，进行中：由 bob 暂停：3 of 4',
+  );
+  // One region repeats what was said in another.
+  assert.equal(say('paused by north: paused by bob: 3 of 4'), '由 north 暂停：由 bob 暂停：3 of 4');
+  assert.equal(
+    say('log may not go by r: “3 of 4 rows”; app may not go by s: “1 of 2”'),
+    '按 r，log 不可去：“3 of 4 rows”；按 s，app 不可去：“1 of 2”',
+  );
+});
+
+test('cells of a table: words and messages of ours are said, what a person typed is not', () => {
+  const row = (reason: Cell): Cell[] => ['test', 'low-confidence, random', reason];
+  const typed = ['upgrade', 'test', 'failed', '(none)', 'no model is loaded', 'two\nlines'];
+  speakAs(speakerFor('zh'));
+  try {
+    const shown = (reason: Cell): string => spoken(table(['NAME', 'REASONS', 'REASON'], [row(reason)]));
+    for (const words of typed) {
+      const line = shown(asTyped(words)).split('\n')[1] ?? '';
+      assert.equal(line, `test  置信度低、随机  ${words.replace('\n', ' ')}`);
+    }
+    assert.match(shown('failed'), / 失败$/);
+    assert.match(shown('no model is loaded'), / 没有加载模型$/);
+  } finally {
+    speakAs(english);
+  }
+  assert.match(
+    table(['NAME', 'REASONS', 'REASON'], [row(asTyped('test'))]),
+    /\ntest +low-confidence, random +test$/,
+  );
+});
+
+test('the README of an export is in the language of its reader, sentence by sentence', () => {
+  const index: RightsIndex = {
+    ...{ schemaVersion: 1, region: 'north', exportedAtMs: 0 },
+    devices: ['d1', 'd2'].map((device) => ({
+      device,
+      files: Object.keys(rightsSections).map((section) => ({
+        ...{ section, path: `${device}/${section}.ndjson`, entries: 1, bytes: 2, sha256: '00' },
+      })),
+    })),
+  };
+  const read = rightsReadme(index, english);
+  assert.match(
+    read,
+    /^# What is held about your device\n\nRegion north wrote this on 1970-01-01T00:00:00Z\. /,
+  );
+  const lines = rightsReadme(index, speakerFor('zh')).split('\n');
+  assert.equal(lines.length, read.split('\n').length);
+  for (const line of lines.filter((one) => /[A-Za-z]/.test(one))) assert.match(line, /\p{Script=Han}/u, line);
+  // No English sentence is left: names of files and fields alone.
+  assert.doesNotMatch(lines.join('\n').replaceAll(/`[^`]*`/g, ''), /[A-Za-z]{2,} [A-Za-z]{2,}/);
 });
 
 test('a text of any kind is said within bounds', () => {

@@ -30,7 +30,7 @@ test('lepton policy: check, bundle, sign, put, show; a token of another region i
     write(policyText(spec, { region: testRegion }));
     const checked = await lepton(['policy', 'check', file, '--explain', 'log:us-east']);
     assert.match(checked.stdout, /WARNING flows\/logs-to-us: line 6, column 5: RAW TELEMETRY LEAVES: log/);
-    assert.match(checked.stdout, /log to us-east: allowed by flows\/logs-to-us \(vendor support\)/);
+    assert.match(checked.stdout, /log to us-east: allowed by flows\/logs-to-us: “vendor support”/);
 
     // A holder without a registry; the registry of a development adds what is missing.
     const bundle = place.path('bundle.json');

@@ -71,7 +71,7 @@ test('raw telemetry: refused with its rule, counted and recorded; what may go go
   const all = await problem('/telemetry', 'us-east');
   assert.deepEqual([all.status, all.code, all.rule], [403, 'policy-denied', 'default/raw-stays']);
   assert.match(all.detail, /event may not go to us-east by default\/raw-stays/);
-  assert.match(all.detail, /sample may not go to us-east by flows\/no-samples \(pictures of people\)/);
+  assert.match(all.detail, /sample may not go to us-east by flows\/no-samples: “pictures of people”/);
   assert.doesNotMatch(all.detail, /\blog may not/);
   assert.match(all.hint, /--class log/);
   assert.equal((await problem('/telemetry?class=sample', 'us-east')).rule, 'flows/no-samples');

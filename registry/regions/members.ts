@@ -205,6 +205,9 @@ export function createMembers(core: RegistryCore, door: OwnDoor): Members {
         const row = rowIn(db);
         if (list === null || row === undefined) return refuse('invitation-invalid', 'there are no regions');
         const roots = catalogueRoots(db, files);
+        // What was used to join once does not let in again a region that was taken out.
+        if (list.removed.includes(request.region))
+          return refuse('region-exists', `the region ${request.region} was taken out`);
         const before = list.regions.find((one) => one.region === request.region);
         // A crash after the answer: the same registry asks again.
         if (before !== undefined && invitation.used_by === publicKey)

@@ -30,7 +30,7 @@ export function openRegionList(envelope: Envelope, root: Pick<RootFile, 'roles'>
 /**
  * Whether the next list may follow the one that is held. `sameHome`: the keys that signed the held one are still those
  * of the root in force; where they are not, another region took over and its numbers begin where it stood.
- * Refusals: `region-list-old`, `region-key-changed`.
+ * Refusals: `region-list-invalid`, `region-list-old`, `region-key-changed`.
  */
 export function followRegionList(
   held: RegionList | null,
@@ -42,6 +42,10 @@ export function followRegionList(
   if (held === null) return ok(next);
   if (sameHome && next.version < held.version)
     return refuse('region-list-old', `version ${next.version}, held is ${held.version}`);
+  // Under whichever key: the list does not say any more which one it had.
+  const again = next.regions.find(({ region }) => held.removed.includes(region));
+  if (again !== undefined)
+    return refuse('region-key-changed', `region ${again.region} was taken out; nobody gets its name again`);
   for (const before of held.regions) {
     const after = next.regions.find(({ region }) => region === before.region);
     if (after !== undefined && after.publicKey !== before.publicKey)

@@ -150,11 +150,19 @@ test('strangers, wrong keys and used invitations get nowhere', async (t) => {
   // A region that was taken out is a stranger from then on, and its name is gone.
   const { regions } = home.registry.parts;
   assert.ok(regions);
+  const asWest = (await regions.members.peers()).find(({ region }) => region === 'west');
+  assert.ok(asWest);
   unwrap(await regions.members.remove('west'));
   await until('west hears that it is out', async () =>
     (await west.status()).regions.some(({ link }) => link?.code === 'region-unknown'),
   );
   assert.equal(await code(invite(home, 'west')), 'region-exists');
+  // Nor does the file with which it joined once let it in again.
+  const { secret } = invitation;
+  const regionRoot = Buffer.from(await west.registry.parts.repository.regionRoot()).toString('base64');
+  const again = { schemaVersion: 1 as const, region: 'west', secret, url: asWest.url, regionRoot };
+  const rejoined = await regions.members.join(again, asWest.publicKey);
+  assert.equal(rejoined.ok ? 'joined' : rejoined.refusal.code, 'region-exists');
 });
 
 const eastOf = async (region: Parameters<typeof installable>[0]) =>

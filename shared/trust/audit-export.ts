@@ -113,7 +113,8 @@ export function createAuditVerification(parts: {
   );
   const digest: DigestStream = sha256Stream();
   let header: AuditExportHeader | null = null;
-  let signers: readonly RoleKeys[] | null = null;
+  /** Who may sign for the region, once its roots are found good. */
+  let ours: { region: string; signers: readonly RoleKeys[] } | null = null;
   let section: Section | null = null;
   let head: AuditHead | null = null;
   let peerConflicts = 0;
@@ -128,7 +129,8 @@ export function createAuditVerification(parts: {
       add('root', null, lineNumber, roots);
       return;
     }
-    signers = roots.map(({ roles }) => roles.ack);
+    const signers = roots.map(({ roles }) => roles.ack);
+    ours = { region: wanted.region, signers };
     for (const { from, envelope } of parts.neighbours) {
       const checked = checkAuditHead(envelope, wanted.region, signers);
       if (!checked.ok) {
@@ -164,8 +166,8 @@ export function createAuditVerification(parts: {
   }
 
   function takeHead(envelope: Envelope): void {
-    if (header === null || signers === null) return;
-    const checked = checkAuditHead(envelope, header.region, signers);
+    if (ours === null) return;
+    const checked = checkAuditHead(envelope, ours.region, ours.signers);
     if (!checked.ok) {
       add('head', null, lineNumber, `the newest head: ${checked.refusal.detail}`);
       return;
@@ -196,8 +198,8 @@ export function createAuditVerification(parts: {
   }
 
   function takeClosing(envelope: Envelope): void {
-    if (header === null || signers === null) return;
-    const checked = checkAuditClosing(envelope, header.region, signers);
+    if (ours === null) return;
+    const checked = checkAuditClosing(envelope, ours.region, ours.signers);
     if (!checked.ok) {
       add('changed', null, lineNumber, `the last line: ${checked.refusal.detail}`);
       return;
@@ -284,7 +286,7 @@ export function createAuditVerification(parts: {
       return {
         region: header?.region ?? null,
         rootSha256: header?.rootSha256 ?? null,
-        rootsVouchedFor: parts.root !== null && signers !== null,
+        rootsVouchedFor: parts.root !== null && ours !== null,
         entries: chain.count,
         head,
         neighbours: [...tally.values()],

@@ -13,6 +13,8 @@ import { telemetryAttacks } from './fleet-telemetry.ts';
 import { wireAttacks } from './fleet-wire.ts';
 import { publisherSteps } from './publisher-steps.ts';
 import { publisherTools } from './publisher-tools.ts';
+import { auditAttacks } from './region-audit.ts';
+import { regionWordAttacks } from './region-words.ts';
 import { cryptoAttacks } from './repository-crypto.ts';
 import { delegationAttacks } from './repository-delegations.ts';
 import { formatAttacks } from './repository-format.ts';
@@ -48,6 +50,9 @@ export const fleetCases: readonly AttackCase[] = [
   ...telemetryAttacks,
 ];
 
+/** What regions take from each other, and what an auditor reads. */
+export const regionCases: readonly AttackCase[] = [...regionWordAttacks, ...auditAttacks];
+
 /** On the registry's decisions alone; the rows of uploads over HTTP are to stand beside them. */
 export const publisherCases: readonly AttackCase[] = [...publisherSteps, ...publisherTools];
 
@@ -57,6 +62,7 @@ export const ceremonyCases: readonly AttackCase[] = [...ceremonyKeyAttacks, ...c
 export const allCases: readonly AttackCase[] = [
   ...repositoryCases,
   ...fleetCases,
+  ...regionCases,
   ...publisherCases,
   ...ceremonyCases,
 ];

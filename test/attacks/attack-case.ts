@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
+import type { AuditFindingKind } from '../../shared/trust/audit-chain.ts';
 import type { TrustState } from '../../shared/trust/tuf/client.ts';
 import type { AssignedRelease } from '../../shared/wire/messages.ts';
 import type { HostileRepository } from './hostile-repository.ts';
@@ -14,14 +15,14 @@ import type { WireLab } from './wire-bench.ts';
 export interface AttackCase {
   /** Stable, unique over all groups; never reused. */
   id: string;
-  group: 'repository' | 'fleet' | 'upload' | 'ceremony';
+  group: 'repository' | 'fleet' | 'region' | 'audit' | 'upload' | 'ceremony';
   /** One line: who holds what and tries what. */
   attack: string;
-  /** The refusal it must meet. */
-  code: ErrorCode;
+  /** The refusal it must meet, or as what an auditor must find it. */
+  code: ErrorCode | AuditFindingKind;
   /** `wire`: shown through the broker, over TLS, by the whole agent; `direct`: by the deciding function alone. */
   where: 'wire' | 'direct';
-  /** Who refuses it: the device where absent, the registry for uploads and ceremonies. */
+  /** Who refuses it; where absent, the one whom the group in attack-table.ts names. */
   by?: 'device' | 'registry' | 'broker';
   /** Passes only after that branch was merged; the integrator removes the mark. */
   needs?: 'tuf';

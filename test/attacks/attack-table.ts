@@ -9,9 +9,11 @@ import type { AttackCase } from './attack-case.ts';
 const begin = '<!-- attacks:begin -->';
 const end = '<!-- attacks:end -->';
 
-const groups: [AttackCase['group'], string, NonNullable<AttackCase['by']>][] = [
+const groups: [AttackCase['group'], string, NonNullable<AttackCase['by']> | 'auditor'][] = [
   ['repository', 'On the catalogue’s repository', 'device'],
   ['fleet', 'On the fleet', 'device'],
+  ['region', 'On what regions tell each other', 'registry'],
+  ['audit', 'On the audit record (a code is what `lepton audit verify` finds)', 'auditor'],
   ['upload', 'On uploads', 'registry'],
   ['ceremony', 'On key ceremonies', 'registry'],
 ];

@@ -6,14 +6,16 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isErrorCode } from '../../shared/kernel/codes.ts';
+import { auditFindings } from '../../shared/trust/audit-chain.ts';
 import { projectFolder } from '../support/data.ts';
-import { allCases, ceremonyCases, fleetCases, publisherCases } from './all-cases.ts';
+import { allCases, ceremonyCases, fleetCases, publisherCases, regionCases } from './all-cases.ts';
 import { withAttackTable } from './attack-table.ts';
 import { directBench } from './direct-bench.ts';
 import { runGroup } from './run-group.ts';
 
 const direct = (one: { where: string }): boolean => one.where === 'direct';
 runGroup('attacks on the fleet, by the deciding functions', fleetCases.filter(direct), () => directBench);
+runGroup('attacks on what regions say, by the deciding functions', regionCases, () => directBench);
 runGroup('attacks by uploads, by the deciding functions', publisherCases.filter(direct), () => directBench);
 runGroup('attacks on key ceremonies, by the deciding functions', ceremonyCases, () => directBench);
 
@@ -24,7 +26,8 @@ test('rows: ids are unique, codes exist, each attack is one line', () => {
     [],
   );
   for (const one of allCases) {
-    assert.ok(isErrorCode(one.code), one.id);
+    const isFinding = one.group === 'audit' && auditFindings.some((kind) => kind === one.code);
+    assert.ok(isFinding || isErrorCode(one.code), one.id);
     assert.match(one.id, /^[a-z0-9-]+$/);
     assert.doesNotMatch(one.attack, /[\n|]/, one.id);
   }

@@ -1,6 +1,7 @@
 // Why: what the tools of publishers and registry say to files that are spoilt: making, reviewing, signing and
 // merging. Trusts: the hostile repository. Must never: judge a step again; those rows are publisher-steps.ts.
 
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   checkPublisherMetadata,
@@ -62,7 +63,7 @@ function merged(a: Uint8Array, b: Uint8Array): Result<unknown> {
 const file = (edit: Edit = {}): Uint8Array => scene(edit).next;
 const bySecond: Edit = { signers: [second] };
 const garbage = encode('[]');
-const merges: [string, string, AttackCase['code'], Uint8Array, Uint8Array][] = [
+const merges: [string, string, ErrorCode, Uint8Array, Uint8Array][] = [
   [
     'first-garbage',
     'a waiting step that is no metadata, to be merged with one that is',

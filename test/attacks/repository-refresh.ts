@@ -2,6 +2,7 @@
 // files, an old store, a root that fell back. Trusts: the hostile repository.
 // Must never: keep what a refresh refused.
 
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { findRelease, refreshCatalogue, type TrustState } from '../../shared/trust/tuf/client.ts';
@@ -47,7 +48,7 @@ function forget<K extends keyof TrustState>(state: TrustState, key: K): Omit<Tru
 const onHeldRoot = (
   id: string,
   attack: string,
-  code: AttackCase['code'],
+  code: ErrorCode,
   root: (evil: HostileRepository) => Uint8Array,
 ): AttackCase =>
   directRow('repository', `refresh-root-${id}`, attack, code, async () => {

@@ -3,6 +3,7 @@
 // Must never: let a search go on without an end.
 
 import { openPolicy } from '../../agent/cli/tuf/open-policy.ts';
+import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type DelegatedRole, memberOf } from '../../shared/trust/tuf/format.ts';
@@ -63,7 +64,7 @@ const toB = (paths: string, path = 'acme/x'): Graph => ({
   names: isB,
 });
 
-const walks: [string, string, AttackCase['code'], Graph, Graph][] = [
+const walks: [string, string, ErrorCode, Graph, Graph][] = [
   ['nobody', 'a target that no role speaks for', 'target-unknown', line, { ...line, next: () => [] }],
   [
     'cycle',

@@ -9,12 +9,7 @@ import type { Clock, Deflate, Entropy, Log, Place } from '../shared/kernel/ports
 import type { Refusal } from '../shared/kernel/result.ts';
 import { checkAssignment } from '../shared/trust/assignment.ts';
 import type { RegionRoot } from '../shared/trust/region.ts';
-import {
-  type Assignment,
-  type Envelope,
-  envelopeSchema,
-  type ReportedModel,
-} from '../shared/wire/messages.ts';
+import type { Assignment, Envelope, ReportedModel } from '../shared/wire/messages.ts';
 import type { AgentInfo } from './bus/reports.ts';
 import type { Mover } from './move/mover.ts';
 import { inTheMiddle } from './move/quiet.ts';
@@ -25,6 +20,7 @@ import type { Authority } from './trust/authority.ts';
 import type { Identity } from './trust/identity.ts';
 import type { Keeper, NextRegion } from './trust/keeper.ts';
 import { type Moves, outboxFileOf } from './trust/moves.ts';
+import { heldEnvelope } from './trust/trust-store.ts';
 
 export interface MovingParts {
   place: Place;
@@ -98,11 +94,11 @@ export function createMoving(parts: MovingParts): Moving {
 
   function arrivalBy(root: RegionRoot, identity: Identity): Assignment | null {
     const { arrival } = moves();
-    const envelope = envelopeSchema.safeParse(arrival === null ? null : JSON.parse(arrival));
-    if (!envelope.success) return null;
+    const envelope = arrival === null ? null : heldEnvelope(arrival);
+    if (envelope === null) return null;
     const { deviceId, region } = identity;
     const checked = checkAssignment({
-      ...{ envelope: envelope.data, regionRoot: root, deviceId, region },
+      ...{ envelope, regionRoot: root, deviceId, region },
       ...{ current: null, nowMs: 0 },
     });
     return checked.ok ? checked.value.assignment : null;

@@ -15,13 +15,7 @@ import { checkMove, openMove, signJoining } from '../../shared/trust/device-move
 import { housePolicy } from '../../shared/trust/tuf/house-policy.ts';
 import { trustRoot } from '../../shared/trust/tuf/trusted-set.ts';
 import type { MoveOrder } from '../../shared/wire/device-move.ts';
-import {
-  type Envelope,
-  encodeMessage,
-  envelopeSchema,
-  type Labels,
-  type ReportedModel,
-} from '../../shared/wire/messages.ts';
+import { type Envelope, encodeMessage, type Labels, type ReportedModel } from '../../shared/wire/messages.ts';
 import { createBackoff } from '../bus/backoff.ts';
 import { createDoorbell } from '../bus/doorbell.ts';
 import { enrolOnce } from '../bus/enrolment.ts';
@@ -30,6 +24,7 @@ import type { Authority } from '../trust/authority.ts';
 import { begun, type Identity } from '../trust/identity.ts';
 import type { Keeper, NextRegion } from '../trust/keeper.ts';
 import type { Joined, Moves } from '../trust/moves.ts';
+import { heldEnvelope } from '../trust/trust-store.ts';
 import { afterMove, type MoveEffect, type MoveEvent, moveTable, stepMove } from './move-machine.ts';
 import { inTheMiddle } from './quiet.ts';
 import { rehearse } from './rehearsal.ts';
@@ -154,11 +149,11 @@ export function startMover(parts: MoverParts): Mover {
   /** The order under way once more by the root in force. Refusals: those of `openMove`, `move-expired`. */
   function orderInForce(): Result<MoveOrder> {
     const { under } = held();
-    const envelope = envelopeSchema.safeParse(under === null ? null : JSON.parse(under.envelope));
-    if (!envelope.success) return refuse('move-malformed', 'the stored order cannot be read');
+    const envelope = under === null ? null : heldEnvelope(under.envelope);
+    if (envelope === null) return refuse('move-malformed', 'the stored order cannot be read');
     const root = trustRoot(housePolicy, parts.authority().catalogueRoot());
     if (!root.ok) return root;
-    const opened = openMove(envelope.data, root.value);
+    const opened = openMove(envelope, root.value);
     if (!opened.ok) return opened;
     const { order } = opened.value;
     return order.expiresAtMs <= nowMs() ? refuse('move-expired', 'its time is over') : ok(order);

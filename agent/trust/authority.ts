@@ -13,13 +13,7 @@ import { checkAssignment } from '../../shared/trust/assignment.ts';
 import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
 import { refreshCatalogue } from '../../shared/trust/tuf/client.ts';
 import { parseTimestamp } from '../../shared/trust/tuf/metadata.ts';
-import {
-  type AssignedRelease,
-  type Assignment,
-  type Envelope,
-  envelopeSchema,
-  type HeldVersions,
-} from '../../shared/wire/messages.ts';
+import type { AssignedRelease, Assignment, Envelope, HeldVersions } from '../../shared/wire/messages.ts';
 import { openTrustedClock, type TrustedClock, vouchersOf } from './clock.ts';
 import type { Keeper } from './keeper.ts';
 import {
@@ -29,7 +23,7 @@ import {
   type MetadataSource,
   type MetadataSources,
 } from './refresh.ts';
-import { loadTrust, type TrustRecord } from './trust-store.ts';
+import { heldEnvelope, loadTrust, type TrustRecord } from './trust-store.ts';
 
 export interface Authority {
   /** The assignment in force, or null where there is none that still verifies. */
@@ -150,10 +144,10 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
    */
   function readHeldAssignment(): Assignment | null {
     if (record.assignment === null) return null;
-    const envelope = envelopeSchema.safeParse(JSON.parse(record.assignment.envelope));
-    if (!envelope.success) return null;
+    const envelope = heldEnvelope(record.assignment.envelope);
+    if (envelope === null) return null;
     const checked = checkAssignment({
-      envelope: envelope.data,
+      envelope,
       regionRoot,
       deviceId,
       region,

@@ -4,17 +4,19 @@
 
 import { z } from 'zod';
 import { sha256Pattern } from '../../shared/kernel/releases.ts';
+import type { Result } from '../../shared/kernel/result.ts';
 import { checkAssignment } from '../../shared/trust/assignment.ts';
-import { parseRegionRoot } from '../../shared/trust/region.ts';
+import { parseRegionRoot, type RegionRoot } from '../../shared/trust/region.ts';
 import { noBounds } from '../../shared/trust/tuf/floors.ts';
 import { housePolicy } from '../../shared/trust/tuf/house-policy.ts';
 import { parseSnapshot } from '../../shared/trust/tuf/metadata.ts';
 import { checkThreshold } from '../../shared/trust/tuf/signatures.ts';
 import { followTimestamp, trustRoot } from '../../shared/trust/tuf/trusted-set.ts';
-import { deviceIdSchema, envelopeSchema, labelsSchema } from '../../shared/wire/messages.ts';
+import { deviceIdSchema, labelsSchema } from '../../shared/wire/messages.ts';
 import { mergeFloors } from './clock.ts';
 import { credentialsSchema } from './identity.ts';
 import { movesSchema, neverMoved } from './moves.ts';
+import { heldEnvelope } from './trust-store.ts';
 
 const bytesSchema = z.base64().transform((text): Uint8Array => new Uint8Array(Buffer.from(text, 'base64')));
 const number = z.number().int().nonnegative();
@@ -154,7 +156,9 @@ export function higherOf(kept: Held, written: Held): Held {
       ? read.value.version
       : -1;
   })(kept.snapshot, written.snapshot);
-  const epochs = [kept, written].map((one) => epochOf({ ...one, regionRoot }));
+  const inForce = regionRoot === null ? null : parseRegionRoot(regionRoot);
+  const keptEpoch = epochOf(kept.identity, kept.assignment, inForce);
+  const writtenEpoch = epochOf(written.identity, written.assignment, inForce);
   return {
     ...numbers,
     identity: newer.identity,
@@ -164,7 +168,7 @@ export function higherOf(kept: Held, written: Held): Held {
     snapshot,
     assignment: hasMoved
       ? newer.assignment
-      : (epochs[1] ?? 0) > (epochs[0] ?? 0)
+      : writtenEpoch > keptEpoch
         ? written.assignment
         : (kept.assignment ?? written.assignment),
     floors: mergeFloors(kept.floors, written.floors),
@@ -185,16 +189,16 @@ function newerMoves(kept: Held, written: Held, newer: Held): Held['moves'] {
 }
 
 /** Epoch of the assignment, 0 where none verifies under this region root. */
-function epochOf(held: Held): number {
-  const { identity, assignment, regionRoot } = held;
-  if (identity === null || assignment === null || regionRoot === null) return 0;
-  const root = parseRegionRoot(regionRoot);
-  const envelope = envelopeSchema.safeParse(JSON.parse(assignment.envelope));
-  if (!root.ok || !envelope.success) return 0;
-  const { deviceId, region } = identity;
+function epochOf(
+  { deviceId, region }: NonNullable<Held['identity']>,
+  assignment: Held['assignment'],
+  regionRoot: Result<RegionRoot> | null,
+): number {
+  const envelope = assignment === null ? null : heldEnvelope(assignment.envelope);
+  if (envelope === null || regionRoot?.ok !== true) return 0;
   const checked = checkAssignment({
-    envelope: envelope.data,
-    regionRoot: root.value,
+    envelope,
+    regionRoot: regionRoot.value,
     deviceId,
     region,
     current: null,

@@ -9,6 +9,7 @@ import { parseRegionRoot } from '../../shared/trust/region.ts';
 import type { TrustState, VersionFloors } from '../../shared/trust/tuf/client.ts';
 import { housePolicy } from '../../shared/trust/tuf/house-policy.ts';
 import { trustRoot } from '../../shared/trust/tuf/trusted-set.ts';
+import { type Envelope, envelopeSchema, parseMessage } from '../../shared/wire/messages.ts';
 
 export const trustMigrations: readonly Migration[] = [
   {
@@ -69,6 +70,12 @@ export interface TrustRecord {
   catalogue: TrustState;
   regionRoot: Uint8Array;
   assignment: HeldAssignment | null;
+}
+
+/** The envelope in a text that is held; null where a dying disk left none, which must not keep a device from starting. */
+export function heldEnvelope(text: string): Envelope | null {
+  const read = parseMessage(envelopeSchema, new TextEncoder().encode(text));
+  return read.ok ? read.value : null;
 }
 
 const topFiles = ['timestamp', 'snapshot', 'targets'] as const;

@@ -6,6 +6,7 @@ import { ceremonyFollowAttacks } from './ceremony-follow.ts';
 import { ceremonyKeyAttacks } from './ceremony-keys.ts';
 import { assignmentAttacks } from './fleet-assignments.ts';
 import { authorityAttacks } from './fleet-authority.ts';
+import { copyAttacks } from './fleet-copies.ts';
 import { moveAttacks } from './fleet-moves.ts';
 import { regionAttacks } from './fleet-region.ts';
 import { reportAttacks } from './fleet-reports.ts';
@@ -46,6 +47,7 @@ export const fleetCases: readonly AttackCase[] = [
   ...authorityAttacks,
   ...regionAttacks,
   ...moveAttacks,
+  ...copyAttacks,
   ...reportAttacks,
   ...telemetryAttacks,
 ];

@@ -94,7 +94,7 @@ export async function openDirectLab(): Promise<DirectLab> {
   const keeper = createKeeper(store, {
     held: () => held,
     save: async (change) => {
-      held = { ...held, ...change };
+      held = { ...held, ...(typeof change === 'function' ? change(held) : change) };
     },
     close: async () => undefined,
   });

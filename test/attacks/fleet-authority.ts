@@ -100,7 +100,10 @@ export const authorityAttacks: AttackCase[] = [
       const yesterday = lab.honest.fork();
       lab.honest.publish('timestamp');
       assert.equal(await lab.update('acme/detector/1.0.0'), 'accepted', 'the newer timestamp');
-      await lab.edit(() => undefined);
+      await lab.edit((db) => {
+        // Each refresh keeps the root; it is there once.
+        assert.equal(db.all("SELECT 1 FROM trust_roots WHERE kind = 'catalogue'").length, 1);
+      });
       lab.serve(yesterday);
       return lab.update('acme/detector/1.0.0');
     },

@@ -176,3 +176,4 @@ const notices: AttackCase[] = [
 ];
 
 export const moveAttacks: readonly AttackCase[] = [...moves, ...joinings, ...notices];
+export { judge as judgeMove, signed as signedMove };

@@ -9,6 +9,7 @@ import { authorityAttacks } from './fleet-authority.ts';
 import { copyAttacks } from './fleet-copies.ts';
 import { moveAttacks } from './fleet-moves.ts';
 import { regionAttacks } from './fleet-region.ts';
+import { renewalAttacks } from './fleet-renewal.ts';
 import { reportAttacks } from './fleet-reports.ts';
 import { telemetryAttacks } from './fleet-telemetry.ts';
 import { wireAttacks } from './fleet-wire.ts';
@@ -48,6 +49,7 @@ export const fleetCases: readonly AttackCase[] = [
   ...regionAttacks,
   ...moveAttacks,
   ...copyAttacks,
+  ...renewalAttacks,
   ...reportAttacks,
   ...telemetryAttacks,
 ];

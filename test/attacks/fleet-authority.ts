@@ -108,18 +108,25 @@ export const authorityAttacks: AttackCase[] = [
       return lab.update('acme/detector/1.0.0');
     },
   }),
-  onAuthority({
-    id: 'stored-assignment-torn',
-    attack: 'the stored assignment is no envelope any more, and an older one is replayed after the restart',
-    code: 'assignment-replayed',
-    work: async (lab) => {
-      await lab.edit((db) => {
-        db.run("UPDATE trust_assignment SET envelope = '{}', epoch = 9 WHERE id = 1");
-      });
-      assert.equal(lab.authority().assignment(), null);
-      return lab.update('acme/detector/1.0.0');
-    },
-  }),
+  ...(
+    [
+      ['torn', 'no envelope', '{}'],
+      ['garbage', 'no JSON', '{'],
+    ] as const
+  ).map(([id, what, left]) =>
+    onAuthority({
+      id: `stored-assignment-${id}`,
+      attack: `the stored assignment is ${what} any more, and an older one is replayed after the restart`,
+      code: 'assignment-replayed',
+      work: async (lab) => {
+        await lab.edit((db) => {
+          db.run('UPDATE trust_assignment SET envelope = ?, epoch = 9 WHERE id = 1', left);
+        });
+        assert.equal(lab.authority().assignment(), null);
+        return lab.update('acme/detector/1.0.0');
+      },
+    }),
+  ),
   onAuthority({
     id: 'stored-region-root-torn',
     attack: 'the stored region root and its second copy were cut: the device believes nobody any more',

@@ -300,6 +300,20 @@ test('a start in the middle of it goes on; four regions that still wait for tele
   await scene.until(() => scene.switched.length === 1, 'the switch after a restart');
   await second.stop();
 
+  // What a dying disk left of an order ends it; it is not tried for ever.
+  const torn = new Scene();
+  torn.there = 'down';
+  const before = torn.start();
+  before.ordered(signed(order()));
+  await torn.until(() => torn.under() !== null, 'the order');
+  await before.stop();
+  const under = torn.under() ?? assert.fail();
+  torn.moves = { ...torn.moves, under: { ...under, envelope: under.envelope.slice(0, 40) } };
+  const after = torn.start();
+  await torn.until(() => torn.under() === null, 'the end of it');
+  assert.equal(torn.moves.lastEnded?.code, 'move-malformed');
+  await after.stop();
+
   const full = new Scene();
   const chains = ['a', 'b', 'c', 'd'].map((region, outbox) => ({
     outbox,

@@ -128,7 +128,7 @@ export function createFleet(core: RegistryCore): Fleet {
   });
   const arrivals = createArrivals(core, { events });
   const claims = createClaims(core);
-  const presence = createPresence(core, { changed });
+  const presence = createPresence(core, { changed, tasks });
   const certificates = createDeviceCertificates(core);
   const { standing } = devices;
   const restore = createRestore(core, { events, director, tasks, standing });
@@ -229,6 +229,7 @@ export function createFleet(core: RegistryCore): Fleet {
   async function stop(): Promise<void> {
     for (const end of ends.splice(0)) end();
     director.stop();
+    presence.stop();
     restore.stop();
     downloads.stop();
     await Promise.all(subscriptions.splice(0).map((subscription) => subscription.cancel()));

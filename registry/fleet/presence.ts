@@ -1,10 +1,13 @@
 // Why: whether a device is there: from its connections where the broker tells, else from its own message.
-// Trusts: the broker for who connects. Must never: believe the last will of a connection that was replaced.
+// Trusts: the broker for who connects. Must never: believe the last will of a connection that was replaced, or forget a
+// word that the store did not take: nobody says it twice.
 
+import type { Timer } from '../../shared/kernel/ports.ts';
 import { parseMessage, presenceSchema } from '../../shared/wire/messages.ts';
 import type { RegistryCore } from '../core.ts';
 import type { DevicesTable } from '../store/fleet-tables.ts';
 import type { FleetChange } from './fleet.ts';
+import type { Tasks } from './tasks.ts';
 
 export interface Presence {
   connected(deviceId: string): Promise<void>;
@@ -13,18 +16,52 @@ export interface Presence {
   handle(deviceId: string, payload: Uint8Array): Promise<void>;
   /** At start: nobody is known to be there until it shows. */
   forgetAll(): Promise<void>;
+  stop(): void;
+}
+
+interface Word {
+  presence: DevicesTable['presence'];
+  /** The store did not take it. */
+  isOwed: boolean;
 }
 
 export function createPresence(
   core: RegistryCore,
-  parts: { changed: (change: FleetChange) => void },
+  parts: { changed: (change: FleetChange) => void; tasks: Pick<Tasks, 'run'> },
 ): Presence {
   const { store, clock, log } = core;
   const { qb } = store;
   /** Connections by device; a replaced one may end after its successor has begun. */
   const connections = new Map<string, number>();
+  /** The newest word about each device, until it is stored. */
+  const words = new Map<string, Word>();
+  let again: Timer | null = null;
+  let isStopped = false;
 
   async function set(deviceId: string, presence: DevicesTable['presence']): Promise<void> {
+    const word: Word = { presence, isOwed: false };
+    words.set(deviceId, word);
+    try {
+      await keep(deviceId, presence);
+    } catch (thrown) {
+      word.isOwed = true;
+      if (!isStopped) again ??= later();
+      throw thrown;
+    }
+    if (words.get(deviceId) === word) words.delete(deviceId);
+  }
+
+  function later(): Timer {
+    const timer = clock.timer(core.limits.publishRetryMs);
+    void timer.done.then(() => {
+      again = null;
+      for (const [deviceId, { presence, isOwed }] of [...words])
+        if (isOwed) parts.tasks.run('presence again', () => set(deviceId, presence));
+    });
+    return timer;
+  }
+
+  async function keep(deviceId: string, presence: DevicesTable['presence']): Promise<void> {
     const nowMs = clock.wall();
     const changes = await store.tx((db) => {
       const seen = qb.updateTable('devices').set({ last_seen_ms: nowMs }).where('device_id', '=', deviceId);
@@ -69,7 +106,13 @@ export function createPresence(
       log.emit('warn', 'bus.message.refused', { deviceId, channel: 'presence', ...message.refusal });
     },
 
+    stop() {
+      isStopped = true;
+      again?.cancel();
+    },
+
     async forgetAll() {
+      for (const deviceId of [...words.keys()]) if (!connections.has(deviceId)) words.delete(deviceId);
       const nowMs = clock.wall();
       await store.tx((db) =>
         db.run(

@@ -141,6 +141,40 @@ test('presence follows connections, not the last will of one that was replaced',
   assert.equal(await presence(), 'unknown');
 });
 
+test('presence that a failing store did not take is stored a little later, unless there is a newer word', async (t) => {
+  const world = await openWorld(t);
+  const [one, other] = await world.devices(2);
+  assert.ok(one && other);
+  const presences = async () => [(await world.view(one)).presence, (await world.view(other)).presence];
+  const { store } = world;
+  const { tx } = store;
+  store.tx = async () => {
+    throw new FleetError('disk-full', 'no space left');
+  };
+  one.offline();
+  other.offline();
+  await world.pass(world.core.limits.publishRetryMs * 3);
+  // The one speaks again, on a connection that the store does not hear of either; the other stays away.
+  one.online();
+  await world.settle();
+  store.tx = tx;
+  assert.deepEqual(await presences(), ['online', 'online'], 'nothing was stored so far');
+  await world.pass(world.core.limits.publishRetryMs * 2);
+  assert.deepEqual(await presences(), ['online', 'offline']);
+
+  // It was away when the registry started anew, and its word on coming back was lost.
+  await world.restart();
+  assert.deepEqual(await presences(), ['unknown', 'unknown']);
+  store.tx = async () => {
+    throw new FleetError('disk-io', 'a bad block');
+  };
+  other.online();
+  await world.settle();
+  store.tx = tx;
+  await world.pass(world.core.limits.publishRetryMs * 2);
+  assert.deepEqual(await presences(), ['unknown', 'online']);
+});
+
 test('after a restart every retained topic is there again, byte for byte', async (t) => {
   const world = await openWorld(t);
   await world.push('acme/digits@1.0.0', 1);

@@ -9,6 +9,7 @@ import { regionLimits } from '../../registry/regions/limits.ts';
 import { createPulls } from '../../registry/regions/pulls.ts';
 import type { IncomingStream, OutgoingStream, StreamItem } from '../../registry/regions/streams.ts';
 import { openRegistryStore } from '../../registry/store/open.ts';
+import { FleetError } from '../../shared/kernel/errors.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 import { heardLog } from '../registry-core/support.ts';
 import { joinRegion, startRegion, until } from './support.ts';
@@ -71,6 +72,48 @@ test('pages are taken once and in order; a take that throws keeps the place; a r
   source.items = [...items(1, 5), { id: 6, body: 'another six' }];
   assert.deepEqual(await pull(), ok({ taken: 6, refused: [] }));
   assert.ok(taken.includes('another six'));
+});
+
+test('a list that cannot be judged yet keeps its place and holds up no other', async (t) => {
+  const store = await openRegistryStore(':memory:');
+  t.after(() => store.close());
+  const log = heardLog();
+  const taken: string[] = [];
+  let failure: Error | null = new FleetError('audit-head-unverified', 'its root is not here yet');
+  const list = (name: string, first: () => void): IncomingStream => ({
+    name,
+    takeIn: (_db, _peer, page) => {
+      first();
+      taken.push(...page.map(({ body }) => `${name} ${String(body)}`));
+    },
+  });
+  const heads = list('heads', () => {
+    if (failure !== null) throw failure;
+  });
+  const asker: Pick<RegionAsker, 'page'> = {
+    page: async (_name, after) =>
+      ok({ incarnation: 'a', items: items(1, 2).filter(({ id }) => id > after), more: false }),
+  };
+  const streams = [heads, list('orders', () => undefined)];
+  const pulls = createPulls({ store, log }, { streams, limits: regionLimits });
+  const refused = {
+    ...{ stream: 'heads', code: 'audit-head-unverified' as const, detail: 'its root is not here yet' },
+  };
+  for (const count of [2, 0])
+    assert.deepEqual(await pulls.pull('west', asker), ok({ taken: count, refused: [refused] }));
+  assert.deepEqual(taken, ['orders item 1', 'orders item 2']);
+  assert.deepEqual(await pulls.places('west'), [{ name: 'orders', last: 2, taken: 2 }]);
+  assert.deepEqual(
+    log.events.map(({ event }) => event),
+    ['regions.stream.refused'],
+    'told once',
+  );
+  // A fault of our own store is no word about the list: whoever pulls is told.
+  failure = new FleetError('disk-full', 'no space left');
+  await assert.rejects(pulls.pull('west', asker), { code: 'disk-full' });
+  failure = null;
+  assert.deepEqual(await pulls.pull('west', asker), ok({ taken: 2, refused: [] }));
+  assert.deepEqual(taken.slice(2), ['heads item 1', 'heads item 2']);
 });
 
 test('a list of raw telemetry is refused to a region by the rule, and told', async (t) => {

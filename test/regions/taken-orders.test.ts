@@ -7,6 +7,7 @@ import type { NewAuditEntry } from '../../registry/audit/audit.ts';
 import { createTakenOrders, type TakenOrders } from '../../registry/regions/taken-orders.ts';
 import { regionalFile } from '../../registry/rollout/file.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
+import { nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
 import {
   type RolloutOrder,
   type RolloutProgress,
@@ -14,6 +15,7 @@ import {
   rolloutProgressSchema,
 } from '../../shared/wire/rollout-orders.ts';
 import { openWorld, region, rolloutFile, type World } from '../fleet/world.ts';
+import { publisherKey } from '../registry-core/support.ts';
 
 const orderId = 'rr00000000000000aa';
 const release = 'acme/digits@1.0.0';
@@ -166,4 +168,41 @@ test('a release that is not here yet is waited for; what is no order is passed o
   const [said] = await progress('east');
   assert.deepEqual([said?.state, said?.code], ['refused', 'rollout-file-invalid']);
   assert.equal(rolloutOrderSchema.safeParse({}).success, false);
+});
+
+test('a release that was taken back before it came is not waited for', async (t) => {
+  const { world, orders, give, last, begun, progress } = await ordered(t);
+  const { repository, releases, store, clock } = world.core;
+  for (const [index, version] of ['1.0.0', '2.0.0', '3.0.0'].entries())
+    await world.push(`acme/digits@${version}`, index + 1);
+  const metadata = nextPublisherTargets({
+    ...{ namespace: 'acme', add: [], signers: [publisherKey('acme')] },
+    current: await repository.file('3.acme.json'),
+    floors: new Map([['digits', 2]]),
+    withdrawn: new Map([['digits', new Set([2])]]),
+    expiresAtMs: clock.wall() + 86_400_000,
+  });
+  unwrap(await releases.takeStep({ namespace: 'acme', metadata: unwrap(metadata), pushedBy: 'tester' }));
+  // As in a region that mirrors the catalogue and has none of its releases yet.
+  await store.tx((db) => db.sql.run('DELETE FROM releases'));
+  const file = (named: string) =>
+    unwrap(regionalFile(rolloutFile('digits', { release: named, gates: { success: 1 } }))).text;
+  for (const [revision, version, code] of [
+    [1, '1.0.0', 'release-below-floor'],
+    [2, '2.0.0', 'release-withdrawn'],
+  ] as const) {
+    const named = `acme/digits@${version}`;
+    await give({ revision, attempt: revision, releases: [named], file: file(named) });
+    const said = await last();
+    assert.deepEqual([said.state, said.code, said.acted], ['refused', code, revision]);
+    assert.equal((await world.events(code)).at(0)?.code, code);
+  }
+  assert.deepEqual(await begun(), []);
+  // Refused is an end: nothing is under way.
+  assert.equal(await orders.work(), false);
+  // One that the catalogue lets in still comes.
+  const third = 'acme/digits@3.0.0';
+  await give({ releases: [third], file: file(third) }, 'east');
+  const [said] = await progress('east');
+  assert.deepEqual([said?.state, said?.code], ['waiting', 'mirror-incomplete']);
 });

@@ -1,5 +1,6 @@
 // Why: what must hold of rollouts across regions at every commit of every region: no part begins before the stage before it has
-// succeeded as its own regions know it, each word is acted on once, and nobody but a home region is followed.
+// succeeded as its own regions know it and has stood for its time, one that is paused is paused everywhere, each word is acted on
+// once and undoes nothing that people of the region said, and nobody but a home region is followed.
 // Trusts: the stores of all regions as committed. Must never: judge by what one region says of another.
 
 import { ownRolloutId } from '../../registry/regions/own-rollouts.ts';
@@ -38,6 +39,9 @@ interface Told {
 
 interface Seen {
   orders: number;
+  paused: Set<string>;
+  /** By its own rollout, who stopped it last. */
+  pausedBy: Map<string, string | null>;
   began: Set<string>;
   history: number;
   taken: Map<string, { revision: number; acted: number }>;
@@ -46,6 +50,7 @@ interface Seen {
 }
 
 const unseen = (): Seen => ({
+  ...{ paused: new Set<string>(), pausedBy: new Map<string, string | null>() },
   ...{ orders: 0, began: new Set<string>(), history: 0, taken: new Map(), takenText: '' },
   byOrders: new Map(),
 });
@@ -53,13 +58,15 @@ const attemptsMax = 12;
 /** Between a look at the list of regions and the commit of what follows from it. */
 const listSlackMs = 60_000;
 const contactSlackMs = 5_000;
+/** Between the clocks of two registries that began at one time. */
+const clockSlackMs = 2_000;
 
 export function createOrderOracle(world: World, reached: Reached): OrderOracle {
   const told = new Map<string, Told>();
   /** By the id of a region's own rollout, which order it is for. */
   const ownOf = new Map<string, { of: Told; region: string; attempt: number }>();
-  /** `order region`: it succeeded there once, as that region committed it. */
-  const succeeded = new Set<string>();
+  /** `order region`: when it first succeeded there, as that region committed it. */
+  const succeeded = new Map<string, number>();
   /** By region who was home as its list said, and until when. */
   const homes = new Map<string, { takenAtMs: number; home: string; until: Map<string, number> }>();
   const seen = new Map<string, Seen>();
@@ -82,6 +89,8 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
     const rows = db.all<{
       id: string;
       skip: number | null;
+      soaks: string;
+      heardAtMs: number | null;
       region: string;
       stage: number;
       wish: string;
@@ -91,7 +100,7 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
       progress: string | null;
       number: number;
     }>(
-      `SELECT r.region_rollout_id AS id, r.skip_after_ms AS skip, p.region, p.stage, p.wish, p.revision, p.attempt,
+      `SELECT r.region_rollout_id AS id, r.skip_after_ms AS skip, r.soaks, p.succeeded_at_ms AS heardAtMs, p.region, p.stage, p.wish, p.revision, p.attempt,
          p.left_out AS leftOut, p.progress, p.order_number AS number
        FROM region_rollouts r JOIN region_rollout_parts p ON p.region_rollout_id = r.region_rollout_id
        ORDER BY r.number, p.stage, p.region`,
@@ -104,8 +113,10 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
       const words = one.words.get(`${row.region} ${row.revision}`) ?? new Set<string>();
       words.add(`${row.wish} ${row.attempt}`);
       one.words.set(`${row.region} ${row.revision}`, words);
+      const isFirst = one.wishes.get(row.region)?.includes('run') !== true;
       one.wishes.set(row.region, [...(one.wishes.get(row.region) ?? []), row.wish]);
       if (row.wish === 'run') mayRun(region, one, row, rows);
+      if (row.wish === 'run' && isFirst) hasStood(region, row, rows);
     }
     now.orders = last;
   }
@@ -154,6 +165,49 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
     }
   }
 
+  /** What was heard to have succeeded in the stage before has stood for as long as the file says. */
+  function hasStood(
+    coordinator: string,
+    { id, region, stage, soaks }: { id: string; region: string; stage: number; soaks: string },
+    rows: readonly { id: string; region: string; stage: number; leftOut: number; heardAtMs: number | null }[],
+  ): void {
+    const soakMs = (JSON.parse(soaks) as number[])[stage - 1] ?? 0;
+    if (soakMs === 0) return;
+    for (const other of rows) {
+      if (other.id !== id || other.stage !== stage - 1 || other.leftOut === 1) continue;
+      const atMs = succeeded.get(`${id} ${other.region}`);
+      if (other.heardAtMs === null || atMs === undefined) continue;
+      reached.count('order', 'stage stood');
+      if (world.nowMs() - atMs < soakMs - clockSlackMs)
+        world.violate(
+          `${coordinator} tells ${region} to run ${id} ${world.nowMs() - atMs} of ${soakMs} ms after ${other.region} had succeeded`,
+        );
+    }
+  }
+
+  /** The commit that pauses it tells everybody who may go on. */
+  function pausesAll(region: string, db: SqlTx): void {
+    const now = seenOf(region);
+    const rows = db.all<{ id: string }>(
+      "SELECT region_rollout_id AS id FROM region_rollouts WHERE state = 'paused'",
+    );
+    for (const { id } of rows) {
+      if (now.paused.has(id)) continue;
+      reached.count('order', 'paused');
+      const parts = db.all<{ other: string; attempt: number; progress: string | null }>(
+        `SELECT region AS other, attempt, progress FROM region_rollout_parts
+         WHERE region_rollout_id = ? AND wish = 'run' AND left_out = 0`,
+        id,
+      );
+      for (const { other, attempt, progress } of parts) {
+        const said = progress === null ? null : (JSON.parse(progress) as { attempt: number; state: string });
+        if (said?.attempt === attempt && said.state === 'succeeded') continue;
+        world.violate(`${region} pauses ${id}, and ${other} is told to run`);
+      }
+    }
+    now.paused = new Set(rows.map(({ id }) => id));
+  }
+
   // --- the region that takes part ---
 
   function takes(region: string, db: SqlTx): void {
@@ -191,7 +245,8 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
         world.violate(`${region} began ${id}, which no region ordered`);
         continue;
       }
-      if (state === 'succeeded') succeeded.add(`${own.of.id} ${region}`);
+      const key = `${own.of.id} ${region}`;
+      if (state === 'succeeded' && !succeeded.has(key)) succeeded.set(key, world.nowMs());
       if (now.began.has(id)) continue;
       now.began.add(id);
       reached.count('order', own.of.coordinator === region ? 'begun at home' : 'begun');
@@ -222,18 +277,23 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
       world.violate(`${region} began ${of.id} for ${of.coordinator}, which is not home`);
   }
 
-  /** What was done by an order is done once for each word. */
+  /** What was done by an order is done once for each word, and lets nothing go on that anybody else stopped. */
   function actsOnce(region: string, db: SqlTx): void {
     const now = seenOf(region);
     const last = db.get<{ id: number | null }>('SELECT max(history_id) AS id FROM rollout_history')?.id ?? 0;
     if (last === now.history) return;
-    const rows = db.all<{ rollout: string; what: string }>(
-      `SELECT rollout_id AS rollout, what FROM rollout_history
-       WHERE history_id > ? AND user LIKE 'region:%' AND wave_index IS NULL ORDER BY history_id`,
+    const rows = db.all<{ rollout: string; what: string; user: string | null }>(
+      `SELECT rollout_id AS rollout, what, user FROM rollout_history
+       WHERE history_id > ? AND wave_index IS NULL ORDER BY history_id`,
       now.history,
     );
     now.history = last;
-    for (const { rollout, what } of rows) {
+    for (const { rollout, what, user } of rows) {
+      if (what === 'paused') now.pausedBy.set(rollout, user);
+      if (user?.startsWith('region:') !== true) continue;
+      const stoppedBy = now.pausedBy.get(rollout);
+      if (what === 'running' && stoppedBy !== undefined && stoppedBy?.startsWith('region:') !== true)
+        world.violate(`${region} lets ${rollout} go on by order, which ${stoppedBy ?? 'a gate'} had stopped`);
       const own = ownOf.get(rollout);
       if (own === undefined) continue;
       const key = `${own.of.id} ${what}`;
@@ -274,6 +334,7 @@ export function createOrderOracle(world: World, reached: Reached): OrderOracle {
   return {
     committed(region, db) {
       coordinates(region, db);
+      pausesAll(region, db);
       takes(region, db);
       homeOf(region, db);
       begins(region, db);

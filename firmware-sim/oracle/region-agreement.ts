@@ -1,8 +1,9 @@
 // Why: when several regions are at rest: every one has the catalogue of the one that signs, all of its releases with their
-// bytes, and the same list of regions. Trusts: the places as committed. Must never: ask a region how it is.
+// bytes and none that it bars, and the same list of regions. Trusts: the places as committed. Must never: ask a region how it is.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import type { SqlTx } from '../../shared/kernel/ports.ts';
+import { parseTargets } from '../../shared/trust/tuf/metadata.ts';
 import type { RegionsWorld, SimRegion } from '../region-world/regions.ts';
 
 const storeFile = 'registry.sqlite';
@@ -14,6 +15,8 @@ interface Holding {
   releases: string[];
   /** Releases that a publisher took back, or put below a floor, as far as this region knows. */
   barred: Set<string>;
+  /** A release that may be installed here and that the catalogue here bars. */
+  notBarred: string | null;
   /** Manifests of releases that are still to come. */
   pending: string[];
   list: string;
@@ -26,6 +29,29 @@ const digestOf = (db: SqlTx, role: string): string => {
   );
   return row === undefined ? 'none' : sha256Hex(row.bytes);
 };
+
+function notBarred(db: SqlTx): string | null {
+  const shown = db.all<{ id: string; namespace: string; name: string; counter: number }>(
+    `SELECT release_id AS id, namespace, name, counter FROM releases
+     WHERE admitted = 1 AND withdrawn = 0 AND below_floor = 0 ORDER BY id`,
+  );
+  for (const namespace of new Set(shown.map((one) => one.namespace))) {
+    const file = db.get<{ bytes: Uint8Array }>(
+      'SELECT bytes FROM metadata_files JOIN metadata_roles ON name = file WHERE role = ?',
+      `ns/${namespace}`,
+    );
+    const targets = file === undefined ? null : parseTargets(new Uint8Array(file.bytes));
+    if (targets?.ok !== true) continue;
+    const { floors, withdrawn } = targets.value;
+    const barred = shown.find(
+      (one) =>
+        one.namespace === namespace &&
+        (one.counter < (floors.get(one.name) ?? 0) || withdrawn.get(one.name)?.has(one.counter) === true),
+    );
+    if (barred !== undefined) return barred.id;
+  }
+  return null;
+}
 
 function holdingOf(region: SimRegion): Holding | null {
   return region.place.look(storeFile, (db) => ({
@@ -46,6 +72,7 @@ function holdingOf(region: SimRegion): Holding | null {
         )
         .map(({ line }) => line),
     ),
+    notBarred: notBarred(db),
     pending: db
       .all<{ sha256: string }>('SELECT manifest_sha256 AS sha256 FROM mirror_releases')
       .map(({ sha256 }) => sha256),
@@ -81,6 +108,8 @@ export function regionDisagreement(all: RegionsWorld, expected: number): string 
     for (const what of ['root', 'snapshot', 'targets', 'list'] as const) {
       if (holding[what] !== first[1][what]) return `${region.name} has another ${what} than ${first[0].name}`;
     }
+    if (holding.notBarred !== null)
+      return `${region.name} shows ${holding.notBarred}, which its own catalogue bars`;
     // What a lost home had signed and nobody had fetched is gone, unless its publisher brings it again.
     const missing = holding.pending.filter((sha256) => isSomewhere(sha256));
     if (missing.length > 0) return `${region.name} still lacks ${missing.length} releases`;

@@ -1,5 +1,5 @@
-// Why: what must hold in one region at every commit: numbers of the catalogue never fall, and a release is seen only when
-// its publisher signed it and all of its bytes are there. Trusts: the place as committed.
+// Why: what must hold in one region at every commit: numbers of the catalogue and of the list of regions never fall, and a
+// release is seen only when its publisher signed it and all of its bytes are there. Trusts: the place as committed.
 // Must never: judge by what the region says of itself.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
@@ -26,7 +26,13 @@ interface Numbers {
   root: number;
   onlineKeys: string;
   timestamp: number;
-  list: number;
+}
+
+interface List {
+  version: number;
+  takenAtMs: number;
+  /** The online keys of the root that was in force when it was taken. */
+  onlineKeys: string;
 }
 
 export function createRegionOracle(parts: {
@@ -40,6 +46,7 @@ export function createRegionOracle(parts: {
   let numbers: Numbers | null = null;
   let seen = new Set<string>();
   let lastTimestamp = '';
+  let list: List | null = null;
   const roots = new Set<string>();
 
   const fileOf = (db: SqlTx, role: string): Uint8Array | null =>
@@ -69,7 +76,6 @@ export function createRegionOracle(parts: {
       root: root.value.version,
       onlineKeys: onlineKeysOf(root.value),
       timestamp: timestamp.value.version,
-      list: numbers?.list ?? 0,
     };
     if (numbers !== null) {
       if (next.root < numbers.root) world.violate(`${node}: root ${next.root} after ${numbers.root}`);
@@ -78,6 +84,19 @@ export function createRegionOracle(parts: {
       if (next.root > numbers.root) reached.count('region', 'root taken');
     }
     numbers = next;
+  }
+
+  /** Another home's numbers begin where it stood; those of one home only rise. */
+  function checkList(db: SqlTx): void {
+    const row = db.get<{ version: number; takenAtMs: number }>(
+      'SELECT version, taken_at_ms AS takenAtMs FROM region_list',
+    );
+    if (row === undefined || numbers === null) return;
+    if (row.version === list?.version && row.takenAtMs === list.takenAtMs) return;
+    const { onlineKeys } = numbers;
+    if (list !== null && list.onlineKeys === onlineKeys && row.version < list.version)
+      world.violate(`${node}: list ${row.version} of the regions after ${list.version}`);
+    list = { ...row, onlineKeys };
   }
 
   function checkReleases(db: SqlTx): void {
@@ -108,6 +127,7 @@ export function createRegionOracle(parts: {
   return {
     committed(db) {
       checkCatalogue(db);
+      checkList(db);
       checkReleases(db);
     },
     afterCut() {
@@ -117,6 +137,7 @@ export function createRegionOracle(parts: {
     hadRoot: (sha256) => roots.has(sha256),
     restored() {
       numbers = null;
+      list = null;
     },
   };
 }

@@ -65,8 +65,19 @@ export function addRegionDevice(parts: RegionDevicesParts, home: string, number:
     onCommit(file) {
       if (file === stateFile) place.look(file, readOwn);
       oracle.committed(file);
+      checkOrder();
     },
   });
+
+  /** Of which device that was, and which order it took last: an older one is never followed again. */
+  let taken: { deviceId: string | null; issuedAtMs: number } = { deviceId: null, issuedAtMs: 0 };
+  function checkOrder(): void {
+    const deviceId = oracle.deviceId();
+    const issuedAtMs = moves.lastIssuedAtMs;
+    if (deviceId === taken.deviceId && issuedAtMs < taken.issuedAtMs)
+      world.violate(`${node}: it follows a move of ${issuedAtMs} after one of ${taken.issuedAtMs}`);
+    taken = { deviceId, issuedAtMs };
+  }
 
   function readOwn(db: Parameters<Parameters<SimPlace['look']>[1]>[0]): void {
     region = db.get<{ region: string }>('SELECT region FROM identity')?.region ?? region;

@@ -59,8 +59,8 @@ export interface MirroredRelease {
   from: string;
   /** Once the manifest was read: whether this region takes it, and then brings its files. */
   ready(manifest: Manifest): Promise<Result<void>>;
-  /** In the commit that takes it. */
-  within(db: RegistryDb): void;
+  /** In the commit that takes it; false where it is not to be taken any more. */
+  within(db: RegistryDb): boolean;
 }
 
 export interface Releases {
@@ -347,7 +347,7 @@ export function createReleases(parts: {
       const stored = await blobs.put(sha256Hex(mirrored.manifest), once(mirrored.manifest));
       if (!stored.ok) return stored;
       const taken = await store.tx((db) => {
-        mirrored.within(db);
+        if (!mirrored.within(db)) return false;
         const before = rowOf(db, releaseId);
         if (before !== undefined && before.admitted === 1) return false;
         // What a home that was lost had named so, or had given this counter to: the catalogue in force says otherwise.

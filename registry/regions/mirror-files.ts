@@ -1,6 +1,7 @@
 // Why: brings the files of releases that the mirrored catalogue names, resumable and from any region that has them, and
 // makes a release visible when all of it is here and was judged here.
-// Trusts: digests that publishers signed. Must never: show a release before its files are durable and admitted.
+// Trusts: digests that publishers signed. Must never: show a release before its files are durable and admitted, or one that
+// its publisher took back while it came.
 
 import { sha256Hex } from '../../shared/crypto/digests.ts';
 import type { Disk } from '../../shared/kernel/ports.ts';
@@ -9,9 +10,11 @@ import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/resul
 import type { Manifest } from '../../shared/wire/manifest.ts';
 import type { RegistryCore } from '../core.ts';
 import { cardBytesMax } from '../policy/card-fields.ts';
+import type { RegistryDb } from '../store/open.ts';
 import type { MirrorReleaseRow } from '../store/region-tables.ts';
 import type { RegionAsker } from './asking.ts';
 import type { RegionLimits } from './limits.ts';
+import { barredInCatalogue } from './mirror-barred.ts';
 
 /** A region that may have files, with how it is asked. */
 export interface Source {
@@ -138,6 +141,17 @@ export function createMirrorFiles(
     return failed;
   }
 
+  /** While it came the catalogue may have changed, or this region have become the one whose publishers bar releases. */
+  function isStillWanted(db: RegistryDb, row: MirrorReleaseRow): boolean {
+    const gone = db.run(
+      qb
+        .deleteFrom('mirror_releases')
+        .where('release_id', '=', row.release_id)
+        .where('manifest_sha256', '=', row.manifest_sha256),
+    );
+    return gone.changes === 1 && barredInCatalogue(db, qb, row.release_id) === null;
+  }
+
   async function take(row: MirrorReleaseRow, sources: Source[]): Promise<Result<void>> {
     const fetched = await fetchFile([...sources], row.manifest_sha256, row.manifest_bytes);
     if (!fetched.ok) return fetched;
@@ -159,7 +173,7 @@ export function createMirrorFiles(
         const judged = await parts.judge(row.release_id, read);
         return judged.ok ? fetchAll(sources, read) : judged;
       },
-      within: (db) => void db.run(qb.deleteFrom('mirror_releases').where('release_id', '=', row.release_id)),
+      within: (db) => isStillWanted(db, row),
     });
   }
 

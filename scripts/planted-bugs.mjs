@@ -1,11 +1,12 @@
-// node scripts/planted-bugs.mjs: plants each bug of firmware-sim/planted-bugs.json in turn and runs seeds 1 to 500 until
-// one breaks an invariant. Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
+// node scripts/planted-bugs.mjs: plants each bug of firmware-sim/planted-bugs.json in turn and runs seeds of its world until
+// one breaks an invariant: 1 to 500 of `fleet`, which is meant where a bug names none, 1 to 60 of `regions`.
+// Writes firmware-sim/planted-results.json; scripts/sim-readme.mjs makes the table of it.
 // Where a bug says by `reach` where it makes a difference, all seeds are run once without it first, with marks there:
 // a seed that passes no mark would run with the bug as it runs without, and is left out.
 // --check only looks whether each bug is still a change of the compiled code that can be parsed; --name PART takes those
-// whose name or file contains PART (and keeps the results of the others), --missed those that were not found before;
-// --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not found, 2 where one is no
-// change of the code any more.
+// whose name or file contains PART, --of WORLD those of one world, --missed those that were not found before (each keeps the
+// results of the others); --from K, --seeds N, --jobs J, --world FILE as in lepton-sim explore. Exit 1 where a bug was not
+// found, 2 where one is no change of the code any more.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -26,8 +27,9 @@ const { values: flags } = parseArgs({
     check: { type: 'boolean' },
     name: { type: 'string' },
     missed: { type: 'boolean' },
+    of: { type: 'string' },
     from: { type: 'string', default: '1' },
-    seeds: { type: 'string', default: '500' },
+    seeds: { type: 'string' },
     jobs: { type: 'string', default: String(availableParallelism()) },
     world: { type: 'string' },
   },
@@ -36,10 +38,17 @@ const { values: flags } = parseArgs({
 const compiled = (file) => join(root, 'dist', file.replace(/\.ts$/, '.js'));
 const editsOf = ({ find, replace, and = [] }) => [{ find, replace }, ...and];
 const urlOf = (file) => pathToFileURL(compiled(file)).href;
-const world = urlOf('firmware-sim/fleet-world/run-seed.ts');
+/** By name: what runs a seed of it, and how far seeds are looked through. */
+const worlds = {
+  fleet: { file: 'firmware-sim/fleet-world/run-seed.ts', seeds: 500 },
+  regions: { file: 'firmware-sim/region-world/run-seed.ts', seeds: 60 },
+};
+const worldOf = ({ world = 'fleet' }) => world;
+const upToOf = (world) => Number(flags.seeds ?? worlds[world].seeds);
 
 /** Why a bug is none, or null. */
 function problemOf(bug, folder) {
+  if (worlds[worldOf(bug)] === undefined) return `there is no world ${bug.world}`;
   const path = compiled(bug.file);
   if (!existsSync(path)) return `no ${path}; npm run build`;
   let source;
@@ -66,9 +75,9 @@ let running = null;
 process.on('exit', () => running?.kill());
 process.on('SIGTERM', () => process.exit(1));
 
-/** Runs these seeds with files changed, and tells of each; with `untilFailure` to the first that fails. */
-function run(planted, seeds, tell, untilFailure) {
-  const chosen = flags.world === undefined ? world : pathToFileURL(flags.world).href;
+/** Runs these seeds of a world with files changed, and tells of each; with `untilFailure` to the first that fails. */
+function run(world, planted, seeds, tell, untilFailure) {
+  const chosen = flags.world === undefined ? urlOf(worlds[world].file) : pathToFileURL(flags.world).href;
   const args = [seeds.join(), flags.jobs, chosen, ...(untilFailure ? ['until-failure'] : [])];
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, ['--import', hook, program, ...args], {
@@ -88,10 +97,11 @@ function run(planted, seeds, tell, untilFailure) {
 }
 
 /** The first of these seeds that fails with this bug, or without one; null: all hold. */
-async function explore(bug, seeds) {
+async function explore(world, bug, seeds) {
   let first = null;
   const planted = bug === null ? [] : [{ url: urlOf(bug.file), edits: editsOf(bug) }];
   await run(
+    world,
     planted,
     seeds,
     ({ seed, violation }) => {
@@ -102,8 +112,8 @@ async function explore(bug, seeds) {
   return first;
 }
 
-/** By bug, the seeds in which it makes a difference; those without a mark are not in it. */
-async function reachOf(marked, seeds) {
+/** By bug, the seeds of its world in which it makes a difference; those without a mark are not in it. */
+async function reachOf(world, marked, seeds) {
   const edits = [];
   const markOf = new Map();
   for (const { name, file, find, reach } of marked) {
@@ -124,8 +134,8 @@ async function reachOf(marked, seeds) {
     edits: edits.filter((edit) => edit.file === file).map(({ find, replace }) => ({ find, replace })),
   }));
   const reached = edits.map(() => []);
-  await run(planted, seeds, ({ seed, violation, marks }) => {
-    red.set(seed, violation !== null);
+  await run(world, planted, seeds, ({ seed, violation, marks }) => {
+    red.set(`${world} ${seed}`, violation !== null);
     for (const mark of marks) reached[mark].push(seed);
   });
   return new Map([...markOf].map(([name, mark]) => [name, reached[mark].sort((a, b) => a - b)]));
@@ -135,9 +145,10 @@ const bugs = JSON.parse(readFileSync(bugsFile, 'utf8'));
 const before = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, 'utf8')) : [];
 const results = new Map(before.map((result) => [result.name, result]));
 const chosen = bugs.filter(
-  ({ name, file }) =>
-    (flags.name === undefined || name.includes(flags.name) || file.includes(flags.name)) &&
-    !(flags.missed && results.get(name)?.seed != null),
+  (bug) =>
+    (flags.name === undefined || bug.name.includes(flags.name) || bug.file.includes(flags.name)) &&
+    (flags.of === undefined || flags.of === worldOf(bug)) &&
+    !(flags.missed && results.get(bug.name)?.seed != null),
 );
 if (new Set(bugs.map(({ name }) => name)).size !== bugs.length) {
   console.error('two planted bugs have one name');
@@ -156,34 +167,41 @@ if (flags.check) process.exit(0);
 
 /** Seeds that fail without any bug show nothing about one. */
 const red = new Map();
-async function failsAnyway(seed) {
-  if (!red.has(seed)) red.set(seed, (await explore(null, [seed])) !== null);
-  if (red.get(seed)) console.error(`seed ${seed} fails without a planted bug and is left out`);
-  return red.get(seed);
+async function failsAnyway(world, seed) {
+  const key = `${world} ${seed}`;
+  if (!red.has(key)) red.set(key, (await explore(world, null, [seed])) !== null);
+  if (red.get(key)) console.error(`seed ${seed} of ${world} fails without a planted bug and is left out`);
+  return red.get(key);
 }
 
 /** The first of the seeds that fails with this bug and holds without it. */
 async function firstFinding(bug, seeds) {
+  const world = worldOf(bug);
   for (let left = seeds; left.length > 0; ) {
-    const first = await explore(bug, left);
-    if (first === null || !(await failsAnyway(first.seed))) return first;
+    const first = await explore(world, bug, left);
+    if (first === null || !(await failsAnyway(world, first.seed))) return first;
     left = left.filter((seed) => seed > first.seed);
   }
   return null;
 }
 
-const [from, upTo] = [Number(flags.from), Number(flags.seeds)];
-const all = Array.from({ length: Math.max(0, upTo - from + 1) }, (_, at) => from + at);
-const marked = chosen.filter(({ reach }) => reach !== undefined);
-const reached = marked.length === 0 ? new Map() : await reachOf(marked, all);
-const seedsOf = (bug) => reached.get(bug.name) ?? all;
+const from = Number(flags.from);
+const allOf = (world) => Array.from({ length: Math.max(0, upToOf(world) - from + 1) }, (_, at) => from + at);
+const reached = new Map();
+for (const world of Object.keys(worlds)) {
+  const marked = chosen.filter((bug) => bug.reach !== undefined && worldOf(bug) === world);
+  if (marked.length === 0) continue;
+  for (const [name, seeds] of await reachOf(world, marked, allOf(world))) reached.set(name, seeds);
+}
+const seedsOf = (bug) => reached.get(bug.name) ?? allOf(worldOf(bug));
 // Those that few seeds can show first.
 chosen.sort((a, b) => seedsOf(a).length - seedsOf(b).length);
-for (const bug of chosen) console.log(`${seedsOf(bug).length} seeds for: ${bug.name}`);
+for (const bug of chosen) console.log(`${seedsOf(bug).length} seeds of ${worldOf(bug)} for: ${bug.name}`);
 
 let missed = 0;
 for (const bug of chosen) {
   const { name, file } = bug;
+  const world = worldOf(bug);
   const first = await firstFinding(bug, seedsOf(bug));
   // A bug that keeps the world from being loaded shows nothing about the world.
   const isLoaded = first === null || !/cannot be loaded|SyntaxError/.test(first.violation);
@@ -193,13 +211,14 @@ for (const bug of chosen) {
   results.set(name, {
     name,
     file,
+    world,
     seed: isLoaded ? (first?.seed ?? null) : null,
     seedsNeeded: isLoaded ? (first?.seed ?? null) : null,
     violation: isLoaded ? (first?.violation.split('\n')[0] ?? null) : null,
-    ...(first === null ? { lookedUpTo: upTo } : {}),
+    ...(first === null ? { lookedUpTo: upToOf(world) } : {}),
   });
   const told = bugs.flatMap((one) => results.get(one.name) ?? []);
   writeFileSync(resultsFile, `${JSON.stringify(told, null, 2)}\n`);
 }
-console.log(`${chosen.length - missed} of ${chosen.length} found within ${flags.seeds} seeds`);
+console.log(`${chosen.length - missed} of ${chosen.length} found`);
 process.exitCode = missed === 0 ? 0 : 1;

@@ -7,6 +7,8 @@ import type { KeptSeed } from './kept-seeds.ts';
 export interface PlantedResult {
   name: string;
   file: string;
+  /** In whose seeds it was looked for. */
+  world: string;
   /** The first seed that broke an invariant, how many were needed, and which invariant; null: none did. */
   seed: number | null;
   seedsNeeded: number | null;
@@ -35,14 +37,14 @@ export function foundBugsTable(kept: readonly KeptSeed[]): string {
 
 export function plantedBugsTable(results: readonly PlantedResult[]): string {
   if (results.length === 0) return 'Not run yet.';
-  const rows = results.map(({ name, file, seed, seedsNeeded, violation, lookedUpTo }) => {
+  const rows = results.map(({ name, file, world, seed, seedsNeeded, violation, lookedUpTo }) => {
     const missed = lookedUpTo === undefined ? 'not found' : `not found in ${lookedUpTo}`;
     const found = violation === null ? missed : cell(violation.split('\n')[0] ?? '').slice(0, 140);
-    return `| ${cell(name)} | \`${file}\` | ${seed ?? '–'} | ${seedsNeeded ?? '–'} | ${found} |`;
+    return `| ${cell(name)} | \`${file}\` | ${world} | ${seed ?? '–'} | ${seedsNeeded ?? '–'} | ${found} |`;
   });
   return [
-    '| planted bug | file | first seed | seeds needed | invariant that broke |',
-    '|---|---|---|---|---|',
+    '| planted bug | file | world | first seed | seeds needed | invariant that broke |',
+    '|---|---|---|---|---|---|',
     ...rows,
   ].join('\n');
 }

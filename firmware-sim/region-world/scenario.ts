@@ -58,6 +58,8 @@ const islandMs = 60 * minuteMs;
 
 export function drawRegionTerms(seed: number): RegionTerms {
   const long = draw(seed, 'long') < 0.15;
+  const moves = draw(seed, 'moves') < 0.4;
+  const one = draw(seed, 'devices') < 0.6;
   return {
     regions: drawInt(2, 3, seed, 'regions') + (draw(seed, 'four') < 0.1 ? 1 : 0),
     chaosMs: drawInt(4, long ? 120 : 25, seed, 'chaos') * minuteMs,
@@ -65,8 +67,13 @@ export function drawRegionTerms(seed: number): RegionTerms {
     convergeMs: 8 * 60 * minuteMs,
     steps: drawInt(3, 14, seed, 'steps'),
     handsOver: draw(seed, 'hands-over') < 0.45,
-    devices: draw(seed, 'devices') < 0.6 ? 1 : drawInt(1, 3, seed, 'devices', 'more'),
-    moves: draw(seed, 'moves') < 0.4,
+    // Of a single one of its region nobody would ask that it moves.
+    devices: moves
+      ? drawInt(2, 3, seed, 'devices', 'moving')
+      : one
+        ? 1
+        : drawInt(1, 3, seed, 'devices', 'more'),
+    moves,
   };
 }
 
@@ -92,7 +99,13 @@ export function drawRegionScenario(seed: number, terms: RegionTerms): RegionStep
     else if (kind < 0.88) steps.push({ number, atMs, kind: 'backup', region });
     else if (kind < 0.93) {
       // What a restored region forgot of devices that moved is healed by people.
-      if (!terms.moves) steps.push({ number, atMs, kind: 'restore', region });
+      if (terms.moves) continue;
+      // Mostly one that is not home: a home that forgot what it signed is the other world's to judge.
+      const restored = drawInt(1, terms.regions - 1, seed, 'restored', number);
+      const takenMs = drawInt(90_000, atMs, seed, 'backup-at', number);
+      steps.push({ number, atMs, kind: 'restore', region: restored });
+      number += 1;
+      steps.push({ number, atMs: takenMs, kind: 'backup', region: restored });
     } else {
       const how = (['flip', 'cut', 'empty', 'old'] as const)[drawInt(0, 3, seed, 'how', number)] ?? 'flip';
       steps.push({ number, atMs, kind: 'twist', region, ms, how });

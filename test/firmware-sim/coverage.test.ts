@@ -2,6 +2,7 @@
 // Trusts: the real machine, walked here. Must never: leave a transition out that the machine can make.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -153,6 +154,24 @@ test('the tables of firmware-sim/README.md are those of the measured files', () 
   assert.throws(() => betweenMarkers(text, 'nothing', ''), { code: 'input-invalid' });
 });
 
+test('what was found of a planted bug is told of the world in which it is looked for', () => {
+  const read = (file: string) => readFileSync(join(projectFolder, 'firmware-sim', file), 'utf8');
+  interface Told {
+    name: string;
+    file: string;
+    world?: string;
+  }
+  const keyOf = ({ name, file, world = 'fleet' }: Told) => `${world}: ${name} (${file})`;
+  const bugs = (JSON.parse(read('planted-bugs.json')) as Told[]).map(keyOf);
+  const results = JSON.parse(read('planted-results.json')) as Told[];
+  assert.deepEqual(results.map(keyOf), bugs);
+  const { status } = spawnSync(process.execPath, ['scripts/planted-bugs.mjs', '--check', '--of', 'regions'], {
+    cwd: projectFolder,
+  });
+  assert.equal(status, 0);
+  assert.ok(bugs.filter((key) => key.startsWith('regions: ')).length >= 15);
+});
+
 test('every planted bug is still a change of the compiled code, and they have names of their own', async () => {
   interface Edit {
     find: string;
@@ -161,7 +180,8 @@ test('every planted bug is still a change of the compiled code, and they have na
   const hook = pathToFileURL(join(projectFolder, 'scripts', 'planted-hook.mjs')).href;
   const { withEdits } = (await import(hook)) as { withEdits: (text: string, edits: Edit[]) => string };
   const file = readFileSync(join(projectFolder, 'firmware-sim', 'planted-bugs.json'), 'utf8');
-  const bugs = JSON.parse(file) as (Edit & { name: string; file: string; and?: Edit[]; reach?: string })[];
+  type Bug = Edit & { name: string; world?: string; file: string; and?: Edit[]; reach?: string };
+  const bugs = JSON.parse(file) as Bug[];
   assert.ok(bugs.length >= 24);
   assert.equal(new Set(bugs.map(({ name }) => name)).size, bugs.length);
   for (const { name, file: source, find, replace, and = [], reach } of bugs) {

@@ -1,6 +1,7 @@
 // Why: what was sealed for a region that the device left goes there through the present one, as it was sealed and chained,
 // from an outbox of its own, until that region has signed for all of it. Loaded only where there is some.
-// Trusts: the old region's root, as it was when the device left, for what may be deleted; nothing else.
+// Trusts: the old region's root, as it was when the device left, for what may be deleted, and once the device is back there the
+// one in force; nothing else.
 // Must never: take the present region's word for the old one's, or seal anything more for a region that was left.
 
 import type { Signer } from '../../shared/crypto/ed25519.ts';
@@ -137,7 +138,7 @@ export function createCarried(parts: CarriedParts): Carried {
     else if (line !== null) send(opened, line);
   }
 
-  function send(one: Open, { bus, signer, deviceId, region }: CarriedLine): void {
+  function send(one: Open, { bus, signer, deviceId, region, regionRoot }: CarriedLine): void {
     const to = deviceTopic(region, deviceId, 'carried');
     one.sender = startSender({
       outbox: one.outbox,
@@ -150,7 +151,8 @@ export function createCarried(parts: CarriedParts): Carried {
       signer,
       deviceId,
       region: one.chain.region,
-      regionRoot: () => one.root,
+      // Back in that very region: it may have changed its keys since the device left.
+      regionRoot: () => (region === one.chain.region ? regionRoot() : one.root),
       onRefused: parts.onRefused,
       onAcknowledged: () => {
         void exclusive(async () => {

@@ -186,9 +186,10 @@ export function createFleetOperator(
     );
   }
 
-  function move(one: RegionDevice | undefined, to: SimRegion | undefined): void {
+  function move(one: RegionDevice | undefined, index: number): void {
     const deviceId = one?.oracle.deviceId() ?? null;
     const from = regions.find(({ name }) => name === one?.region());
+    const to = at(index) === from ? at(index + 1) : at(index);
     if (one === undefined || deviceId === null || from === undefined || to === undefined || from === to)
       return;
     // A region without any device would have nothing to roll out to.
@@ -302,7 +303,7 @@ export function createFleetOperator(
           all.devices[step.device % Math.max(1, all.devices.length)]?.device.fail('cut', step.downMs);
           return;
         case 'move':
-          move(all.devices[step.device % Math.max(1, all.devices.length)], at(step.to));
+          move(all.devices[step.device % Math.max(1, all.devices.length)], step.to);
       }
     },
 

@@ -118,6 +118,14 @@ export function drawRegionScenario(seed: number, terms: RegionTerms): RegionStep
     number += 1;
     steps.push({ number, ...step });
   }
+  if (!terms.moves && draw(seed, 'comes-back') < 0.3) {
+    const region = drawInt(1, terms.regions - 1, seed, 'comes-back', 'region');
+    const atMs = drawInt(150_000, Math.max(160_000, terms.chaosMs), seed, 'comes-back', 'at');
+    number += 2;
+    steps.push({ number: number - 1, atMs, kind: 'restore', region });
+    const takenMs = drawInt(90_000, atMs, seed, 'comes-back', 'taken');
+    steps.push({ number, atMs: takenMs, kind: 'backup', region });
+  }
   if (terms.handsOver) {
     const moves = draw(seed, 'twice') < 0.25 ? 2 : 1;
     for (let index = 0; index < moves; index += 1) {
@@ -177,8 +185,24 @@ function drawFleetSteps(seed: number, terms: RegionTerms): ({ atMs: number } & F
       const what = said < 0.15 ? 'pause' : said < 0.22 ? 'abort' : said < 0.3 ? 'abort-revert' : null;
       const sayMs = atMs + int(5_000, 400_000, 'say', index);
       if (what !== null) steps.push({ atMs: sayMs, kind: 'say', what });
-      if (what === 'pause')
-        steps.push({ atMs: sayMs + int(10_000, 400_000, 'resume', index), kind: 'say', what: 'resume' });
+      const goOnMs = sayMs + int(10_000, 400_000, 'resume', index);
+      if (what === 'pause') steps.push({ atMs: goOnMs, kind: 'say', what: 'resume' });
+      // Whoever runs a region has stopped it there before, and lets it go on after everybody else.
+      if (what === 'pause' && share('there-too', index) < 0.5)
+        steps.push(
+          {
+            atMs: sayMs - int(1_000, 4_000, 'there-before', index),
+            kind: 'say-there',
+            region,
+            what: 'pause',
+          },
+          {
+            atMs: goOnMs + int(60_000, 200_000, 'there-after', index),
+            kind: 'say-there',
+            region,
+            what: 'resume',
+          },
+        );
     } else if (kind < 0.5) steps.push({ atMs, kind: 'own', region, fresh: share('fresh', index) < 0.5 });
     else if (kind < 0.65) {
       steps.push({ atMs, kind: 'say-there', region, what: 'pause' });
@@ -197,11 +221,14 @@ function drawFleetSteps(seed: number, terms: RegionTerms): ({ atMs: number } & F
       });
   }
   if (terms.moves) {
-    for (let index = 0; index < int(1, 3, 'moves', 0); index += 1)
+    for (let index = 0; index < int(1, 3, 'moves', 0); index += 1) {
+      // Half of them go on from where they came to, or back.
+      const which = share('moves-on', index) < 0.5 ? 0 : index;
       steps.push({
         ...{ atMs: int(200_000, last, 'move', index), kind: 'move' },
-        ...{ device: int(0, 8, 'moved', index), to: int(0, terms.regions - 1, 'move-to', index) },
+        ...{ device: int(0, 8, 'moved', which), to: int(0, terms.regions - 1, 'move-to', index) },
       });
+    }
   }
   // The region goes on by itself, and what was begun before it was cut off is waited for.
   if (draw(seed, 'fleet', 'island') < 0.25)

@@ -62,9 +62,30 @@ export function createArrivals(core: RegistryCore, parts: { events: FleetEvents 
     return kept;
   }
 
+  /**
+   * One that was here before and comes from elsewhere had left, whether this region has heard of that or not (orders.ts): what
+   * it still has of that stay is taken.
+   */
+  function endEarlierStay(db: RegistryDb, { deviceId, from }: Joining): void {
+    const device = db.first(
+      qb.selectFrom('devices').select('telemetry_epoch').where('device_id', '=', deviceId),
+    );
+    if (device === undefined || device.telemetry_epoch === 0) return;
+    db.run(
+      qb
+        .insertInto('moved_epochs')
+        .values({
+          ...{ device_id: deviceId, epoch: device.telemetry_epoch - 1 },
+          ...{ to_region: from, at_ms: clock.wall() },
+        })
+        .onConflict((conflict) => conflict.doNothing()),
+    );
+  }
+
   return {
     admittedIn(db, joining) {
       const { deviceId, from, moveId } = joining;
+      endEarlierStay(db, joining);
       const kept = takeOver(db, joining);
       db.run(
         qb

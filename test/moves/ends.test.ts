@@ -433,40 +433,40 @@ test('batches for another region are kept blind, within bounds, and only that re
   assert.deepEqual(await offered(world, 'carried', 'eu'), []);
 });
 
-test('a device that comes back brings what it still had of its first stay', async (t) => {
-  const world = await openIngestWorld(t);
-  const { device, maker } = await world.sender();
-  const own = signerFromSeed(device.seed, 'node');
-  await device.obey();
-  await world.settle();
-  await pulled(world, 'moved', 'west', [
-    { deviceId: device.id, moveId: '1'.repeat(24), report: reportOf(device, own) },
-  ]);
-  const claim = await world.fleet.claims.create({
-    ...{ labels: {}, uses: 1, ttlMs: dayMs, createdBy: 'tester' },
-    deviceIds: [device.id],
+for (const isHeard of [true, false])
+  test(`a device that comes back brings what it still had of its first stay; that it left was ${isHeard ? '' : 'not '}heard`, async (t) => {
+    const world = await openIngestWorld(t);
+    const { device, maker } = await world.sender();
+    const own = signerFromSeed(device.seed, 'node');
+    await device.obey();
+    await world.settle();
+    const gone = { deviceId: device.id, moveId: '1'.repeat(24), report: reportOf(device, own) };
+    if (isHeard) await pulled(world, 'moved', 'west', [gone]);
+    const claim = await world.fleet.claims.create({
+      ...{ labels: {}, uses: 1, ttlMs: dayMs, createdBy: 'tester' },
+      deviceIds: [device.id],
+    });
+    const joining = signJoining({ ...joiningOf(device, claim.claimId, []), from: 'west' }, own);
+    assert.equal((await joinWith(world, device, claim, joining)).status, 'accepted');
+    device.online();
+    const view = await world.view(device);
+    assert.deepEqual([view.status, view.move?.movedFrom, view.move?.movedTo], ['active', 'west', null]);
+    const fresh = (await device.assignment())?.telemetry;
+    assert.equal(fresh?.epoch, maker.key.epoch + 1);
+    const batch = await maker.make(recordsOf(4));
+    world.bus.say(deviceTopic(region, device.id, 'carried'), encodeCarried({ region, batch: batch.message }));
+    await world.settle();
+    await quiet(world);
+    await world.settle();
+    assert.deepEqual(
+      (await world.records()).map(({ epoch }) => epoch),
+      Array.from({ length: 4 }, () => maker.key.epoch),
+    );
+    const topic = deviceTopic(region, device.id, 'carried/ack');
+    assert.equal(world.bus.published.filter((one) => one.topic === topic).length, 1);
+    // By the way of today's batches it is one of an enrolment that ended.
+    world.bus.say(deviceTopic(region, device.id, 'telemetry'), (await maker.make(recordsOf(1, 9))).message);
+    await quiet(world);
+    await world.settle();
+    assert.equal((await world.events('telemetry-replayed')).length, 1);
   });
-  const joining = signJoining({ ...joiningOf(device, claim.claimId, []), from: 'west' }, own);
-  assert.equal((await joinWith(world, device, claim, joining)).status, 'accepted');
-  device.online();
-  const view = await world.view(device);
-  assert.deepEqual([view.status, view.move?.movedFrom, view.move?.movedTo], ['active', 'west', null]);
-  const fresh = (await device.assignment())?.telemetry;
-  assert.equal(fresh?.epoch, maker.key.epoch + 1);
-  const batch = await maker.make(recordsOf(4));
-  world.bus.say(deviceTopic(region, device.id, 'carried'), encodeCarried({ region, batch: batch.message }));
-  await world.settle();
-  await quiet(world);
-  await world.settle();
-  assert.deepEqual(
-    (await world.records()).map(({ epoch }) => epoch),
-    Array.from({ length: 4 }, () => maker.key.epoch),
-  );
-  const topic = deviceTopic(region, device.id, 'carried/ack');
-  assert.equal(world.bus.published.filter((one) => one.topic === topic).length, 1);
-  // By the way of today's batches it is one of an enrolment that ended.
-  world.bus.say(deviceTopic(region, device.id, 'telemetry'), (await maker.make(recordsOf(1, 9))).message);
-  await quiet(world);
-  await world.settle();
-  assert.equal((await world.events('telemetry-replayed')).length, 1);
-});

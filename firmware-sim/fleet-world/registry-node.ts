@@ -14,7 +14,14 @@ import type { RegionRollouts } from '../../registry/regions/region-rollouts.ts';
 import type { Regions } from '../../registry/regions/regions.ts';
 import { createRollouts, type Rollouts } from '../../registry/rollout/rollouts.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
-import type { BusMessage, DoorHandler, Place, RegionLine, RegistryBus } from '../../shared/kernel/ports.ts';
+import type {
+  BusMessage,
+  DoorHandler,
+  Place,
+  RegionLine,
+  RegistryBus,
+  SqlTx,
+} from '../../shared/kernel/ports.ts';
 import type { Invitation } from '../../shared/wire/regions.ts';
 import { filterMatches } from '../../shared/wire/topics.ts';
 import { drawInt } from '../chance.ts';
@@ -124,6 +131,10 @@ async function goAbroad(
   await abroad.start();
   return abroad;
 }
+
+const forgetIncarnation = (file: string, db: SqlTx): void => {
+  if (file === 'registry.sqlite') db.run("DELETE FROM settings WHERE key = 'incarnation'");
+};
 
 export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
   const { world, network, node, place, clocks, limits, patches, reached, seat } = parts;
@@ -245,7 +256,8 @@ export function createRegistryNode(parts: RegistryNodeParts): RegistryNode {
       deaths += 1;
       if (how === 'cut') place.cut();
       else place.exit();
-      if (image !== null) place.load(image);
+      // Lists to other regions begin anew, as `lepton backup restore` has it.
+      if (image !== null) place.load(image, seat === undefined ? undefined : forgetIncarnation);
       if (life !== null) network.cut(life.of);
       const drawn = drawInt(50, 600_000, world.seed, 'registry-down', node, deaths);
       const waitMs = downMs === undefined ? drawn : downMs;

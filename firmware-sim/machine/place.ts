@@ -31,7 +31,8 @@ export interface SimPlace {
   /** The program ended by itself: what it wrote is in the system's hands and stays. */
   exit(): void;
   image(): PlaceImage;
-  load(image: PlaceImage): void;
+  /** `first` is done to each of its databases when it is opened, as the command that brings a backup back would. */
+  load(image: PlaceImage, first?: (file: string, db: SqlTx) => void): void;
   /** Looks into a database that is open, without an operation; null where it is not. */
   look<T>(file: string, work: (db: SqlTx) => T): T | null;
   /** A database was torn or lost since the last call. */
@@ -47,6 +48,8 @@ interface Database {
   busyUntilMs: number;
   terms: StoreTerms | null;
   torn: boolean;
+  /** To be done when it is opened next. */
+  first: ((db: SqlTx) => void) | null;
 }
 
 /** What `size` says of a database: the cores only ask whether it is small enough to be read through. */
@@ -98,6 +101,8 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
     if (database.torn) throw new FleetError('state-corrupt', 'simulated: the database is torn');
     const { image } = database;
     const inner = await openStoreFromSnapshot(image ?? (await freshImage(terms)), terms);
+    if (database.first !== null) inner.now(database.first);
+    database.first = null;
     database.inner = inner;
     database.terms = terms;
     database.checkpoint = terms.synchronous === 'NORMAL' ? inner.snapshot() : null;
@@ -134,6 +139,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
       busyUntilMs: 0,
       terms: null,
       torn: false,
+      first: null,
     };
     databases.set(file, database);
     const inner = await world.call(of, 'store.open', file, latency(1, 5), () => openInner(database, terms));
@@ -150,7 +156,15 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
         world.call(of, 'store.copy', file, inTurn(database, latency(5, 50)), () => {
           const image = inner.snapshot();
           databases.set(path, {
-            ...{ image, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false },
+            ...{
+              image,
+              checkpoint: null,
+              inner: null,
+              busyUntilMs: 0,
+              terms: null,
+              torn: false,
+              first: null,
+            },
           });
         }),
       close: () =>
@@ -230,13 +244,16 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
         }),
       ),
     }),
-    load: (image) => {
+    load: (image, first) => {
       for (const { inner } of databases.values()) void inner?.close();
       files.load(image.files);
       databases = new Map(
         [...image.databases].map(([file, bytes]) => [
           file,
-          { image: bytes, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false },
+          {
+            ...{ image: bytes, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false },
+            first: first === undefined ? null : (db) => first(file, db),
+          },
         ]),
       );
     },

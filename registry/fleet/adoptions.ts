@@ -300,6 +300,22 @@ export function createAdoptions(
     return `${verdict.kind} ${verdict.version}`;
   }
 
+  function signAboveIn(db: RegistryDb, files: RoleFiles): void {
+    // What another region signs comes from there; the numbers stay known, should this one take over.
+    if (!files.isHome(db)) return;
+    const nowMs = clock.wall();
+    for (const { role, version } of owed(db).filter(({ isOnline }) => isOnline)) {
+      // The next version is the one after this row's: signing below puts it right in the same transaction.
+      db.run(qb.updateTable('metadata_roles').set({ version }).where('role', '=', role));
+    }
+    files.signSnapshot(db, nowMs);
+    files.signTimestamp(db, nowMs);
+    const left = new Set(owed(db).map(({ role }) => role));
+    for (const { role } of db.all(qb.selectFrom('version_floors').select('role'))) {
+      if (!left.has(role)) db.run(qb.deleteFrom('version_floors').where('role', '=', role));
+    }
+  }
+
   return {
     describe,
 
@@ -309,6 +325,7 @@ export function createAdoptions(
       switch (verdict.kind) {
         case 'known':
         case 'roots-missing':
+        case 'root-elsewhere':
           return;
         case 'root':
         case 'region-root': {
@@ -317,6 +334,8 @@ export function createAdoptions(
           const role = isRegion ? 'region/root' : 'root';
           const file = `${isRegion ? 'region/' : ''}${version}.root.json`;
           files.save(db, { role, file, version, expiresAtMs, bytes, nowMs });
+          // In this commit: nobody is to see a timestamp that the root does not bear.
+          if (verdict.kind === 'root' && !verdict.bears) signAboveIn(db, files);
           break;
         }
         case 'timestamp':
@@ -358,21 +377,6 @@ export function createAdoptions(
         return left.some((one) => one.isOnline) ? 'waiting' : 'whole';
       return left.length === 0 ? 'whole' : 'complete';
     },
-
-    signAboveIn(db, files) {
-      // What another region signs comes from there; the numbers stay known, should this one take over.
-      if (!files.isHome(db)) return;
-      const nowMs = clock.wall();
-      for (const { role, version } of owed(db).filter(({ isOnline }) => isOnline)) {
-        // The next version is the one after this row's: signing below puts it right in the same transaction.
-        db.run(qb.updateTable('metadata_roles').set({ version }).where('role', '=', role));
-      }
-      files.signSnapshot(db, nowMs);
-      files.signTimestamp(db, nowMs);
-      const left = new Set(owed(db).map(({ role }) => role));
-      for (const { role } of db.all(qb.selectFrom('version_floors').select('role'))) {
-        if (!left.has(role)) db.run(qb.deleteFrom('version_floors').where('role', '=', role));
-      }
-    },
+    signAboveIn,
   };
 }

@@ -11,7 +11,13 @@ import { checkAnswer } from '../../shared/trust/telemetry.ts';
 import { noBounds } from '../../shared/trust/tuf/floors.ts';
 import type { RootFile } from '../../shared/trust/tuf/format.ts';
 import { housePolicy } from '../../shared/trust/tuf/house-policy.ts';
-import { type DelegatedRole, parseTargets, type TargetsMetadata } from '../../shared/trust/tuf/metadata.ts';
+import {
+  type DelegatedRole,
+  parseSnapshot,
+  parseTargets,
+  parseTimestamp,
+  type TargetsMetadata,
+} from '../../shared/trust/tuf/metadata.ts';
 import { checkDelegations, delegationOf } from '../../shared/trust/tuf/namespaces.ts';
 import { parseSnapshotFile } from '../../shared/trust/tuf/repository.ts';
 import { checkThreshold } from '../../shared/trust/tuf/signatures.ts';
@@ -43,12 +49,18 @@ export interface Present {
   /** The message that carries it, exact bytes. */
   assignment: Uint8Array | null;
   telemetry: { epoch: number; lastSequence: number };
+  /** Whether the registry holds the keys that sign the catalogue under this root. */
+  signsUnder(root: RootFile): boolean;
 }
 
 /** What bytes prove. `known`: genuine, or not to be judged yet, and no reason to change anything. */
 export type Verdict =
   | { kind: 'known' }
-  | { kind: 'root' | 'region-root'; version: number; expiresAtMs: number }
+  | { kind: 'region-root'; version: number; expiresAtMs: number }
+  /** `bears`: what is signed by online keys here holds under it. */
+  | { kind: 'root'; version: number; expiresAtMs: number; bears: boolean }
+  /** A later root, under which others sign: it comes with what they sign, or nothing here would hold. */
+  | { kind: 'root-elsewhere'; version: number }
   /** A later root, several versions on: those between are missing, and without them nothing proves it. */
   | { kind: 'roots-missing'; version: number; ours: number }
   | { kind: 'timestamp'; version: number; snapshotVersion: number }
@@ -107,7 +119,23 @@ function judgeRoot(bytes: Uint8Array, present: Present): Result<Verdict> {
     return ok({ kind: 'roots-missing', version, ours: ours.value.version });
   }
   const next = followRoot(housePolicy, ours.value, bytes);
-  return next.ok ? ok({ kind: 'root', version, expiresAtMs }) : invalid(next.refusal);
+  if (!next.ok) return invalid(next.refusal);
+  const bears = bearsHeld(next.value, present, ['timestamp', 'snapshot']);
+  if (!present.signsUnder(next.value) && !(bears && bearsHeld(next.value, present, ['targets'])))
+    return ok({ kind: 'root-elsewhere', version });
+  return ok({ kind: 'root', version, expiresAtMs, bears });
+}
+
+const parsers = { timestamp: parseTimestamp, snapshot: parseSnapshot, targets: parseTargets };
+
+/** Whether what is held of these roles is signed as this root asks. */
+function bearsHeld(root: RootFile, present: Present, roles: readonly (keyof typeof parsers)[]): boolean {
+  return roles.every((role) => {
+    const bytes = present.bytesOf(role);
+    if (bytes === null) return true;
+    const parsed = parsers[role](new Uint8Array(bytes));
+    return parsed.ok && checkThreshold(parsed.value, root.roles.get(role), role).ok;
+  });
 }
 
 function judgeRegionRoot(bytes: Uint8Array, present: Present): Result<Verdict> {

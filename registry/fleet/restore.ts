@@ -77,6 +77,7 @@ export function createRestore(
       epoch: assignment?.epoch ?? 0,
       assignment: assignment === undefined ? null : new Uint8Array(assignment.message),
       telemetry: { epoch, lastSequence: chain?.last_sequence ?? 0 },
+      signsUnder: files.signsUnder,
     };
   }
 
@@ -140,6 +141,13 @@ export function createRestore(
       const { version, ours } = verdict;
       const hint = `lepton keys install the ones between`;
       await suspect(deviceId, `${file} ${version} where ${ours} is the last here; ${hint}`);
+      return;
+    }
+    if (verdict.kind === 'root-elsewhere') {
+      await suspect(
+        deviceId,
+        `root ${verdict.version}, under which another region signs: it comes from there`,
+      );
       return;
     }
     log.emit('warn', 'restore.adopted', { deviceId, file, what: adoptions.describe(verdict) });

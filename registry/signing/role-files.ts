@@ -73,6 +73,8 @@ export interface RoleFiles {
   canSign(db: RegistryDb, role: RoleName): boolean;
   /** Whether this registry signs the catalogue: it alone takes pushes, and other regions mirror it. */
   isHome(db: RegistryDb): boolean;
+  /** Whether this registry would sign the catalogue under this root. */
+  signsUnder(root: Pick<RootMetadata, 'roles'>): boolean;
   /** Whether there are other regions, so that the catalogue may be signed elsewhere. */
   hasRegions(db: RegistryDb): boolean;
 }
@@ -147,7 +149,7 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     return parsedRoots;
   }
 
-  function specOf(root: RootMetadata, role: string): RoleSpec {
+  function specOf(root: Pick<RootMetadata, 'roles'>, role: string): RoleSpec {
     const { keys = [], threshold = 1 } = root.roles.get(role) ?? {};
     return { keys: keys.map((key) => key.publicKey), threshold };
   }
@@ -318,11 +320,17 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
   }
 
   const isHome = (db: RegistryDb): boolean => canSign(db, 'snapshot') && canSign(db, 'timestamp');
+  const signsUnder = (root: Pick<RootMetadata, 'roles'>): boolean =>
+    ['snapshot', 'timestamp'].every((role) => {
+      const wanted = specOf(root, role);
+      return heldOf(wanted).length >= wanted.threshold;
+    });
   const hasRegions = (db: RegistryDb): boolean =>
     db.first(qb.selectFrom('region_list').select('version')) !== undefined;
 
   return {
     isHome,
+    signsUnder,
     hasRegions,
     read,
     current,

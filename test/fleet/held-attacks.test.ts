@@ -292,3 +292,39 @@ test('roots: exactly the next one is taken, further ones are asked of the operat
   assert.deepEqual(await holder.refresh([]), { refusal: null, behind: [] });
   assert.deepEqual([holder.versions().root, holder.versions().regionRoot], [2, 2]);
 });
+
+test('a root with other online keys: with ours the catalogue is signed anew at once, with another region’s nothing changes', async (t) => {
+  const world = await openWorld(t);
+  const [holder] = await holdersOf(world, 1);
+  assert.ok(holder);
+  const key = (name: Parameters<Keyring['firstStart']>[0]) => world.keyring.firstStart(name);
+  const rootOf = (timestamp: Uint8Array, snapshot: Uint8Array) =>
+    makeRoot({
+      version: 2,
+      expiresAtMs: world.clock.wall() + 300 * dayMs,
+      roles: {
+        root: {
+          keys: [key('root-1').publicKey, key('root-2').publicKey, key('root-3').publicKey],
+          threshold: 2,
+        },
+        targets: { keys: [key('targets').publicKey], threshold: 1 },
+        snapshot: { keys: [snapshot], threshold: 1 },
+        timestamp: { keys: [timestamp], threshold: 1 },
+      },
+      signers: [key('root-1'), key('root-3')],
+    });
+  const before = await dump(world);
+  giveBack(world, holder.device, 'root', rootOf(thief.publicKey, thief.publicKey));
+  giveBack(world, holder.device, 'root', rootOf(thief.publicKey, key('snapshot').publicKey));
+  await world.settle();
+  assert.equal(await dump(world), before);
+  assert.equal((await world.events('restore-suspected')).length, 1);
+  assert.equal((await world.events('restore-adopted')).length, 0);
+
+  const next = rootOf(key('snapshot').publicKey, key('timestamp').publicKey);
+  giveBack(world, holder.device, 'root', next);
+  await world.settle();
+  assert.deepEqual(await world.repository.file('2.root.json'), Buffer.from(next));
+  assert.deepEqual(await holder.refresh([]), { refusal: null, behind: [] });
+  assert.equal(holder.versions().root, 2);
+});

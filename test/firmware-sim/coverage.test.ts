@@ -163,8 +163,12 @@ test('what was found of a planted bug is told of the world in which it is looked
   }
   const keyOf = ({ name, file, world = 'fleet' }: Told) => `${world}: ${name} (${file})`;
   const bugs = (JSON.parse(read('planted-bugs.json')) as Told[]).map(keyOf);
-  const results = JSON.parse(read('planted-results.json')) as Told[];
-  assert.deepEqual(results.map(keyOf), bugs);
+  const results = (JSON.parse(read('planted-results.json')) as Told[]).map(keyOf);
+  // In their order; one that is new may not have been looked for yet.
+  assert.deepEqual(
+    results,
+    bugs.filter((key) => results.includes(key)),
+  );
   const { status } = spawnSync(process.execPath, ['scripts/planted-bugs.mjs', '--check', '--of', 'regions'], {
     cwd: projectFolder,
   });

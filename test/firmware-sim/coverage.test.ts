@@ -158,10 +158,9 @@ test('what was found of a planted bug is told of the world in which it is looked
   const read = (file: string) => readFileSync(join(projectFolder, 'firmware-sim', file), 'utf8');
   interface Told {
     name: string;
-    file: string;
     world?: string;
   }
-  const keyOf = ({ name, file, world = 'fleet' }: Told) => `${world}: ${name} (${file})`;
+  const keyOf = ({ name, world = 'fleet' }: Told) => `${world}: ${name}`;
   const bugs = (JSON.parse(read('planted-bugs.json')) as Told[]).map(keyOf);
   const results = (JSON.parse(read('planted-results.json')) as Told[]).map(keyOf);
   // In their order; one that is new may not have been looked for yet.

@@ -29,6 +29,7 @@ import {
   parseMessage,
   signedMessageSchema,
 } from '../../shared/wire/messages.ts';
+import type { BatchAnswer } from '../../shared/wire/telemetry.ts';
 
 /** What the registry holds now, of which a device may hold a later one. */
 export interface Present {
@@ -37,6 +38,8 @@ export interface Present {
   /** Exact bytes. */
   root: Uint8Array;
   regionRoot: Uint8Array;
+  /** Roots of the region before that one, newest first. */
+  earlierRegionRoots(): Iterable<Uint8Array>;
   targets: Uint8Array;
   /** By role as in `metadata_roles`; 0 where there is none. */
   versionOf(role: string): number;
@@ -270,12 +273,26 @@ function isSamePayload(envelope: Envelope, message: Uint8Array | null): boolean 
   return ours?.ok === true && ours.value.payload === envelope.payload;
 }
 
+/** The answer, also where a key signed it that the region had before: it said so all the same. Refusals: those of the present root. */
+function answerOf(envelope: Envelope, regionRoot: RegionRoot, present: Present): Result<BatchAnswer> {
+  const { deviceId, region } = present;
+  const checked = checkAnswer({ envelope, regionRoot, deviceId, region });
+  if (checked.ok) return checked;
+  for (const bytes of present.earlierRegionRoots()) {
+    const earlier = parseRegionRoot(bytes);
+    if (!earlier.ok) continue;
+    const before = checkAnswer({ envelope, regionRoot: earlier.value, deviceId, region });
+    if (before.ok) return before;
+  }
+  return checked;
+}
+
 function judgeAcknowledgement(bytes: Uint8Array, present: Present): Result<Verdict> {
-  const { deviceId, region, telemetry } = present;
+  const { telemetry } = present;
   return withRegionRoot(bytes, present, (envelope, regionRoot) => {
-    const checked = checkAnswer({ envelope, regionRoot, deviceId, region });
-    if (!checked.ok) return invalid(checked.refusal);
-    const { epoch, sequence, headSha256, result } = checked.value;
+    const answer = answerOf(envelope, regionRoot, present);
+    if (!answer.ok) return invalid(answer.refusal);
+    const { epoch, sequence, headSha256, result } = answer.value;
     if (result.status !== 'stored') return refuted('telemetry-answer-invalid', 'it acknowledges nothing');
     if (sequence > countMax) return refuted('telemetry-answer-invalid', `sequence ${sequence}`);
     // Of another enrolment than the present one: nothing of it is missing in this chain.

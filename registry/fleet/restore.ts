@@ -49,6 +49,13 @@ export function createRestore(
   let healing: Timer | null = null;
   let suspectedAtMs = Number.NEGATIVE_INFINITY;
 
+  function* earlierRoots(db: RegistryDb, files: RoleFiles, version: number): Generator<Uint8Array> {
+    for (let earlier = version - 1; earlier >= 1; earlier -= 1) {
+      const bytes = files.read(db, `region/${earlier}.root.json`);
+      if (bytes !== null) yield bytes;
+    }
+  }
+
   function presentIn(db: RegistryDb, files: RoleFiles, deviceId: string): Present {
     const device = db.first(
       qb.selectFrom('devices').select('telemetry_epoch').where('device_id', '=', deviceId),
@@ -65,11 +72,13 @@ export function createRestore(
       qb.selectFrom('assignments').select(['epoch', 'message']).where('device_id', '=', deviceId),
     );
     const targets = files.expect(db, 'targets');
+    const regionRoot = files.expect(db, 'region/root');
     return {
       deviceId,
       region,
       root: files.expect(db, 'root').bytes,
-      regionRoot: files.expect(db, 'region/root').bytes,
+      regionRoot: regionRoot.bytes,
+      earlierRegionRoots: () => earlierRoots(db, files, regionRoot.version),
       targets: targets.bytes,
       versionOf: (role) => files.current(db, role)?.version ?? 0,
       bytesOf: (role) => files.current(db, role)?.bytes ?? null,

@@ -328,3 +328,45 @@ test('a root with other online keys: with ours the catalogue is signed anew at o
   assert.deepEqual(await holder.refresh([]), { refusal: null, behind: [] });
   assert.equal(holder.versions().root, 2);
 });
+
+test('an answer by a key that the region had before its present one still proves what was stored', async (t) => {
+  const world = await openWorld(t);
+  const [holder] = await holdersOf(world, 1);
+  assert.ok(holder);
+  const key = (name: Parameters<Keyring['firstStart']>[0]) => world.keyring.firstStart(name);
+  const role = (publicKey: Uint8Array) => ({ keys: [publicKey], threshold: 1 });
+  const regionRoot = makeRegionRoot({
+    version: 2,
+    expiresAtMs: world.clock.wall() + 300 * dayMs,
+    region,
+    roles: {
+      root: {
+        keys: [
+          key('region-root-1').publicKey,
+          key('region-root-2').publicKey,
+          key('region-root-3').publicKey,
+        ],
+        threshold: 2,
+      },
+      director: role(key('director').publicKey),
+      time: role(key('time').publicKey),
+      ack: role(key('command').publicKey),
+      command: role(key('command').publicKey),
+    },
+    signers: [key('region-root-1'), key('region-root-2')],
+  });
+  giveBack(world, holder.device, 'region-root', regionRoot);
+  await world.settle();
+  assert.equal((await world.events('restore-adopted')).length, 1);
+  const answer = {
+    ...{ schemaVersion: 1 as const, deviceId: holder.device.id, region, epoch: 0, sequence: 3 },
+    ...{ headSha256: sha256Hex(new Uint8Array(1)), result: { status: 'stored' as const, records: 1 } },
+  };
+  giveBack(world, holder.device, 'acknowledgement', encodeMessage(signAnswer(answer, thief)));
+  await world.settle();
+  assert.equal((await world.events('held-invalid')).length, 1);
+  giveBack(world, holder.device, 'acknowledgement', encodeMessage(signAnswer(answer, key('ack'))));
+  await world.settle();
+  assert.equal((await world.events('held-invalid')).length, 1);
+  assert.equal((await world.events('lost-in-restore')).length, 1);
+});

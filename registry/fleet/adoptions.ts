@@ -294,6 +294,7 @@ export function createAdoptions(
 
   function describe(verdict: Verdict): string {
     if (verdict.kind === 'known') return 'nothing new';
+    if (verdict.kind === 'elsewhere') return verdict.file;
     if (verdict.kind === 'namespace') return `namespace ${verdict.namespace} ${verdict.metadata.version}`;
     if (verdict.kind === 'assignment') return `assignment of epoch ${verdict.epoch}`;
     if (verdict.kind === 'acknowledgement') return `acknowledgement of batch ${verdict.sequence}`;
@@ -325,7 +326,7 @@ export function createAdoptions(
       switch (verdict.kind) {
         case 'known':
         case 'roots-missing':
-        case 'root-elsewhere':
+        case 'elsewhere':
           return;
         case 'root':
         case 'region-root': {

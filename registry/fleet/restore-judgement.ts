@@ -52,6 +52,8 @@ export interface Present {
   /** The message that carries it, exact bytes. */
   assignment: Uint8Array | null;
   telemetry: { epoch: number; lastSequence: number };
+  /** Another region signs the catalogue, and this one mirrors it. */
+  mirrors: boolean;
   /** Whether the registry holds the keys that sign the catalogue under this root. */
   signsUnder(root: RootFile): boolean;
 }
@@ -62,8 +64,8 @@ export type Verdict =
   | { kind: 'region-root'; version: number; expiresAtMs: number }
   /** `bears`: what is signed by online keys here holds under it. */
   | { kind: 'root'; version: number; expiresAtMs: number; bears: boolean }
-  /** A later root, under which others sign: it comes with what they sign, or nothing here would hold. */
-  | { kind: 'root-elsewhere'; version: number }
+  /** Later than ours, and another region's to give: it comes from there with all that goes with it. */
+  | { kind: 'elsewhere'; file: string }
   /** A later root, several versions on: those between are missing, and without them nothing proves it. */
   | { kind: 'roots-missing'; version: number; ours: number }
   | { kind: 'timestamp'; version: number; snapshotVersion: number }
@@ -100,9 +102,15 @@ export function judgeHeld(file: string, bytes: Uint8Array, present: Present): Re
   if (!root.ok) return invalid(root.refusal);
   if (file === 'timestamp') return judgeTimestamp(bytes, root.value, present);
   if (file === 'snapshot') return judgeSnapshot(bytes, root.value, present);
-  if (file === 'targets') return judgeTargets(bytes, root.value, present);
-  if (file.startsWith('ns/')) return judgeNamespace(bytes, file.slice(3), present);
+  if (file === 'targets') return fromHome(judgeTargets(bytes, root.value, present), file, present);
+  if (file.startsWith('ns/')) return fromHome(judgeNamespace(bytes, file.slice(3), present), file, present);
   return refuted('message-malformed', `no file ${file}`);
+}
+
+/** What names releases is mirrored whole, with the files that it names; numbers alone may be known here earlier. */
+function fromHome(verdict: Result<Verdict>, file: string, present: Present): Result<Verdict> {
+  const isNews = verdict.ok && verdict.value.kind !== 'known';
+  return isNews && present.mirrors ? ok({ kind: 'elsewhere', file }) : verdict;
 }
 
 function judgeRoot(bytes: Uint8Array, present: Present): Result<Verdict> {
@@ -125,7 +133,7 @@ function judgeRoot(bytes: Uint8Array, present: Present): Result<Verdict> {
   if (!next.ok) return invalid(next.refusal);
   const bears = bearsHeld(next.value, present, ['timestamp', 'snapshot']);
   if (!present.signsUnder(next.value) && !(bears && bearsHeld(next.value, present, ['targets'])))
-    return ok({ kind: 'root-elsewhere', version });
+    return ok({ kind: 'elsewhere', file: 'root' });
   return ok({ kind: 'root', version, expiresAtMs, bears });
 }
 

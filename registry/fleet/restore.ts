@@ -87,6 +87,7 @@ export function createRestore(
       assignment: assignment === undefined ? null : new Uint8Array(assignment.message),
       telemetry: { epoch, lastSequence: chain?.last_sequence ?? 0 },
       signsUnder: files.signsUnder,
+      mirrors: files.hasRegions(db) && !files.isHome(db),
     };
   }
 
@@ -152,11 +153,8 @@ export function createRestore(
       await suspect(deviceId, `${file} ${version} where ${ours} is the last here; ${hint}`);
       return;
     }
-    if (verdict.kind === 'root-elsewhere') {
-      await suspect(
-        deviceId,
-        `root ${verdict.version}, under which another region signs: it comes from there`,
-      );
+    if (verdict.kind === 'elsewhere') {
+      await suspect(deviceId, `it holds a newer ${file}, which another region signs: it comes from there`);
       return;
     }
     log.emit('warn', 'restore.adopted', { deviceId, file, what: adoptions.describe(verdict) });

@@ -126,7 +126,7 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     for (const deviceId of some) reported.delete(deviceId);
     for (const rolloutId of rolloutIds) {
       if (stopped) return null;
-      const nextMs = await advance(rolloutId, members);
+      const nextMs = await advance(rolloutId, members, some);
       if (nextMs !== null) wakeAtMs = Math.min(wakeAtMs ?? nextMs, nextMs);
     }
     return wakeAtMs;
@@ -145,8 +145,12 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     return inLine.sort((a, b) => b.priority - a.priority).map((row) => row.rollout_id);
   }
 
-  /** Steps one rollout until nothing more follows from what is known. */
-  async function advance(rolloutId: string, members: boolean): Promise<number | null> {
+  /** Steps one rollout until nothing more follows from what is known; `some` have reported since the last pass. */
+  async function advance(
+    rolloutId: string,
+    members: boolean,
+    some: readonly string[],
+  ): Promise<number | null> {
     try {
       const references = await referencesOf(rolloutId);
       for (;;) {
@@ -160,6 +164,9 @@ export function createRollouts(core: RegistryCore, fleet: Fleet): Rollouts {
     } catch (thrown) {
       const error = asFleetError(thrown);
       log.emit('error', 'rollout.step.failed', { rolloutId, code: error.code, detail: error.message });
+      // What this look would have seen is seen by the next.
+      newcomers ||= members;
+      for (const deviceId of some) reported.add(deviceId);
       return clock.wall() + stepEveryMs;
     }
   }

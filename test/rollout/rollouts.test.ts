@@ -76,6 +76,28 @@ test('a store that fails while due rollouts are looked up ends nothing: the roll
   assert.equal((await world.status(id)).state, 'succeeded');
 });
 
+test('whichever read or write of the first look fails, devices that were there before are assigned', async (t) => {
+  for (let failing = 1; failing <= 6; failing += 1) {
+    const world = await world2(t);
+    const [device] = await world.devices(1);
+    await world.pass(10_000);
+    const { store } = world.core;
+    const { tx } = store;
+    let since = 0;
+    store.tx = async (work) => {
+      if (world.log.events.some(({ event }) => event === 'rollout.transition')) since += 1;
+      if (since === failing) throw new FleetError('disk-io', 'simulated');
+      return tx(work);
+    };
+    await world.start(rolloutFile('digits', { release: v1 }));
+    await world.pass(60_000);
+    store.tx = tx;
+    assert.ok(since >= failing, `${failing} of ${since}`);
+    assert.equal((await device?.assignment())?.releases[0]?.releaseId, v1, `the ${failing}. failed`);
+    await world.close();
+  }
+});
+
 test('a rollout that asks for agreement is assigned, with its fraction', async (t) => {
   const world = await world2(t);
   const devices = await world.devices(1);

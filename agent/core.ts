@@ -14,7 +14,7 @@ import type { AssignedSampling } from '../shared/wire/sample-rules.ts';
 import { enrol } from './bus/enrolment.ts';
 import { fetchWhole } from './bus/fetcher.ts';
 import { createRefusals, listRefusals } from './bus/refusals.ts';
-import type { AgentInfo } from './bus/reports.ts';
+import { type AgentInfo, startOf } from './bus/reports.ts';
 import type { CapturedSample } from './inference/sampler.ts';
 import { createMoving, type Moving } from './moving.ts';
 import { fetcherWhen, goOnline, type Online, type OnlineParts } from './online.ts';
@@ -134,7 +134,7 @@ export async function openCore<Host extends CoreRuntime>(
   let telemetry: Pick<Telemetry, 'event'> | null = null;
 
   const reEnrol = mustEnrol(identity, options);
-  const boot = await keeper.booted();
+  const start = startOf(await keeper.booted(), entropy);
   const fetcher = fetcherWhen(() => online);
   const sources = createMetadataSources({
     fetch: (target, bytesMax) => fetchWhole(fetcher, target, bytesMax),
@@ -339,7 +339,7 @@ export async function openCore<Host extends CoreRuntime>(
       useRules,
       agent: info,
       timezone,
-      boot,
+      start,
       startedAtMs,
       clock,
       entropy,

@@ -15,7 +15,7 @@ import { createHttpsFetcher } from './bus/https-fetcher.ts';
 import { type Line, openLine } from './bus/line.ts';
 import type { Refusals } from './bus/refusals.ts';
 import { createRenewing, type Renewing } from './bus/renewing.ts';
-import { type AgentInfo, createReporter, type Reporter } from './bus/reports.ts';
+import { type AgentInfo, createReporter, type Reporter, type Start } from './bus/reports.ts';
 import { createTimeAsker, type TimeAsker } from './bus/time.ts';
 import { chooseTransport, createTransport, type TransportMode } from './bus/transport.ts';
 import type { Carried } from './telemetry/carried.ts';
@@ -47,7 +47,7 @@ export interface OnlineParts {
   useRules(assignment: Assignment): void;
   agent(): AgentInfo;
   timezone: string;
-  boot: number;
+  start: Start;
   startedAtMs: number;
   clock: Clock;
   entropy: Entropy;
@@ -176,7 +176,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
     models: () => updater.models(),
     outbox: () => telemetry.counters(),
     move: parts.move,
-    boot: parts.boot,
+    start: parts.start,
     reserve: (number) => keeper.reserve(number),
     trust: () => ({
       epoch: authority.epoch(),

@@ -41,6 +41,23 @@ export interface AgentInfo {
   providers?: string[];
 }
 
+/** One start of this device, however often its line ends and begins anew meanwhile. */
+export interface Start {
+  /** Durable already. */
+  boot: number;
+  session(): string;
+}
+
+/** Registries take two sessions of one start for two devices. */
+export function startOf(boot: number, entropy: Entropy): Start {
+  let session: string | null = null;
+  return {
+    boot,
+    /** Drawn anew at each start: a second device with this key cannot have the same. */
+    session: () => (session ??= randomHex(entropy, 16)),
+  };
+}
+
 export interface ReporterParts {
   store: Store;
   bus: Bus & { connected(): boolean };
@@ -53,8 +70,7 @@ export interface ReporterParts {
   outbox(): Report['outbox'];
   /** How far it is with an order to another region; absent or undefined where there is none. */
   move?(): Report['move'] | undefined;
-  /** Number of this start, durable already. */
-  boot: number;
+  start: Start;
   /** What the device has verified, and by which clock and certificate it goes. */
   trust(): Pick<Report, 'epoch' | 'verifiedTimeMs' | 'held' | 'certificateExpiresAtMs'> & {
     clockSource: 'signed' | 'wall';
@@ -96,8 +112,8 @@ export function createReporter(parts: ReporterParts): Reporter {
   const topic = deviceTopic(region, deviceId, 'reported');
   const doorbell = createDoorbell(clock);
   const backoff = createBackoff(entropy, reportGapMs);
-  /** Drawn anew at each start: a second device with this key cannot have the same. */
-  const session = randomHex(entropy, 16);
+  const { boot } = parts.start;
+  const session = parts.start.session();
   let stopped = false;
 
   async function send(): Promise<void> {
@@ -115,7 +131,7 @@ export function createReporter(parts: ReporterParts): Reporter {
       deviceId,
       region,
       counter,
-      boot: parts.boot,
+      boot,
       session,
       sentAtMs: wallMs,
       ...facts,

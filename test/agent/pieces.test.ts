@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { createBackoff } from '../../agent/bus/backoff.ts';
 import { createDoorbell } from '../../agent/bus/doorbell.ts';
 import { createRefusals, listRefusals } from '../../agent/bus/refusals.ts';
-import { createReporter } from '../../agent/bus/reports.ts';
+import { createReporter, type Start, startOf } from '../../agent/bus/reports.ts';
 import { parseHostPort, parseLabels, parseLogLevel, parseServer } from '../../agent/cli/settings.ts';
 import { agentMigrations } from '../../agent/daemon.ts';
 import {
@@ -81,7 +81,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
   const entropy = countingEntropy();
   let reserved = 0;
   const sessions = new Set<string>();
-  const reporterOf = (over: typeof store) =>
+  const reporterOf = (over: typeof store, start: Start) =>
     createReporter({
       store: over,
       bus,
@@ -92,7 +92,7 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
       timezone: 'UTC',
       outbox: () => null,
       models: () => models,
-      boot: 3,
+      start,
       reserve: async (number) => {
         reserved = Math.max(reserved, number);
       },
@@ -131,7 +131,8 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
     lastCounter = report.value.counter;
   };
 
-  const reporter = reporterOf(store);
+  const start = startOf(3, entropy);
+  const reporter = reporterOf(store, start);
   for (let index = 0; index < 10; index += 1) reporter.changed();
   await settle();
   reporter.changed();
@@ -147,7 +148,8 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
 
   // The counter is durable before the report leaves: a process that died while sending never repeats it.
   const died = await openStoreFromSnapshot(store.snapshot(), { synchronous: 'FULL' });
-  const successor = reporterOf(died);
+  const next = startOf(3, entropy);
+  const successor = reporterOf(died, next);
   successor.changed();
   await settle();
   accept(sent[3]);
@@ -162,10 +164,21 @@ test('reports: counters grow over a crash, changes are coalesced, a report alway
   successor.changed();
   await settle();
   accept(sent[4]);
-  assert.equal(sessions.size, 2, 'one a start');
   const ends = [reporter.stop(), successor.stop()];
   await clock.advance(60_000);
   await Promise.all(ends);
+  // The line begins anew, as where a move waits for an update: still the same start.
+  const ended = sent.length;
+  entropy.bytes(1);
+  const anew = reporterOf(died, next);
+  anew.changed();
+  await settle();
+  assert.equal(sent.length, ended + 1);
+  accept(sent.at(-1));
+  assert.equal(sessions.size, 2, 'one a start');
+  const end = anew.stop();
+  await clock.advance(60_000);
+  await end;
   await store.close();
   await died.close();
 });

@@ -56,6 +56,21 @@ async function stored(region: Region, id: string): Promise<[string, number][]> {
   return [...counts].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
+/** By which start of a device a region knows it: its number and its session. */
+const startIn = ({ registry }: Region, id: string): Promise<[number, string] | null> => {
+  const { store } = registry.parts;
+  return store.tx((db) => {
+    const row = db.first(
+      store.qb
+        .selectFrom('devices')
+        .select(['report_boot', 'report_session'])
+        .where('device_id', '=', id)
+        .where('report_session', '!=', ''),
+    );
+    return row === undefined ? null : [row.report_boot, row.report_session];
+  });
+};
+
 const each = (...of: [string, number][]): [string, number][] =>
   of
     .flatMap(([name, count]) =>
@@ -123,6 +138,8 @@ test('two devices move with what they had buffered: nothing lost, nothing twice'
       west.log.events.some(({ event, fields }) => event === 'carried.stored' && fields['deviceId'] === id),
     ),
   );
+  await until('it reported in west', async () => (await startIn(west, first.id)) !== null);
+  const firstStart = await startIn(west, first.id);
   await first.daemon.stop('SIGKILL');
   await first.restart();
   for (const agent of agents) {
@@ -132,6 +149,8 @@ test('two devices move with what they had buffered: nothing lost, nothing twice'
   }
 
   await home.start();
+  // The line began anew and the device did not: two sessions of one start would be two devices.
+  assert.deepEqual(await startIn(home, first.id), firstStart);
   for (const [agent, buffered] of [
     [first, each(['before', 20], ['buffered', 30])],
     [second, each(['before', 20], ['buffered', 30], ['restarted', 5])],

@@ -11,6 +11,7 @@ import type { FleetEvents } from '../fleet/events.ts';
 import type { OutgoingStream } from '../regions/streams.ts';
 import type { DevicesTable } from '../store/fleet-tables.ts';
 import type { RegistryDb } from '../store/open.ts';
+import { finalStates } from './standing.ts';
 
 export interface Arrivals {
   /** In the transaction that enrols it. */
@@ -64,7 +65,7 @@ export function createArrivals(core: RegistryCore, parts: { events: FleetEvents 
 
   /**
    * One that was here before and comes from elsewhere had left, whether this region has heard of that or not (orders.ts): what
-   * it still has of that stay is taken.
+   * it still has of that stay is taken, and what it was ordered then is over.
    */
   function endEarlierStay(db: RegistryDb, { deviceId, from }: Joining): void {
     const device = db.first(
@@ -79,6 +80,13 @@ export function createArrivals(core: RegistryCore, parts: { events: FleetEvents 
           ...{ to_region: from, at_ms: clock.wall() },
         })
         .onConflict((conflict) => conflict.doNothing()),
+    );
+    db.run(
+      qb
+        .updateTable('move_devices')
+        .set({ state: 'moved', reason: null, at_ms: clock.wall() })
+        .where('device_id', '=', deviceId)
+        .where('state', 'not in', [...finalStates]),
     );
   }
 

@@ -153,6 +153,16 @@ export function createMoveOrders(
       }));
   }
 
+  const isUnderWay = (db: RegistryDb, key: { moveId: string; deviceId: string }): boolean =>
+    db.first(
+      qb
+        .selectFrom('move_devices')
+        .select('state')
+        .where('move_id', '=', key.moveId)
+        .where('device_id', '=', key.deviceId)
+        .where('state', 'not in', [...finalStates]),
+    ) !== undefined;
+
   /** Whether the device itself says, later than all it said here, that it is in that region. */
   function hasLeft(
     db: RegistryDb,
@@ -164,6 +174,8 @@ export function createMoveOrders(
     const { deviceId, moveId, report } = body.data;
     const device = db.first(qb.selectFrom('devices').selectAll().where('device_id', '=', deviceId));
     if (device === undefined || device.moved_to !== null) return null;
+    // It was let in anew and is on its way here: that it left before was heard late, or is told again.
+    if (device.move_id !== null && !isUnderWay(db, { moveId, deviceId })) return null;
     const opened = openEnvelope(report, payloadTypes.report, [new Uint8Array(device.public_key)], 1);
     const read = opened.ok ? readSignedBody(reportSchema, opened.value, 'message-malformed') : opened;
     const said =

@@ -440,7 +440,9 @@ for (const isHeard of [true, false])
     const own = signerFromSeed(device.seed, 'node');
     await device.obey();
     await world.settle();
-    const gone = { deviceId: device.id, moveId: '1'.repeat(24), report: reportOf(device, own) };
+    const order = orderFor(world, [device]);
+    assert.equal(await applied(world, order), 'applied');
+    const gone = { deviceId: device.id, moveId: order.moveId, report: reportOf(device, own) };
     if (isHeard) await pulled(world, 'moved', 'west', [gone]);
     const claim = await world.fleet.claims.create({
       ...{ labels: {}, uses: 1, ttlMs: dayMs, createdBy: 'tester' },
@@ -448,9 +450,13 @@ for (const isHeard of [true, false])
     });
     const joining = signJoining({ ...joiningOf(device, claim.claimId, []), from: 'west' }, own);
     assert.equal((await joinWith(world, device, claim, joining)).status, 'accepted');
+    // Heard now, or once more where west was restored: it is on its way here, and has not reported yet.
+    await pulled(world, 'moved', 'west', [gone]);
     device.online();
     const view = await world.view(device);
     assert.deepEqual([view.status, view.move?.movedFrom, view.move?.movedTo], ['active', 'west', null]);
+    assert.equal(view.move?.order?.state, 'moved');
+    assert.equal(desired(world, device)?.move, undefined, 'what sent it away is over');
     const fresh = (await device.assignment())?.telemetry;
     assert.equal(fresh?.epoch, maker.key.epoch + 1);
     const batch = await maker.make(recordsOf(4));

@@ -26,6 +26,7 @@ interface DeviceRow {
   status: string;
   presence: string;
   reported: number;
+  kept: string | null;
 }
 
 /** Why the fleet is not at rest, in words; null where it is. */
@@ -52,7 +53,7 @@ function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher
   if (deviceId === null) return 'it is not enrolled';
   const seen = registry.place.look(registryFile, (db) => {
     const row = db.get<DeviceRow>(
-      'SELECT status, presence, reported_epoch AS reported FROM devices WHERE device_id = ?',
+      'SELECT status, presence, reported_epoch AS reported, kept FROM devices WHERE device_id = ?',
       deviceId,
     );
     const assignment = db.get<{ epoch: number; message: Uint8Array }>(
@@ -76,7 +77,7 @@ function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher
   if (held?.epoch !== assignment.epoch) return `it holds epoch ${held?.epoch} of ${assignment.epoch}`;
   if (row.reported !== assignment.epoch) return `it reported epoch ${row.reported} of ${assignment.epoch}`;
   return (
-    ofModels(oracle.machines(), assignment.message) ??
+    ofModels(oracle.machines(), assignment.message, keptOf(row)) ??
     ofReport(oracle.machines(), models) ??
     ofRuntime(oracle.machines(), life.core.runtime.serving) ??
     ofDisk(device, oracle.machines(), publisher) ??
@@ -84,7 +85,15 @@ function ofDevice(registry: RegistryNode, { device, oracle }: Watched, publisher
   );
 }
 
-function ofModels(machines: ReadonlyMap<string, MachineState>, message: Uint8Array): string | null {
+/** What it brought from another region, and its present one cannot assign. */
+const keptOf = ({ kept }: DeviceRow): ReadonlySet<string> =>
+  new Set(kept === null ? [] : (JSON.parse(kept) as string[]));
+
+function ofModels(
+  machines: ReadonlyMap<string, MachineState>,
+  message: Uint8Array,
+  kept: ReadonlySet<string>,
+): string | null {
   const signed = parseMessage(signedMessageSchema, message);
   if (!signed.ok) return 'its assignment does not parse';
   const assignment = parseMessage(assignmentSchema, Buffer.from(signed.value.envelope.payload, 'base64'));
@@ -99,7 +108,8 @@ function ofModels(machines: ReadonlyMap<string, MachineState>, message: Uint8Arr
     if (state.active?.manifestSha256 !== state.lastGood?.manifestSha256)
       return `${as} rests on what is not committed`;
   }
-  for (const as of machines.keys()) if (!wanted.has(as)) return `${as} is not assigned and still there`;
+  for (const as of machines.keys())
+    if (!wanted.has(as) && !kept.has(as)) return `${as} is not assigned and still there`;
   return ofTogether(machines, wanted);
 }
 

@@ -44,7 +44,7 @@ export interface RegionDevicesParts {
   up(region: string): RegistryParts | null;
 }
 
-const claimTries = 200;
+const claimTries = 2_000;
 const claimAgainMs = 20_000;
 
 export const regionOf = (place: SimPlace): string | null =>

@@ -186,6 +186,20 @@ export function createFleetOperator(
     );
   }
 
+  /** In the end whoever stopped something there lets it go on. */
+  function letGoOnThere(region: SimRegion): void {
+    const up = region.lost ? null : region.node.up();
+    const rows = region.place.look(registryFile, (db) =>
+      db.all<{ id: string }>(
+        "SELECT rollout_id AS id FROM rollouts WHERE state = 'paused' AND reason = 'paused by operator'",
+      ),
+    );
+    for (const { id } of up === null ? [] : (rows ?? []))
+      up?.rollouts
+        .resume(id, 'operator', null)
+        .catch((thrown: unknown) => world.note(`nobody lets ${id} go on: ${String(thrown)}`));
+  }
+
   function move(one: RegionDevice | undefined, index: number): void {
     const deviceId = one?.oracle.deviceId() ?? null;
     const from = regions.find(({ name }) => name === one?.region());
@@ -326,6 +340,7 @@ export function createFleetOperator(
     },
 
     lookAgain() {
+      for (const region of regions) letGoOnThere(region);
       for (const one of begun) {
         if (one.region.lost) one.isOpen = false;
         const up = one.region.node.up();

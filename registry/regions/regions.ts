@@ -62,6 +62,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
   const loops = new Map<string, Loop>();
   let started = false;
   let stopped = false;
+  /** The list was taken, and what follows from it was not done: the store failed. The next look does it. */
+  let mustFollow = false;
 
   const askerOf = (entry: RegionEntry, onBytes?: (bytes: number) => void): RegionAsker =>
     createAsker({
@@ -149,7 +151,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
       const refreshed = await mirror.refresh(entry.region, asker);
       // Roots first: the list of a new home is signed with keys that only they name.
       const taken = await members.take(list.value);
-      if (taken.ok && taken.value === 'taken') await follow();
+      if ((taken.ok && taken.value === 'taken') || mustFollow) await follow();
       const rooted = await roots.refresh(entry, asker);
       const pulled = await pulls.pull(entry.region, asker);
       await tellMoved(asker, entry);
@@ -207,6 +209,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
 
   /** A loop for each region of the list, and none for those that are gone or are reached elsewhere now. */
   async function follow(): Promise<void> {
+    mustFollow = true;
     await members.refreshOwn();
     const peers = await members.peers();
     for (const [name, loop] of loops) {
@@ -228,6 +231,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
       running.add(loop.done);
       void loop.done.finally(() => running.delete(loop.done));
     }
+    mustFollow = false;
   }
   const running = new Set<Promise<void>>();
 

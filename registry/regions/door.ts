@@ -46,6 +46,8 @@ export interface DoorParts {
   ready(): boolean;
   /** Told what the policy refused, to be audited. */
   onDenied(denied: { region: string; flow: FlowClass; rule: string; what: string }): Promise<void>;
+  /** A member asks something. */
+  onAsked(region: string): void;
   log: Log;
 }
 
@@ -204,6 +206,7 @@ export function createDoorHandler(parts: DoorParts): DoorHandler {
       }
       const entry = await members.byKey(request.publicKey);
       if (entry === null) return problem(refuse('region-unknown', 'no region has this key').refusal);
+      parts.onAsked(entry.region);
       const answer = await ofMember(entry, request);
       return answer.ok ? { status: 200, bytes: answer.value } : problem(answer.refusal);
     } catch (thrown) {

@@ -79,6 +79,10 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
     const others = await members.peers();
     return others.sort((a, b) => Number(b.region === list?.home) - Number(a.region === list?.home));
   }
+  /** When a region asked something here last: one that asks is not cut off, though it may not answer. */
+  const askedAtMs = new Map<string, number>();
+  /** Of which the last look found nobody. */
+  const away = new Set<string>();
   const fileBytes = new Map<string, number>();
   const files = createMirrorFiles(core, {
     disk: parts.disk,
@@ -109,8 +113,13 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
     const unreachable = refusal?.code === 'region-unreachable';
     const state: RegionLinksTable['state'] =
       refusal === null ? 'connected' : unreachable ? 'unreachable' : 'refused';
+    if (unreachable) away.add(region);
+    else away.delete(region);
     const bytesIn = bytes + (fileBytes.get(region) ?? 0);
     fileBytes.delete(region);
+    /** A line that broke in the middle of a look was there until then. */
+    const lastHeard = (beforeMs: number | null): number | null =>
+      bytes > 0 ? clock.wall() : Math.max(beforeMs ?? 0, askedAtMs.get(region) ?? 0) || null;
     const changed = await store.tx((db) => {
       const before = db.first(
         qb
@@ -120,7 +129,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
       );
       const row = {
         state,
-        last_contact_ms: unreachable ? (before?.last_contact_ms ?? null) : clock.wall(),
+        last_contact_ms: unreachable ? lastHeard(before?.last_contact_ms ?? null) : clock.wall(),
         code: refusal?.code ?? null,
         detail: refusal?.detail ?? null,
         bytes_in: (before?.bytes_in ?? 0) + bytesIn,
@@ -235,6 +244,14 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
   }
   const running = new Set<Promise<void>>();
 
+  /** One that was away and asks is back: it is looked at now, not when its long pause is over. */
+  function heardFrom(region: string): void {
+    const nowMs = clock.wall();
+    const lastMs = askedAtMs.get(region) ?? 0;
+    askedAtMs.set(region, nowMs);
+    if (away.has(region) && nowMs - lastMs >= limits.roundEveryMs) loops.get(region)?.wake();
+  }
+
   const handle = createDoorHandler({
     core,
     members,
@@ -243,6 +260,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
     limits,
     ready: () => started && !stopped,
     onDenied: parts.onDenied,
+    onAsked: heardFrom,
     log,
   });
 

@@ -141,6 +141,7 @@ test('a list of raw telemetry is refused to a region by the rule, and told', asy
     streams: [list('cells', 'cells'), list('records', 'app')],
     limits: regionLimits,
     ready: () => true,
+    onAsked: () => undefined,
     onDenied: async ({ region, flow, rule }) => void denied.push(`${region} ${flow} ${rule}`),
     log: heardLog(),
   });

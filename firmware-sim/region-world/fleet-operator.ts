@@ -283,10 +283,16 @@ export function createFleetOperator(
     if (!done.ok) await rollouts.abort(one.id, 'operator', false);
   }
 
+  /** Regions that are lost, and those that all devices have left, where a rollout would wait for the next that comes. */
   const goneOf = ({ regions: parts }: RegionRolloutStatus): string[] => {
     const lost = lostNames();
+    const isEmpty = (name: string): boolean => all.devices.every((one) => one.region() !== name);
     return parts
-      .filter(({ region, state }) => lost.includes(region) && state !== 'left-out' && state !== 'succeeded')
+      .filter(({ region, state }) =>
+        lost.includes(region)
+          ? state !== 'left-out' && state !== 'succeeded'
+          : state === 'running' && isEmpty(region),
+      )
       .map(({ region }) => region);
   };
 

@@ -52,6 +52,11 @@ interface Database {
   first: ((db: SqlTx) => void) | null;
 }
 
+/** One that nobody has open. */
+const holding = (image: Uint8Array | null): Database => ({
+  ...{ image, checkpoint: null, inner: null, busyUntilMs: 0, terms: null, torn: false, first: null },
+});
+
 /** What `size` says of a database: the cores only ask whether it is small enough to be read through. */
 const nominalBytes = 65_536;
 
@@ -132,15 +137,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
   }
 
   async function open(of: Incarnation, file: string, terms: StoreTerms): Promise<Store> {
-    const database = databases.get(file) ?? {
-      image: null,
-      checkpoint: null,
-      inner: null,
-      busyUntilMs: 0,
-      terms: null,
-      torn: false,
-      first: null,
-    };
+    const database = databases.get(file) ?? holding(null);
     databases.set(file, database);
     const inner = await world.call(of, 'store.open', file, latency(1, 5), () => openInner(database, terms));
     return {
@@ -155,17 +152,7 @@ export function createSimPlace(world: World, options: SimPlaceOptions): SimPlace
       copyTo: (path) =>
         world.call(of, 'store.copy', file, inTurn(database, latency(5, 50)), () => {
           const image = inner.snapshot();
-          databases.set(path, {
-            ...{
-              image,
-              checkpoint: null,
-              inner: null,
-              busyUntilMs: 0,
-              terms: null,
-              torn: false,
-              first: null,
-            },
-          });
+          databases.set(path, holding(image));
         }),
       close: () =>
         world.call(of, 'store.close', file, inTurn(database, latency(0, 2)), () => {

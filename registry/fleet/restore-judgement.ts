@@ -281,7 +281,10 @@ function isSamePayload(envelope: Envelope, message: Uint8Array | null): boolean 
   return ours?.ok === true && ours.value.payload === envelope.payload;
 }
 
-/** The answer, also where a key signed it that the region had before: it said so all the same. Refusals: those of the present root. */
+/**
+ * The answer, also where a key signed it that the region had before: it said so all the same. Refusals: those of the present
+ * root.
+ */
 function answerOf(envelope: Envelope, regionRoot: RegionRoot, present: Present): Result<BatchAnswer> {
   const { deviceId, region } = present;
   const checked = checkAnswer({ envelope, regionRoot, deviceId, region });

@@ -64,6 +64,7 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
   let stopped = false;
   /** The list was taken, and what follows from it was not done: the store failed. The next look does it. */
   let mustFollow = false;
+  let follows = 0;
 
   const askerOf = (entry: RegionEntry, onBytes?: (bytes: number) => void): RegionAsker =>
     createAsker({
@@ -219,6 +220,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
   /** A loop for each region of the list, and none for those that are gone or are reached elsewhere now. */
   async function follow(): Promise<void> {
     mustFollow = true;
+    follows += 1;
+    const turn = follows;
     await members.refreshOwn();
     const peers = await members.peers();
     for (const [name, loop] of loops) {
@@ -240,7 +243,8 @@ export function createRegions(core: RegistryCore, parts: RegionsParts): Regions 
       running.add(loop.done);
       void loop.done.finally(() => running.delete(loop.done));
     }
-    mustFollow = false;
+    // One that began later may have read a newer list, and failed.
+    if (turn === follows) mustFollow = false;
   }
   const running = new Set<Promise<void>>();
 

@@ -313,18 +313,16 @@ export function createRoleFiles(parts: { qb: RegistryQueries; keyring: Keyring; 
     return rolesOf(root, regionRoot, unwrap(parseTargets(expect(db, 'targets').bytes)));
   }
 
+  const holds = (wanted: RoleSpec): boolean => heldOf(wanted).length >= wanted.threshold;
+
   function canSign(db: RegistryDb, role: RoleName): boolean {
     const { root, regionRoot } = roots(db);
-    const wanted = role === 'region-root' ? specOf(regionRoot, 'root') : specOf(root, role);
-    return heldOf(wanted).length >= wanted.threshold;
+    return holds(role === 'region-root' ? specOf(regionRoot, 'root') : specOf(root, role));
   }
 
-  const isHome = (db: RegistryDb): boolean => canSign(db, 'snapshot') && canSign(db, 'timestamp');
   const signsUnder = (root: Pick<RootMetadata, 'roles'>): boolean =>
-    ['snapshot', 'timestamp'].every((role) => {
-      const wanted = specOf(root, role);
-      return heldOf(wanted).length >= wanted.threshold;
-    });
+    holds(specOf(root, 'snapshot')) && holds(specOf(root, 'timestamp'));
+  const isHome = (db: RegistryDb): boolean => signsUnder(roots(db).root);
   const hasRegions = (db: RegistryDb): boolean =>
     db.first(qb.selectFrom('region_list').select('version')) !== undefined;
 

@@ -13,6 +13,9 @@ interface Loaded {
   waiting: Map<number, { resolve(done: Finished): void }>;
 }
 
+/** What hangs is ended and has no exit code. */
+const timeoutMs = 120_000;
+
 let loaded: Loaded | null = null;
 let runs = 0;
 
@@ -48,7 +51,13 @@ export function runLoaded(args: string[], env: Record<string, string> = {}): Pro
     env: Object.fromEntries(all.flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]))),
   };
   return new Promise((resolve) => {
-    waiting.set(asked.number, { resolve });
+    const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
+    waiting.set(asked.number, {
+      resolve(done) {
+        clearTimeout(timer);
+        resolve(done);
+      },
+    });
     child.channel?.ref();
     child.send(asked);
   });

@@ -43,7 +43,9 @@ export function createArrivals(core: RegistryCore, parts: { events: FleetEvents 
           .selectFrom('releases')
           .select(['counter', 'manifest', 'requires'])
           .where('release_id', '=', releaseId)
-          .where('manifest_sha256', '=', manifestSha256),
+          .where('manifest_sha256', '=', manifestSha256)
+          // One that a home which is none any more had named: the device would refuse it.
+          .where('admitted', '=', 1),
       );
       if (release === undefined) {
         kept.push(as);

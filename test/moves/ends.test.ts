@@ -260,8 +260,21 @@ const joiningOf = (
 test('a claim for named devices lets in those alone, by their own word; what they run stays', async (t) => {
   const world = await openWorld(t);
   await world.push('acme/one@1.0.0', 1);
-  const [release] = (await world.releases.list())[0]?.versions ?? [];
-  assert.ok(release);
+  await world.push('acme/lost@1.0.0', 1);
+  const models = await world.releases.list();
+  const [release, lost] = ['acme/one', 'acme/lost'].map(
+    (name) => models.find((model) => model.name === name)?.versions[0],
+  );
+  assert.ok(release && lost);
+  // As a mirror has it whose new home does not name what the lost one did.
+  await world.store.tx((db) =>
+    db.run(
+      world.store.qb
+        .updateTable('releases')
+        .set({ admitted: 0, reason: 'the catalogue in force does not name it' })
+        .where('release_id', '=', 'acme/lost@1.0.0'),
+    ),
+  );
   const [device, thief] = [new Device(world, 'moved'), new Device(world, 'thief')];
   const claim = await world.fleet.claims.create({
     ...{ labels: {}, uses: 1, ttlMs: dayMs, createdBy: 'tester' },
@@ -270,6 +283,7 @@ test('a claim for named devices lets in those alone, by their own word; what the
   const joining = joiningOf(device, claim.claimId, [
     { as: 'one', releaseId: 'acme/one@1.0.0', manifestSha256: release.digest },
     { as: 'other', releaseId: 'birch/other@1.0.0', manifestSha256: 'd'.repeat(64) },
+    { as: 'lost', releaseId: 'acme/lost@1.0.0', manifestSha256: lost.digest },
   ]);
   const [own, stranger] = [device, thief].map(({ seed }) => signerFromSeed(seed, 'node'));
   assert.ok(own && stranger);
@@ -293,7 +307,7 @@ test('a claim for named devices lets in those alone, by their own word; what the
     assignment?.releases.map(({ as, releaseId }) => [as, releaseId]),
     [['one', 'acme/one@1.0.0']],
   );
-  assert.deepEqual(assignment?.keep, ['other']);
+  assert.deepEqual(assignment?.keep, ['other', 'lost']);
   assert.ok(assignment?.telemetry);
 
   // The old region hears of it with the device's own first report, and not before.

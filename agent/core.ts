@@ -151,6 +151,7 @@ export async function openCore<Host extends CoreRuntime>(
       // Asked only once the bus is joined, long after the updater is there.
       runs: ({ as, manifestSha256 }) =>
         updater.models().some((model) => model.name === as && model.activeSha256 === manifestSha256),
+      proven: (assigned) => updater.isLastGood(assigned),
       clock,
       log,
     });

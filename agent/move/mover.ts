@@ -247,9 +247,9 @@ export function startMover(parts: MoverParts): Mover {
     const next = {
       // It serves already: an enrolment anew is another device.
       identity: { ...identity, settled: true },
-      regionRoot: new Uint8Array(Buffer.from(joined.regionRoot, 'base64')),
+      regionRoot: rehearsed.value.regionRoot,
       // Meanwhile an earlier region may have signed for all that was left of it.
-      moves: (present: Moves) => afterMove(present, left, rehearsed.value),
+      moves: (present: Moves) => afterMove(present, left, rehearsed.value.assignment),
     };
     const moved = await parts.switchTo(next);
     if (!moved) return dispatch({ type: 'busy', reason: { code: 'move-waits', detail: 'an update began' } });

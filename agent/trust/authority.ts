@@ -4,13 +4,12 @@
 
 import type { ErrorCode } from '../../shared/kernel/codes.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
-import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { parseReleaseId } from '../../shared/kernel/releases.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import { checkAgreement } from '../../shared/trust/agreement.ts';
 import { checkAssignment } from '../../shared/trust/assignment.ts';
-import { parseRegionRoot, type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts';
+import { parseRegionRoot, type RegionRoot } from '../../shared/trust/region.ts';
 import { refreshCatalogue } from '../../shared/trust/tuf/client.ts';
 import { parseTimestamp } from '../../shared/trust/tuf/metadata.ts';
 import type { AssignedRelease, Assignment, Envelope, HeldVersions } from '../../shared/wire/messages.ts';
@@ -23,6 +22,7 @@ import {
   type MetadataSource,
   type MetadataSources,
 } from './refresh.ts';
+import { walkRegionRoots } from './region-walk.ts';
 import { heldEnvelope, loadTrust, type TrustRecord } from './trust-store.ts';
 
 export interface Authority {
@@ -63,12 +63,17 @@ export interface AuthorityParts {
   giveBack(file: string, bytes: Uint8Array): void;
   /** Whether exactly these bytes serve under that name already. */
   runs?(assigned: AssignedRelease): boolean;
+  /** Whether it is the last good release of that name, entry by entry: proven here, so that its way back installs nothing. */
+  proven?(assigned: AssignedRelease): boolean;
   clock: Clock;
   log: Log;
 }
 
 /** A publisher's word against a release that both authorities still agree on. */
 const barring: ReadonlySet<ErrorCode> = new Set(['release-withdrawn', 'release-below-floor']);
+
+/** The catalogue forgot it, or names other bytes by now: a home was lost, and another took over without its last files. */
+const forgotten: ReadonlySet<ErrorCode> = new Set(['target-unknown', 'target-digest-mismatch']);
 
 /** A flood of badly signed assignments must not become a flood of requests for a newer region root. */
 const regionRootGapMs = 10_000;
@@ -108,6 +113,7 @@ function namespacesOf(assignment: Assignment | null): string[] {
 export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
   const { keeper, region, deviceId, sources, clock, log } = parts;
   const runs = parts.runs ?? (() => false);
+  const proven = parts.proven ?? (() => false);
   const record: TrustRecord = unwrap(
     await loadTrust(keeper.store).then((found) =>
       found === null ? refuse('enrolment-required', 'this device holds no roots') : ok(found),
@@ -162,24 +168,17 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
 
   const heldFiles = (): HeldFiles => ({ catalogue: record.catalogue, regionRoot: record.regionRoot });
 
-  /** Walks the region's roots one by one, each signed by the one before. True where there was a newer one. */
+  /** True where there was a newer one. */
   async function refreshRegionRoot(source: MetadataSource): Promise<Result<boolean>> {
     regionRootAskedMs = clock.mono();
-    let moved = false;
-    for (let step = 0; step < limits.rootRotationsMax; step += 1) {
-      const next = await source.fetch(`region/${regionRoot.version + 1}.root.json`, limits.rootBytesMax);
-      if (!next.ok) return next.refusal.code === 'metadata-missing' ? ok(moved) : next;
-      const updated = updateRegionRoot(record.regionRoot, next.value);
-      if (!updated.ok) return updated;
-      await keeper.regionRoot(next.value);
-      record.regionRoot = next.value;
-      regionRoot = updated.value;
-      moved = true;
+    return walkRegionRoots(regionRoot, source.fetch, async (next) => {
+      await keeper.regionRoot(next.bytes);
+      record.regionRoot = next.bytes;
+      regionRoot = next;
       // The word of a key that was stolen and replaced no longer counts: neither its time nor its epochs.
       await time.follow(regionRoot);
       inForce = readHeldAssignment();
-    }
-    return ok(moved);
+    });
   }
 
   async function refreshFiles(
@@ -266,6 +265,8 @@ export async function openAuthority(parts: AuthorityParts): Promise<Authority> {
         if (!agreed.ok && barring.has(agreed.refusal.code) && runs(assigned)) continue;
         if (!agreed.ok) {
           if (otherCatalogue.has(agreed.refusal.code)) giveBackOnline();
+          // Both authorities named it once, and nothing is installed: refused, it would hold up all else that is assigned.
+          if (forgotten.has(agreed.refusal.code) && proven(assigned)) continue;
           return refuse(agreed.refusal.code, `${assigned.releaseId}: ${agreed.refusal.detail}`);
         }
       }

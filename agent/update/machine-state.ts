@@ -1,7 +1,7 @@
 // Why: what is journalled for one model, and what can be read from it.
 // Trusts: machine.ts, the one place that makes a next state. Must never: hold what is not durable.
 
-import type { JsonValue } from '../../shared/crypto/canonical-json.ts';
+import { isSameJson, type JsonValue } from '../../shared/crypto/canonical-json.ts';
 import type { ProbeEvidence, ShadowEvidence } from '../../shared/kernel/ports.ts';
 import type {
   ActivationPolicy,
@@ -64,6 +64,17 @@ export interface MachineState {
    * the director re-issues the assignment; another rollout (a retry has an id of its own) may.
    */
   rejected: { manifestSha256: string; rolloutId: string | null; reason: Reason } | null;
+}
+
+/** Entry by entry: a number that only the director wrote makes another release of it. */
+export function isSameRelease(a: ReleaseRef, b: ReleaseRef): boolean {
+  return (
+    a.releaseId === b.releaseId &&
+    a.manifestSha256 === b.manifestSha256 &&
+    a.manifestBytes === b.manifestBytes &&
+    a.counter === b.counter &&
+    isSameJson(a.requires, b.requires)
+  );
 }
 
 /** A model that was never assigned. */

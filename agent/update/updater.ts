@@ -31,6 +31,7 @@ import {
   newMachine,
   step,
 } from './machine.ts';
+import { isSameRelease } from './machine-state.ts';
 import { openRelease, reasonOf } from './release.ts';
 import { createServing } from './serving.ts';
 import { type Listeners, reported, tell } from './telling.ts';
@@ -77,6 +78,8 @@ export interface Updater {
    */
   assign(assignment: Assignment): Promise<void>;
   models(): ReportedModel[];
+  /** Whether exactly this release, with all that was signed of it, is the last good one of its name. */
+  isLastGood(assigned: AssignedRelease): boolean;
   delivery(): DeliveryCounters;
   /**
    * Somebody at the device says "not now" to downloads and switches for so long, also to updates that come meanwhile;
@@ -346,6 +349,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
   return {
     models,
+    isLastGood: ({ as, ...assigned }) => {
+      const lastGood = lanes.get(as)?.state.lastGood ?? null;
+      return lastGood !== null && isSameRelease(lastGood, assigned);
+    },
     delivery: () => blobs.counters(),
 
     async start() {

@@ -2,6 +2,7 @@
 // Trusts: the catalogue's standing of releases, the device's last report. Must never: take from a device what it runs.
 
 import { barredAmong } from '../catalog/barred.ts';
+import { mayStay } from '../catalog/staying.ts';
 import type { DesiredTable } from '../store/fleet-tables.ts';
 import type { RegistryDb, RegistryQueries } from '../store/open.ts';
 import { toColumn } from './columns.ts';
@@ -29,7 +30,6 @@ export function allowedRows(
   deviceId: string,
   rows: readonly DesiredTable[],
 ): DesiredTable[] {
-  const isBarred = (releaseId: string): boolean => barredAmong(db, qb, [releaseId]).size > 0;
   const barred = barredAmong(
     db,
     qb,
@@ -37,18 +37,23 @@ export function allowedRows(
   );
   if (barred.size === 0) return [...rows];
   const models = db.all(
-    qb.selectFrom('device_models').select(['name', 'active']).where('device_id', '=', deviceId),
+    qb
+      .selectFrom('device_models')
+      .select(['name', 'active', 'last_good as lastGood'])
+      .where('device_id', '=', deviceId),
   );
-  const active = new Map(models.map((model) => [model.name, model.active]));
+  const onDevice = new Map(models.map((model) => [model.name, model]));
   return rows.flatMap((row) => {
-    const runs = (releaseId: string): boolean => active.get(row.as_name) === releaseId;
-    if (!barred.has(row.release_id) || runs(row.release_id)) return [row];
+    const there = onDevice.get(row.as_name);
+    const because = barred.get(row.release_id);
+    if (because === undefined || mayStay(because.code, there, row.release_id)) return [row];
     const previous = previousUnder<Previous>(db, qb, deviceId, {
       rolloutId: row.rollout_id,
       as: row.as_name,
     });
     if (previous === null) return [];
-    if (isBarred(previous.releaseId) && !runs(previous.releaseId)) return [];
+    const before = barredAmong(db, qb, [previous.releaseId]).get(previous.releaseId);
+    if (before !== undefined && !mayStay(before.code, there, previous.releaseId)) return [];
     return [
       {
         ...row,

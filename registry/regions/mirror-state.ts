@@ -28,6 +28,11 @@ function numbersOf(text: string): VersionFloors {
   return { ...rest, files: new Map(files) };
 }
 
+function storedNumbers(db: RegistryDb, qb: RegistryQueries): VersionFloors | undefined {
+  const stored = db.first(qb.selectFrom('mirror_numbers').select('numbers'));
+  return stored === undefined ? undefined : numbersOf(stored.numbers);
+}
+
 /** What is held; null before the first root. */
 export function readMirrorIn(db: RegistryDb, qb: RegistryQueries, files: RoleFiles): TrustState | null {
   const bytes = (role: string): Uint8Array | null => {
@@ -42,8 +47,7 @@ export function readMirrorIn(db: RegistryDb, qb: RegistryQueries, files: RoleFil
     const held = bytes(role);
     if (held !== null) delegated[role.slice('ns/'.length)] = held;
   }
-  const stored = db.first(qb.selectFrom('mirror_numbers').select('numbers'));
-  const numbers = stored === undefined ? undefined : numbersOf(stored.numbers);
+  const numbers = storedNumbers(db, qb);
   // Kept under an earlier home's keys they would say that these files are forgotten, which this region may have signed
   // itself since: what binds then is the files.
   const binds = numbers?.onlineKeys === onlineKeysOf(unwrap(parseRootFile(root)));
@@ -230,10 +234,12 @@ export function writeMirrorIn(
     );
   }
   dropUnlisted(db, qb, unwrap(parseSnapshot(snapshot)));
+  // One that was the home itself may have got the very list from a device, and never the files that it names.
+  const isNewHome = storedNumbers(db, qb)?.onlineKeys !== next.numbers?.onlineKeys;
   const barrings: Barring[] = [];
   for (const [namespace, bytes] of Object.entries(next.delegated)) {
     const metadata = unwrap(parseTargets(bytes));
-    if (!save(namespaceRole(namespace), namespace, metadata, bytes)) continue;
+    if (!save(namespaceRole(namespace), namespace, metadata, bytes) && !isNewHome) continue;
     const role = delegationOf(top, namespace);
     const signers = role === null ? new Set<string>() : validSigners(metadata, role);
     const signedBy = (role?.keys ?? [])

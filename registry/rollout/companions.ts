@@ -177,7 +177,7 @@ export function moveCompanions(
         .leftJoin('device_models as r', (join) =>
           join.onRef('r.device_id', '=', 'w.device_id').onRef('r.name', '=', 'w.as_name'),
         )
-        .select(['w.rollout_id as rolloutId', 'r.active'])
+        .select(['w.rollout_id as rolloutId', 'r.active', 'r.last_good as lastGood'])
         .where('w.device_id', '=', deviceId)
         .where('w.as_name', '=', as),
     );

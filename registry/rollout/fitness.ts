@@ -4,6 +4,7 @@
 import { manifestSchema } from '../../shared/wire/manifest.ts';
 import type { Reason } from '../../shared/wire/messages.ts';
 import { lacking } from '../../shared/wire/requires.ts';
+import { mayStay } from '../catalog/staying.ts';
 import { fromColumn } from '../fleet/columns.ts';
 import type { DesiredRelease, DeviceFact, Member, ModelFact, RolloutFact, RolloutFacts } from './facts.ts';
 
@@ -49,15 +50,15 @@ function unheld(release: DesiredRelease): DesiredRelease {
 
 /**
  * What a device gets in place of what is taken from it: what it ran before, unless nobody may install that
- * any more. One that still runs it installs nothing and keeps it.
+ * any more and it does not stay by itself.
  */
 export function goingBack(
   barred: RolloutFacts['barred'],
-  device: { model: Pick<ModelFact, 'active'> | null },
+  device: { model: Pick<ModelFact, 'active' | 'lastGood'> | null },
   previous: DesiredRelease | null,
 ): { release: DesiredRelease | null; reason: Reason | null } {
   const why = previous === null ? undefined : barred[previous.releaseId];
-  if (previous === null || why === undefined || device.model?.active === previous.releaseId)
+  if (previous === null || why === undefined || mayStay(why.code, device.model, previous.releaseId))
     return { release: previous === null ? null : unheld(previous), reason: null };
   const detail = `${why.detail}: the device does not go back to it and nothing is assigned in its place`;
   return { release: null, reason: { code: why.code, detail } };

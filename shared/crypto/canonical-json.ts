@@ -243,3 +243,8 @@ class Reader {
     return value;
   }
 }
+
+/** Whether both are the same bytes as canonical JSON. */
+export function isSameJson(a: JsonValue, b: JsonValue): boolean {
+  return Buffer.compare(canonicalJson(a), canonicalJson(b)) === 0;
+}

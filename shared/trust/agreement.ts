@@ -2,7 +2,7 @@
 // Trusts: the catalogue's chain for the bytes, the counter and the floor; an assignment for the choice alone.
 // Must never: judge a release by a number that the director wrote.
 
-import { canonicalJson, type JsonValue } from '../crypto/canonical-json.ts';
+import { isSameJson } from '../crypto/canonical-json.ts';
 import { parseReleaseId } from '../kernel/releases.ts';
 import { type Result, refuse } from '../kernel/result.ts';
 import type { AssignedRelease } from '../wire/messages.ts';
@@ -47,8 +47,4 @@ export function checkAgreement(state: TrustState, assigned: AssignedRelease): Re
     return refuse('release-withdrawn', `${assigned.releaseId}: its publisher took it back`);
   }
   return found;
-}
-
-function isSameJson(a: JsonValue, b: JsonValue): boolean {
-  return Buffer.compare(canonicalJson(a), canonicalJson(b)) === 0;
 }

@@ -8,6 +8,7 @@ import { type Held, nothingHeld } from '../../agent/trust/held.ts';
 import { createKeeper } from '../../agent/trust/keeper.ts';
 import { createMetadataSources } from '../../agent/trust/refresh.ts';
 import { loadTrust, pinRoots } from '../../agent/trust/trust-store.ts';
+import { isSameRelease } from '../../agent/update/machine-state.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { systemDeflate } from '../../shared/host/deflate.ts';
 import { openStore, openStoreFromSnapshot, type SqliteStore } from '../../shared/host/sqlite.ts';
@@ -15,6 +16,7 @@ import type { Clock, Fetcher } from '../../shared/kernel/ports.ts';
 import { ok, refuse } from '../../shared/kernel/result.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
 import { makeRegionRoot } from '../../shared/trust/region.ts';
+import type { AssignedRelease } from '../../shared/wire/messages.ts';
 import type { Bench, Lab, Trick } from './attack-case.ts';
 import { dayMs, HostileRepository, nowMs, signerNamed } from './hostile-repository.ts';
 
@@ -64,6 +66,8 @@ export interface DirectLab extends Lab {
   authority(): Authority;
   /** From now on this release serves, or none. */
   serving(path: string | null): void;
+  /** From now on exactly this is the last good release, or none is. */
+  proven(release: AssignedRelease | null): void;
 }
 
 export async function openDirectLab(): Promise<DirectLab> {
@@ -74,6 +78,7 @@ export async function openDirectLab(): Promise<DirectLab> {
   let wallMs: number | null = null;
   let epoch = 0;
   let running: string | null = null;
+  let lastGood: AssignedRelease | null = null;
   const clock: Clock = { ...systemClock, wall: () => wallMs ?? nowMs };
 
   const fetcher: Fetcher = {
@@ -110,6 +115,7 @@ export async function openDirectLab(): Promise<DirectLab> {
       }),
       giveBack: () => undefined,
       runs: (assigned) => assigned.manifestSha256 === running,
+      proven: (assigned) => lastGood !== null && isSameRelease(lastGood, assigned),
       clock,
       log,
     });
@@ -120,6 +126,9 @@ export async function openDirectLab(): Promise<DirectLab> {
     authority: () => authority,
     serving: (path) => {
       running = path === null ? null : served.assignmentOf(path).manifestSha256;
+    },
+    proven: (release) => {
+      lastGood = release;
     },
     serve: (repository, with_ = {}) => {
       served = repository;

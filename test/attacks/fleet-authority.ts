@@ -93,6 +93,26 @@ export const authorityAttacks: AttackCase[] = [
     },
   }),
   onAuthority({
+    id: 'install-forgotten',
+    attack:
+      'a release that the catalogue does not name any more is assigned anew; where exactly it is proven it may be gone back to',
+    code: 'target-unknown',
+    work: async (lab) => {
+      const assigned = lab.honest.assignmentOf('acme/detector/1.0.0');
+      lab.honest.publish('acme', { change: (signed) => (signed.targets = {}) });
+      lab.proven(assigned);
+      assert.equal(await lab.assign([assigned]), 'accepted', 'where it is proven');
+      for (const change of [{ counter: assigned.counter + 1 }, { requires: { opset: 99 } }])
+        assert.equal(
+          await lab.assign([{ ...assigned, ...change }]),
+          'target-unknown',
+          JSON.stringify(change),
+        );
+      lab.proven(null);
+      return lab.assign([assigned]);
+    },
+  }),
+  onAuthority({
     id: 'replay-after-restart',
     attack: 'a timestamp that only was signed anew is forgotten by a restart, and an older one is replayed',
     code: 'metadata-rollback',

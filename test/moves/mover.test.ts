@@ -13,14 +13,22 @@ import { sha256Hex } from '../../shared/crypto/digests.ts';
 import type { Signer } from '../../shared/crypto/ed25519.ts';
 import { issueDeviceCertificate, makeCertificateAuthority } from '../../shared/host/certificates.ts';
 import type { AgentBus, ConnectBusOptions } from '../../shared/host/mqtt.ts';
+import { unwrap } from '../../shared/kernel/errors.ts';
 import type { BusMessage } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, refuse } from '../../shared/kernel/result.ts';
 import { signAssignment } from '../../shared/trust/assignment.ts';
 import { encodeMove, signMove } from '../../shared/trust/device-move.ts';
 import type { MoveOrder } from '../../shared/wire/device-move.ts';
-import { encodeMessage, type MachineStateName, type ReportedModel } from '../../shared/wire/messages.ts';
+import { encodeFrame } from '../../shared/wire/frames.ts';
+import {
+  encodeMessage,
+  fetchRequestSchema,
+  type MachineStateName,
+  parseMessage,
+  type ReportedModel,
+} from '../../shared/wire/messages.ts';
 import { countingEntropy, handClock, settle, silent } from '../agent/hand-clock.ts';
-import { dayMs, nowMs, Repository, signerNamed } from '../trust/catalogue-fixture.ts';
+import { dayMs, nowMs, Repository, role, signerNamed } from '../trust/catalogue-fixture.ts';
 import { device, deviceId, director, regionRoot, trusted } from '../trust/region-fixture.ts';
 import { claimTo, orderOf } from './order-fixture.ts';
 
@@ -55,12 +63,15 @@ class Scene {
   /** `down`: nobody answers; `enrols`: and lets nobody in after that; `serves`. */
   there: 'down' | 'enrols' | 'serves' = 'serves';
   shows = usRoot;
+  /** Who signs the new region's assignments, and the roots after the one that the order names. */
+  signs = director;
+  laterRoots: readonly Uint8Array[] = [];
   answer: object | null = null;
   epoch = 1;
   tries = 0;
   mayLeave = true;
   heldBack = 0;
-  readonly switched: { identity: Identity; moves: Moves }[] = [];
+  readonly switched: { identity: Identity; regionRoot: Uint8Array; moves: Moves }[] = [];
   private readonly startMs = this.clock.wall();
   readonly identity = begun({
     ...{ seed, deviceId, certificate: 'old', region: 'eu', brokerUrl: 'mqtts://old', fleetCa: 'old' },
@@ -106,7 +117,7 @@ class Scene {
           return false;
         }
         this.moves = next.moves(this.moves);
-        this.switched.push({ identity: next.identity, moves: this.moves });
+        this.switched.push({ ...next, moves: this.moves });
         return true;
       },
       connect: (options) => this.connect(options),
@@ -121,7 +132,7 @@ class Scene {
         ...{ expiresAtMs: nowMs + dayMs, labels: {}, releases: [], authoritiesSha256: null },
         telemetry: { epoch: 0, keyId: 'k', publicKey: 'a'.repeat(64) },
       },
-      director,
+      this.signs,
     );
     return encodeMessage({ schemaVersion: 1, messageId: 'm', sentAtMs: nowMs, envelope });
   }
@@ -136,25 +147,39 @@ class Scene {
     return encodeMessage({ schemaVersion: 1, messageId: 'm', sentAtMs: nowMs, result });
   }
 
+  /** A frame for the file that a fetch names. */
+  private file(request: Uint8Array): Uint8Array {
+    const { requestId, target, offset } = unwrap(parseMessage(fetchRequestSchema, request));
+    const [, version] = /^region\/(\d+)\.root\.json$/.exec('name' in target ? target.name : '') ?? [];
+    const bytes = this.laterRoots[Number(version) - 2];
+    const nothing = { totalBytes: 0, payload: new Uint8Array(0) };
+    return encodeFrame({
+      ...{ requestId, offset, status: bytes === undefined ? 'not-found' : 'data' },
+      ...(bytes === undefined ? nothing : { totalBytes: bytes.length, payload: bytes.subarray(offset) }),
+    });
+  }
+
   private connect({ clientId, onStatus }: ConnectBusOptions): AgentBus {
     this.tries += 1;
     const asDevice = clientId === deviceId;
     const isUp = this.there === 'serves' || (this.there === 'enrols' && !asDevice);
     const code = this.there === 'down' ? 'broker-unreachable' : 'broker-not-authorized';
     setImmediate(() => onStatus(isUp ? 'connected' : { refused: code, detail: 'x' }));
-    let handler: (message: BusMessage) => void = () => undefined;
-    const say = (payload: Uint8Array): void => {
-      setImmediate(() => handler({ topic: '', payload, retained: true }));
+    const handlers = new Map<string, (message: BusMessage) => void>();
+    const say = (payload: Uint8Array, kind: string): void => {
+      setImmediate(() => handlers.get(kind)?.({ topic: '', payload, retained: true }));
     };
+    const kindOf = (topic: string): string => topic.split('/').at(-1) ?? '';
     return {
       connected: () => isUp,
       use: () => undefined,
       restart: () => undefined,
       close: async () => undefined,
-      publish: async () => say(this.reply()),
-      subscribe: async (_filter, on) => {
-        handler = on;
-        if (asDevice && isUp) say(this.assignment());
+      publish: async (topic, body) =>
+        kindOf(topic) === 'fetch' ? say(this.file(body), 'bytes') : say(this.reply(), 'reply'),
+      subscribe: async (filter, on) => {
+        handlers.set(kindOf(filter), on);
+        if (kindOf(filter) === 'desired' && asDevice && isUp) say(this.assignment(), 'desired');
         return { cancel: async () => undefined };
       },
     };
@@ -328,5 +353,28 @@ test('a start in the middle of it goes on; four regions that still wait for tele
   full.moves = { ...full.moves, chains: chains.slice(1) };
   await full.until(() => full.switched.length === 1, 'the switch');
   assert.equal(full.moves.outbox, 5);
+  await mover.stop();
+});
+
+test('the new region changed its keys after the order was written: the device follows its roots, and no others', async () => {
+  const scene = new Scene();
+  scene.signs = signerNamed('later director');
+  const later = { region: 'us', version: 2, director: role(1, scene.signs) };
+  const strangers = ['x', 'y', 'z'].map(signerNamed);
+  scene.laterRoots = [regionRoot({ ...later, root: role(2, ...strangers), signers: strangers })];
+  const mover = scene.start();
+  mover.ordered(signed(order()));
+  await scene.until(
+    () => scene.under()?.reason?.code === 'metadata-signature-invalid',
+    'a root of strangers',
+  );
+  scene.laterRoots = [];
+  await scene.until(() => scene.under()?.reason?.code === 'assignment-signature-invalid', 'no newer root');
+  assert.equal(scene.switched.length, 0);
+  const second = regionRoot(later);
+  const third = regionRoot({ ...later, version: 3 });
+  scene.laterRoots = [second, third];
+  await scene.until(() => scene.switched.length === 1, 'the switch');
+  assert.deepEqual(scene.switched[0]?.regionRoot, third, 'it goes on from the newest');
   await mover.stop();
 });

@@ -6,10 +6,15 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { regionLimits } from '../../registry/regions/limits.ts';
 import { createMirrorFiles } from '../../registry/regions/mirror-files.ts';
+import { readMirrorIn, writeMirrorIn } from '../../registry/regions/mirror-state.ts';
+import { createRoleFiles } from '../../registry/signing/role-files.ts';
 import { openDisk } from '../../shared/host/disk.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import { ok } from '../../shared/kernel/result.ts';
+import { noBounds, raisedFloors } from '../../shared/trust/tuf/floors.ts';
+import { parseSnapshot, parseTimestamp } from '../../shared/trust/tuf/metadata.ts';
 import { nextPublisherTargets } from '../../shared/trust/tuf/publisher.ts';
+import { parseRootFile } from '../../shared/trust/tuf/repository.ts';
 import { openWorld } from '../fleet/world.ts';
 import { publisherKey, temporaryFolder } from '../registry-core/support.ts';
 
@@ -85,4 +90,30 @@ test('what the catalogue stopped to name while it came is not shown', async (t) 
     );
   });
   assert.deepEqual(await region.shown(), ['2.0.0']);
+});
+
+test('a region that was home asks for what its list names, whoever gave it the list, and once', async (t) => {
+  const world = await openWorld(t);
+  const { store, keyring, region } = world.core;
+  const { qb } = store;
+  for (const counter of [1, 2]) await world.push(`acme/digits@${counter}.0.0`, counter);
+  const files = createRoleFiles({ qb, keyring, region });
+  const wanted = () =>
+    store.tx((db) => {
+      // As where a device brought the list back: it never came with files.
+      db.sql.run("DELETE FROM releases WHERE release_id = 'acme/digits@2.0.0'");
+      db.sql.run('DELETE FROM mirror_releases');
+      const held = readMirrorIn(db, qb, files) ?? assert.fail();
+      const { root, timestamp, snapshot } = held;
+      const numbers = raisedFloors(
+        unwrap(parseRootFile(root)),
+        noBounds,
+        unwrap(parseTimestamp(timestamp ?? new Uint8Array())),
+        unwrap(parseSnapshot(snapshot ?? new Uint8Array())),
+      );
+      writeMirrorIn(db, qb, files, { ...held, numbers, roots: [] }, world.clock.wall());
+      return db.all(qb.selectFrom('mirror_releases').select('release_id')).map((row) => row.release_id);
+    });
+  assert.deepEqual(await wanted(), ['acme/digits@2.0.0']);
+  assert.deepEqual(await wanted(), [], 'the same catalogue again');
 });

@@ -162,3 +162,30 @@ test('the director never signs it for a device that does not run it, whatever th
     'yes',
   ]);
 });
+
+test('what a lost home had named: a device that has it proven goes back to it, and nobody else gets it', async (t) => {
+  const world = await world2(t);
+  const [device, second] = await world.devices(2);
+  assert.ok(device && second);
+  await onRelease1(world, [device]);
+  const id = await world.start(rolloutFile('digits-2', { release: v2 }));
+  await device.obey('soaking');
+  await world.settle();
+  // As a mirror has it whose new home does not name what the lost one did.
+  await world.store.tx((db) =>
+    db.run(
+      world.store.qb
+        .updateTable('releases')
+        .set({ admitted: 0, reason: 'the catalogue in force does not name it' })
+        .where('release_id', '=', v1),
+    ),
+  );
+  unwrap(await world.rollouts.abort(id, 'tester', true));
+  await world.settle();
+  assert.equal(await assigned(device), v1, 'while its successor soaks');
+  assert.equal(await assigned(second), null);
+  await device.obey();
+  await world.settle();
+  await renewAll(world);
+  assert.equal(await assigned(device), v1, 'where it serves');
+});

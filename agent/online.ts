@@ -9,7 +9,7 @@ import type { Clock, Entropy, Fetcher, Log } from '../shared/kernel/ports.ts';
 import { type Refusal, refuse } from '../shared/kernel/result.ts';
 import type { Assignment, Envelope, Report } from '../shared/wire/messages.ts';
 import { type Desired, followDesired } from './bus/desired.ts';
-import { type BusFetcher, createFetcher } from './bus/fetcher.ts';
+import { type BusFetcher, createFetcher, fetchWhole } from './bus/fetcher.ts';
 import { createGiveBack, type GiveBack } from './bus/give-back.ts';
 import { createHttpsFetcher } from './bus/https-fetcher.ts';
 import { type Line, openLine } from './bus/line.ts';
@@ -251,6 +251,7 @@ export async function goOnline(parts: OnlineParts): Promise<Online> {
   await parts.carried?.join({
     ...{ bus: line.bus, signer, deviceId, region },
     regionRoot: () => authority.regionRoot(),
+    fetch: (name, bytesMax) => fetchWhole(fetcher, { kind: 'metadata', name }, bytesMax),
   });
 
   return {

@@ -1,18 +1,20 @@
 // Why: what was sealed for a region that the device left goes there through the present one, as it was sealed and chained,
 // from an outbox of its own, until that region has signed for all of it. Loaded only where there is some.
-// Trusts: the old region's root, as it was when the device left, for what may be deleted, and once the device is back there the
-// one in force; nothing else.
+// Trusts: the old region's root, as it was when the device left, and its successors for what may be deleted, and once the device
+// is back there the one in force; nothing else.
 // Must never: take the present region's word for the old one's, or seal anything more for a region that was left.
 
 import type { Signer } from '../../shared/crypto/ed25519.ts';
 import { asFleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Bus, Clock, Deflate, Entropy, Log, Place, Store } from '../../shared/kernel/ports.ts';
-import type { Refusal } from '../../shared/kernel/result.ts';
+import type { Refusal, Result } from '../../shared/kernel/result.ts';
 import { checkNotice } from '../../shared/trust/carried.ts';
 import { parseRegionRoot, type RegionRoot } from '../../shared/trust/region.ts';
+import { checkAnswer } from '../../shared/trust/telemetry.ts';
 import { encodeCarried } from '../../shared/wire/carried.ts';
 import {
+  type Envelope,
   parseMessage,
   payloadTypes,
   type SignedMessage,
@@ -21,6 +23,7 @@ import {
 import { batchAnswerSchema, resendBatchesMax } from '../../shared/wire/telemetry.ts';
 import { deviceTopic } from '../../shared/wire/topics.ts';
 import { type LeftChain, type Moves, outboxFileOf } from '../trust/moves.ts';
+import { walkRegionRoots } from '../trust/region-walk.ts';
 import { withOutboxStore } from './open.ts';
 import { openOutbox } from './outbox.ts';
 import type { Outbox, OutboxLimits } from './outbox-port.ts';
@@ -50,6 +53,8 @@ export interface CarriedLine {
   /** The present region, and its root in force. */
   region: string;
   regionRoot(): RegionRoot;
+  /** A metadata file of the present region. Refusals: `metadata-missing`, `metadata-too-large`, the Fetcher's. */
+  fetch(name: string, bytesMax: number): Promise<Result<Uint8Array>>;
 }
 
 export interface CarriedState {
@@ -72,12 +77,16 @@ export interface Carried {
 }
 
 const answerMsDefault = 10 * 60_000;
+/** A flood of badly signed answers must not become a flood of requests for a newer root. */
+const rootGapMs = 10_000;
 /** Answers take the way over two regions: more is on its way at one time than on a line. */
 const windowBatches = resendBatchesMax - 4;
 
 interface Open {
   chain: LeftChain;
   root: RegionRoot;
+  /** Monotonic: when its successors were asked for last. */
+  rootAskedMs: number;
   store: Store;
   outbox: Outbox;
   sender: Sender | null;
@@ -131,7 +140,7 @@ export function createCarried(parts: CarriedParts): Carried {
       });
       const state = await store.tx(readState);
       if (state !== null) await outbox.useKey(state);
-      return { chain, root: root.value, store, outbox, sender: null };
+      return { chain, root: root.value, rootAskedMs: Number.NEGATIVE_INFINITY, store, outbox, sender: null };
     });
     open.set(chain.outbox, opened);
     if (await isEmpty(opened)) await end(chain);
@@ -176,6 +185,39 @@ export function createCarried(parts: CarriedParts): Carried {
 
   // --- answers ---
 
+  /** The present region knows the roots of the others; each proves itself by the one before. */
+  async function followRoots(one: Open, { fetch }: CarriedLine): Promise<void> {
+    const { region, outbox } = one.chain;
+    one.rootAskedMs = clock.mono();
+    const walked = await walkRegionRoots(
+      one.root,
+      fetch,
+      async (next) => {
+        const regionRoot = Buffer.from(next.bytes).toString('base64');
+        await parts.save((present) => ({
+          ...present,
+          chains: present.chains.map((chain) => (chain.outbox === outbox ? { ...chain, regionRoot } : chain)),
+        }));
+        one.root = next;
+        log.emit('info', 'telemetry.carried', { region, rootVersion: next.version });
+      },
+      `regions/${region}`,
+    );
+    if (!walked.ok)
+      log.emit('info', 'telemetry.carried', { region, while: 'asking for its roots', ...walked.refusal });
+  }
+
+  /** An answer of that region, which may have changed its keys since the device left. */
+  async function judge(one: Open, envelope: Envelope, payload: Uint8Array): Promise<void> {
+    const on = line;
+    const { region } = one.chain;
+    if (on !== null && on.region !== region && clock.mono() - one.rootAskedMs >= rootGapMs) {
+      const { deviceId } = on;
+      if (!checkAnswer({ envelope, regionRoot: one.root, deviceId, region }).ok) await followRoots(one, on);
+    }
+    one.sender?.receive(payload);
+  }
+
   function forged(detail: string): void {
     log.emit('warn', 'telemetry.refused', { code: 'telemetry-answer-invalid', detail });
     parts.onRefused({ code: 'telemetry-answer-invalid', detail }, `carried ${detail}`);
@@ -200,7 +242,8 @@ export function createCarried(parts: CarriedParts): Carried {
       ({ chain, outbox }) => chain.region === region && outbox.epoch() === epoch,
     );
     // Of what was acknowledged before: it came twice.
-    meant?.sender?.receive(payload);
+    if (meant === undefined || !message.ok) return;
+    judge(meant, message.value.envelope, payload).catch(failed);
   }
 
   function notice({ envelope }: SignedMessage): void {

@@ -105,12 +105,12 @@ export function createCarrier(
     bytes: Uint8Array,
   ): Result<string | null> {
     const { deviceId, head, headSha256 } = batch;
-    if (roots.rootIn(db, forRegion) === null)
-      return refuse('carried-region-unknown', `this region has not heard of ${forRegion}`);
+    const root = roots.rootIn(db, forRegion);
+    if (root === null) return refuse('carried-region-unknown', `this region has not heard of ${forRegion}`);
     const known = db.first(
       qb
         .selectFrom('carried_batches')
-        .select(['head_sha256', 'answer'])
+        .select(['id', 'head_sha256', 'answer'])
         .where('device_id', '=', deviceId)
         .where('for_region', '=', forRegion)
         .where('epoch', '=', head.epoch)
@@ -118,7 +118,14 @@ export function createCarrier(
     );
     if (known !== undefined && known.head_sha256 !== headSha256)
       return refuse('telemetry-cloned', `another batch ${head.sequence} for ${forRegion} waits here`);
-    if (known !== undefined) return ok(known.answer);
+    if (known !== undefined) {
+      const { id, answer } = known;
+      const envelope = answer === null ? null : (JSON.parse(answer) as Envelope);
+      if (envelope === null || checkAnswer({ envelope, regionRoot: root, deviceId, region: forRegion }).ok)
+        return ok(answer);
+      // By a key that is none of that region any more: the device does not believe it, and the region answers once more.
+      db.run(qb.deleteFrom('carried_batches').where('id', '=', id));
+    }
     // The device sends nothing that is further ahead of what it has no answer to: those before have arrived.
     db.run(
       qb

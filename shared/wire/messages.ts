@@ -343,9 +343,12 @@ export type Report = z.infer<typeof reportSchema>;
 export const presenceSchema = z.object({ ...head, online: z.boolean() });
 export type Presence = z.infer<typeof presenceSchema>;
 
-/** Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`. */
+/**
+ * Names of TUF metadata files as they are served: `timestamp.json`, `3.root.json`, `12.acme.json`; `region/2.root.json`, and of
+ * another region what this one knows of it: `regions/us-east/2.root.json`.
+ */
 export const metadataNamePattern =
-  /^(timestamp\.json|([1-9]\d{0,15}\.)[a-z0-9][a-z0-9-]{0,62}\.json|region\/[1-9]\d{0,15}\.root\.json)$/;
+  /^(timestamp\.json|([1-9]\d{0,15}\.)[a-z0-9][a-z0-9-]{0,62}\.json|(region|regions\/[a-z0-9][a-z0-9-]{0,62})\/[1-9]\d{0,15}\.root\.json)$/;
 
 /** What a device holds, so that one request brings exactly what it lacks; 0 where it holds none. */
 export const refreshTargetSchema = z.object({

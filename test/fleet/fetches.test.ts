@@ -55,6 +55,18 @@ test('serves metadata to every device and blobs to whom they are assigned', asyn
   // TUF asks for the next root until there is none: no event.
   assert.equal((await world.events('fetch-not-found')).length, 0);
 
+  // What is known of another region's root, for a device that came from there.
+  const bytes = new TextEncoder().encode('a root');
+  await world.store.tx((db) =>
+    db.run(world.store.qb.insertInto('region_roots').values({ region: 'us-east', version: 2, bytes })),
+  );
+  const peer = await fetch(world, device, { kind: 'metadata', name: 'regions/us-east/2.root.json' });
+  assert.deepEqual(joined(peer), Buffer.from(bytes));
+  for (const name of ['regions/us-east/3.root.json', 'regions/eu/2.root.json']) {
+    const [frame] = await fetch(world, device, { kind: 'metadata', name });
+    assert.equal(frame?.status, 'not-found', name);
+  }
+
   const release = await world.releases.find('acme/digits@1.0.0');
   const other = await world.releases.find('acme/faces@1.0.0');
   assert.ok(release && other);

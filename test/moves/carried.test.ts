@@ -13,7 +13,7 @@ import { systemEntropy } from '../../shared/host/entropy.ts';
 import { folderPlace } from '../../shared/host/place.ts';
 import { unwrap } from '../../shared/kernel/errors.ts';
 import type { BusMessage, Log } from '../../shared/kernel/ports.ts';
-import type { Refusal } from '../../shared/kernel/result.ts';
+import { ok, type Refusal, refuse } from '../../shared/kernel/result.ts';
 import { decodeCarried } from '../../shared/wire/carried.ts';
 import { temporaryFolder } from '../registry-core/support.ts';
 import { Region, record, region } from '../telemetry/outbox-scene.ts';
@@ -23,11 +23,18 @@ import { device, deviceId, regionRoot, trusted } from '../trust/region-fixture.t
 const log: Log = { emit: () => undefined };
 const parts = { clock: systemClock, entropy: systemEntropy, deflate: systemDeflate, log };
 
-for (const [where, isTaken] of [
-  [region, true],
-  ['us', false],
+const next = signerNamed('another ack');
+const later = { version: 2, ack: role(1, next) };
+const strangers = ['x', 'y', 'z'].map(signerNamed);
+const stranger = regionRoot({ ...later, root: role(2, ...strangers), signers: strangers });
+
+for (const [where, what, known, isTaken] of [
+  [region, 'that very region', null, true],
+  ['us', 'one that has not heard of it', null, false],
+  ['us', 'one that makes its root up', stranger, false],
+  ['us', 'one that has its next root', regionRoot(later), true],
 ] as const)
-  test(`a region that changed its keys answers a device that is in ${where}`, async (t) => {
+  test(`a region that changed its keys answers a device that is in ${what}`, async (t) => {
     const place = folderPlace(temporaryFolder(t));
     const refusals: Refusal[] = [];
     const onRefused = (refusal: Refusal) => void refusals.push(refusal);
@@ -53,7 +60,8 @@ for (const [where, isTaken] of [
       ...{ ...parts, place, moves: () => moves },
       save: async (change) => {
         moves = change(moves);
-        changed();
+        // A newer root of the old region is kept before anything is believed by it.
+        if (moves.chains.length === 0) changed();
       },
       onRefused(refusal) {
         onRefused(refusal);
@@ -61,7 +69,6 @@ for (const [where, isTaken] of [
       },
     });
     t.after(() => carried.stop());
-    const next = signerNamed('another ack');
     left.deliver = (answer) => left.send(answer, next);
     await carried.open();
     await carried.join({
@@ -75,7 +82,11 @@ for (const [where, isTaken] of [
       },
       ...{ signer: device, deviceId, region: where },
       // Of whoever it is with at present: that both have the same key shows that it is the name that counts.
-      regionRoot: () => trusted({ region: where, version: 2, ack: role(1, next) }),
+      regionRoot: () => trusted({ ...later, region: where }),
+      fetch: async (name) =>
+        known !== null && name === `regions/${region}/2.root.json`
+          ? ok(known)
+          : refuse('metadata-missing', name),
     });
     carried.connected();
     await settled;

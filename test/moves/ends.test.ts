@@ -27,7 +27,7 @@ import { Device, enrolWith, head, openWorld, region, type World } from '../fleet
 import { countedEntropy } from '../registry-core/support.ts';
 import { BatchMaker, recordsOf } from '../telemetry/batch-maker.ts';
 import { openIngestWorld, quiet } from '../telemetry/ingest-world.ts';
-import { signerNamed } from '../trust/catalogue-fixture.ts';
+import { role, signerNamed } from '../trust/catalogue-fixture.ts';
 import { regionRoot } from '../trust/region-fixture.ts';
 import { claimTo } from './order-fixture.ts';
 
@@ -441,6 +441,19 @@ test('batches for another region are kept blind, within bounds, and only that re
   ]);
   assert.equal((await offered(world, 'carried', 'eu')).length, 1);
   assert.deepEqual(await say(second.message), [], 'and it is taken again');
+
+  // That region changes its keys: what the earlier one signed is believed by nobody, and it answers once more.
+  assert.deepEqual(await say(first.message), ['stored']);
+  const later = signerNamed('later ack');
+  const bytes = regionRoot({ version: 2, ack: role(1, later) });
+  await world.store.tx((db) =>
+    db.run(world.store.qb.insertInto('region_roots').values({ region: 'eu', version: 2, bytes })),
+  );
+  assert.deepEqual(await say(first.message), []);
+  assert.equal((await offered(world, 'carried', 'eu')).length, 3);
+  await pulled(world, 'carried-answers', 'eu', [answer(first, later)]);
+  assert.equal((await offered(world, 'carried', 'eu')).length, 2);
+  assert.deepEqual(await say(first.message), ['stored']);
 
   // Erasing a device removes what of it lies here for others.
   unwrap(await world.fleet.erasures.erase(device.id, { untilMs: null, requestedBy: 'tester', reason: null }));

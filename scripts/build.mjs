@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
 if (!existsSync(tsc)) {
-  if (existsSync(join(root, 'dist', 'registry', 'cli', 'main.js'))) process.exit(0);
+  if (existsSync(join(root, 'dist', 'programs', 'lepton.js'))) process.exit(0);
   console.error('lepton: build-tool-missing: install with development dependencies once: npm ci');
   process.exit(1);
 }
@@ -17,6 +17,8 @@ if (!existsSync(tsc)) {
 function prune(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
+    // Has no sources of its own (bundle.mjs).
+    if (path === join(root, 'dist', 'programs')) continue;
     if (entry.isDirectory()) prune(path);
     else if (/\.js(\.map)?$/.test(entry.name)) {
       const source = path.replace(join(root, 'dist'), root).replace(/\.js(\.map)?$/, '.ts');
@@ -38,7 +40,12 @@ if (existsSync(catalogues)) {
   rmSync(join(root, 'dist', 'shared', 'languages'), { recursive: true, force: true });
   cpSync(catalogues, join(root, 'dist', 'shared', 'languages'), { recursive: true });
 }
-for (const bin of ['registry/cli/main.js', 'agent/cli/main.js', 'firmware-sim/cli/main.js']) {
+const bundled = spawnSync(process.execPath, [join(root, 'scripts', 'bundle.mjs')], {
+  cwd: root,
+  stdio: 'inherit',
+});
+if (bundled.status !== 0) process.exit(bundled.status ?? 1);
+for (const bin of ['programs/lepton.js', 'programs/lepton-agent.js', 'firmware-sim/cli/main.js']) {
   const path = join(root, 'dist', bin);
   if (existsSync(path)) chmodSync(path, 0o755);
 }

@@ -12,8 +12,8 @@ import type { Clock } from '../../shared/kernel/ports.ts';
 
 const built = fileURLToPath(new URL('../../', import.meta.url));
 const programs = {
-  lepton: join(built, 'registry/cli/main.js'),
-  'lepton-agent': join(built, 'agent/cli/main.js'),
+  lepton: join(built, 'programs/lepton.js'),
+  'lepton-agent': join(built, 'programs/lepton-agent.js'),
 } as const;
 export type Program = keyof typeof programs;
 

@@ -8,11 +8,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { agentStatusSchema } from '../../agent/status.ts';
-import { projectFolder } from '../support/data.ts';
+import { programs } from '../support/programs.ts';
 import { type StandIn, standIn } from './registry-stand-in.ts';
 import { tinyRelease } from './tiny-model.ts';
 
-const program = join(projectFolder, 'dist/agent/cli/main.js');
 /** At rest, without the inference child (the bound). */
 const residentMiBMax = 90;
 
@@ -46,7 +45,7 @@ function scene(t: TestContext): {
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   });
   const agent = (args: string[], env: Record<string, string> = {}): Process => {
-    const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, ...env } });
+    const child = spawn(process.execPath, [programs.agent, ...args], { env: { ...process.env, ...env } });
     children.push(child);
     let stdout = '';
     let stderr = '';

@@ -10,6 +10,7 @@ import { createRandom } from '../../registry/learn/random.ts';
 import { systemClock } from '../../shared/host/clock.ts';
 import { residentMemory } from '../../shared/host/model-child.ts';
 import { projectFolder } from '../support/data.ts';
+import { programs } from '../support/programs.ts';
 import { median, round } from './measure.ts';
 
 const [rows, columns, epochs, batch] = [30_000, 23, 20, 200];
@@ -47,7 +48,7 @@ async function command(folder: string, data: string): Promise<{ seconds: number;
     ...['--patience', 'none', '--split', '0.9', '--out', join(folder, 'model'), '--force', '--json'],
   ];
   const startMs = systemClock.mono();
-  const child = spawn(process.execPath, [join(projectFolder, 'dist/registry/cli/main.js'), ...args], {
+  const child = spawn(process.execPath, [programs.lepton, ...args], {
     stdio: 'ignore',
   });
   let peakBytes = 0;

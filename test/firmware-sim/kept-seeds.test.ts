@@ -1,5 +1,6 @@
-// Why: a bug that the explorer once found must not come back. Trusts: kept-seeds.json.
-// Must never: pass because a kept list of faults no longer takes place.
+// Why: a bug that the explorer once found must not come back. `npm run sim:kept` runs all that were kept; here are those of the
+// present world, for the earlier ones are drawn anew since and find their bug only by chance.
+// Trusts: kept-seeds.json. Must never: pass because a kept list of faults no longer takes place.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -7,12 +8,17 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { type KeptSeed, parseKeptSeeds } from '../../firmware-sim/explore/kept-seeds.ts';
-import type { RunSeed } from '../../firmware-sim/explore/seed-run.ts';
+import { latestGeneration, type RunSeed } from '../../firmware-sim/explore/seed-run.ts';
 import { projectFolder } from '../support/data.ts';
 import { runSeed as runSmall } from './one-device-world.ts';
 
-const kept = parseKeptSeeds(readFileSync(join(projectFolder, 'firmware-sim', 'kept-seeds.json'), 'utf8'));
+const all = parseKeptSeeds(readFileSync(join(projectFolder, 'firmware-sim', 'kept-seeds.json'), 'utf8'));
+const kept = process.env['LEPTON_KEPT'] === 'all' ? all : all.filter(isOfPresentWorld);
 const world = join(projectFolder, 'dist', 'firmware-sim', 'fleet-world', 'run-seed.js');
+
+function isOfPresentWorld({ generation }: KeptSeed): boolean {
+  return generation === undefined || generation === latestGeneration;
+}
 
 /** Null where it holds, and everything that it lists took place or was asked for no more. */
 async function replayed(

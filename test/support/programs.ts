@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { projectFolder } from './data.ts';
 
 export const programs = {
-  lepton: join(projectFolder, 'dist/registry/cli/main.js'),
-  agent: join(projectFolder, 'dist/agent/cli/main.js'),
+  lepton: join(projectFolder, 'dist/programs/lepton.js'),
+  agent: join(projectFolder, 'dist/programs/lepton-agent.js'),
   sim: join(projectFolder, 'dist/firmware-sim/cli/main.js'),
 } as const;

@@ -62,6 +62,7 @@ export const commandGroups: readonly CommandGroup[] = [
 
 /** The command that was asked for, or every one where the first word names none: help, a mistake, a flag's value. */
 export async function addCommands(program: Command, words: readonly string[]): Promise<void> {
+  if (words.length === 1 && (words[0] === '--version' || words[0] === '-V')) return;
   const first = words.find((word) => !word.startsWith('-'));
   const asked = commandGroups.filter(({ names }) => first !== undefined && names.includes(first));
   for (const { load } of asked.length > 0 ? asked : commandGroups)

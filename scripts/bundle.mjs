@@ -1,5 +1,5 @@
 // Bundles the programs that are installed into dist/programs: fewer and smaller modules to load, so that a command starts in
-// half the time and an agent and its children hold some MB less. Tests and the simulator use the modules in dist/ as they are.
+// two thirds of the time or less and an agent holds some MB less. Other tests and the simulator use the modules in dist/.
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';

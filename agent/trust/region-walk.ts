@@ -8,8 +8,8 @@ import { type RegionRoot, updateRegionRoot } from '../../shared/trust/region.ts'
 
 /**
  * `took`: each successor, to be made durable before the next is asked for. `folder`: where who is asked has them, `region` where
- * they are its own. True where there was one. Refusals: `metadata-*` but
- * `metadata-missing`, which is the end of the way, `assignment-other-region`, the Fetcher's.
+ * they are its own. True where there was one. Refusals: `metadata-*` but `metadata-missing`, which is the end of the way,
+ * `assignment-other-region`, the Fetcher's.
  */
 export async function walkRegionRoots(
   from: RegionRoot,

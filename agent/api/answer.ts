@@ -1,21 +1,31 @@
 // Why: what a route of the device's HTTP gets and gives. Trusts: nothing.
 // Must never: know what a path means.
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders } from 'node:http';
 import type { LoopDelay } from '../../shared/host/loop-delay.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import type { Sequences } from '../inference/sequences.ts';
+import type { Cancellation } from '../inference/served.ts';
 import type { AgentStatus } from '../status.ts';
 import type { DeferAnswer } from '../update/deferral.ts';
-import type { BodyReader } from './body.ts';
+import type { Body, BodyReader } from './body.ts';
 
 export interface Answer {
   status: number;
   /** In pieces where they lie in different places: large ones are sent without being joined. */
   body: Uint8Array | readonly Uint8Array[];
   headers?: Record<string, string>;
+}
+
+/** A request for inference, whoever reads it off its connection. */
+export interface Call {
+  headers: IncomingHttpHeaders;
+  /** The whole body, as of `BodyReader.read`. */
+  body(alignAt: number): Result<Body> | Promise<Result<Body>>;
+  /** Aborted when the client went away. */
+  departure(): Cancellation;
 }
 
 export interface RouteParts {
@@ -36,7 +46,7 @@ export interface RouteParts {
   loopDelay: LoopDelay;
   clock: Clock;
   closing: () => boolean;
-  mayEnter: (request: IncomingMessage) => boolean;
+  mayEnter: (headers: IncomingHttpHeaders) => boolean;
 }
 
 export function json(value: object, status = 200): Answer {

@@ -1,7 +1,6 @@
 // Why: gzip and deflate over HTTP: bodies of requests are inflated piece by piece, large answers are packed, both on
 // zlib's threads. Trusts: zlib. Must never: inflate ahead of the reader who bounds it, or pack what gains nothing.
 
-import type { IncomingMessage } from 'node:http';
 import { constants, createGunzip, createInflate, deflate, gzip } from 'node:zlib';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 
@@ -80,14 +79,13 @@ const packBytesMin = 1_400;
 const level = constants.Z_BEST_SPEED;
 
 /**
- * The coding for an answer of this length, null for none. A list of codings is what HTTP libraries send by habit: it
+ * The coding for an answer of this length, null for none; `accepted` is the header Accept-Encoding. A list of codings is what HTTP libraries send by habit: it
  * is followed for JSON. Raw tensors are packed only for who names one coding alone.
  */
-export function chooseCoding(request: IncomingMessage, bytes: number, raw: boolean): Coding | null {
-  const header = request.headers['accept-encoding'];
-  if (header === undefined || bytes < packBytesMin || typeof header !== 'string') return null;
+export function chooseCoding(accepted: string | undefined, bytes: number, raw: boolean): Coding | null {
+  if (accepted === undefined || bytes < packBytesMin) return null;
   const wanted = new Map<string, number>();
-  for (const item of header.toLowerCase().split(',')) {
+  for (const item of accepted.toLowerCase().split(',')) {
     const [name = '', ...parameters] = item.split(';').map((part) => part.trim());
     const weight = parameters.find((part) => part.startsWith('q='));
     wanted.set(name, weight === undefined ? 1 : Number(weight.slice(2)) || 0);

@@ -5,18 +5,19 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, isIP, type Socket } from 'node:net';
+import { type AddressInfo, isIP } from 'node:net';
 import { watchLoopDelay } from '../../shared/host/loop-delay.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
-import { refuse } from '../../shared/kernel/result.ts';
+import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import { createSequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
-import { routeRequest } from './routes.ts';
+import { createFastPath } from './fast-path.ts';
+import { routeInfer, routeRequest } from './routes.ts';
 import { createBrokenRequests, refusalAnswer, send } from './send.ts';
 
 export interface AgentHttpOptions {
@@ -71,6 +72,8 @@ const drainDefaultMs = 10_000;
 /** Connections at once; a device serves a few applications, and each costs memory. */
 const connectionsMax = 256;
 const headersTimeoutMs = 10_000;
+/** Longer than the pools of usual clients, so that they close first and no request meets a closing door. */
+const keepAliveMs = 30_000;
 
 export function isLoopback(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
@@ -91,11 +94,11 @@ function givenToken(authorization: string): string | undefined {
   return colon < 0 ? undefined : pair.slice(colon + 1);
 }
 
-function createGate(token: string | undefined): (request: IncomingMessage) => boolean {
+function createGate(token: string | undefined): RouteParts['mayEnter'] {
   if (token === undefined) return () => true;
   const expected = digest(token);
-  return (request) => {
-    const given = givenToken(request.headers.authorization ?? '');
+  return ({ authorization }) => {
+    const given = givenToken(authorization ?? '');
     // Digests have one length, so that the comparison tells nothing about the token.
     return given !== undefined && timingSafeEqual(digest(given), expected);
   };
@@ -152,32 +155,42 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     mayEnter,
   };
 
-  const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    let answer: Answer;
+  /** What `work` answers, or the refusal that it ends in; never rejects. */
+  const answerOf = async (
+    path: string,
+    work: () => Result<Answer> | Promise<Result<Answer>>,
+  ): Promise<Answer> => {
     try {
-      const routed =
-        request.headers.host === undefined && request.httpVersion === '1.1'
-          ? refuse('input-invalid', 'HTTP/1.1 without the header Host')
-          : await routeRequest(request, response, parts);
-      if (routed.ok) answer = routed.value;
-      else {
-        answer = refusalAnswer(routed.refusal);
-        if (answer.status >= 500) {
-          log.emit('warn', 'inference.request.failed', { path: pathOf(request), code: routed.refusal.code });
-        }
-      }
+      const routed = await work();
+      if (routed.ok) return routed.value;
+      const answer = refusalAnswer(routed.refusal);
+      if (answer.status >= 500)
+        log.emit('warn', 'inference.request.failed', { path, code: routed.refusal.code });
+      return answer;
     } catch (thrown) {
-      const error = asFleetError(thrown);
-      log.emit('error', 'http.failed', { path: pathOf(request), code: error.code, message: error.message });
-      answer = refusalAnswer({ code: error.code, detail: 'the agent failed to answer; its log says more' });
+      const { code, message } = asFleetError(thrown);
+      log.emit('error', 'http.failed', { path, code, message });
+      return refusalAnswer({ code, detail: 'the agent failed to answer; its log says more' });
     }
-    if (closing) answer = { ...answer, headers: { ...answer.headers, connection: 'close' } };
-    await send(request, response, answer, clock);
+  };
+  /** The answer itself could not be sent. */
+  const sendFailed = (thrown: unknown, path: string): void => {
+    const { code, message } = asFleetError(thrown);
+    log.emit('error', 'http.failed', { path, code, message });
+  };
+
+  const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const withoutHost = request.headers.host === undefined && request.httpVersion === '1.1';
+    const answer = await answerOf(pathOf(request), () =>
+      withoutHost
+        ? refuse('input-invalid', 'HTTP/1.1 without the header Host')
+        : routeRequest(request, response, parts),
+    );
+    const last = closing ? { ...answer, headers: { ...answer.headers, connection: 'close' } } : answer;
+    await send(request, response, last, clock);
   };
 
   const broken = createBrokenRequests(clock);
-  /** Connections that asked nothing yet: pools open some ahead, and Node does not count them as idle. */
-  const silent = new Set<Socket>();
   const server = createServer(
     {
       noDelay: true,
@@ -189,24 +202,45 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       requireHostHeader: false,
     },
     (request, response) => {
-      silent.delete(request.socket);
       broken.answering(request.socket, response);
       handle(request, response).catch((thrown: unknown) => {
-        // The answer itself could not be sent; half of one is worse than none.
-        const { code, message } = asFleetError(thrown);
-        log.emit('error', 'http.failed', { path: pathOf(request), code, message });
+        sendFailed(thrown, pathOf(request));
+        // Half an answer is worse than none.
         response.destroy();
       });
     },
   );
-  server.on('clientError', broken.refuse);
-  server.on('connection', (socket) => {
-    silent.add(socket);
-    socket.once('close', () => silent.delete(socket));
+  // Every connection begins on the fast path; what is not for it goes to where all went before.
+  const nodeTakes = server.listeners('connection');
+  server.removeAllListeners('connection');
+  const fast = createFastPath({
+    clock,
+    takes: ({ headers }) => !closing && parts.mayEnter(headers),
+    answer: ({ head, body, departure }) =>
+      answerOf(head.path, () =>
+        routeInfer(
+          head.path,
+          {
+            headers: head.headers,
+            body: () => ok({ bytes: body, done: () => undefined }),
+            departure: () => departure,
+          },
+          parts,
+        ),
+      ),
+    closing: () => closing,
+    toNode: (socket) => {
+      for (const take of nodeTakes) take.call(server, socket);
+    },
+    refuse: broken.refuse,
+    failed: sendFailed,
+    silentMs: headersTimeoutMs,
+    idleMs: keepAliveMs,
   });
+  server.on('connection', fast.take);
+  server.on('clientError', broken.refuse);
   server.maxConnections = connectionsMax;
-  // Longer than the pools of usual clients, so that they close first and no request meets a closing door.
-  server.keepAliveTimeout = 30_000;
+  server.keepAliveTimeout = keepAliveMs;
   const address = await listen(server, host, port);
   server.on('error', (error) => log.emit('error', 'http.failed', { message: error.message }));
   const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
@@ -216,11 +250,12 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
     closing = true;
     const ended = new Promise<void>((resolve) => server.close(() => resolve()));
     server.closeIdleConnections();
-    for (const socket of silent) socket.destroy();
+    fast.end('idle');
     const patience = clock.timer(options.drainMs ?? drainDefaultMs);
     await Promise.race([ended, patience.done]);
     patience.cancel();
     server.closeAllConnections();
+    fast.end('all');
     loopDelay.stop();
     await ended;
   };

@@ -2,8 +2,6 @@
 // Trusts: nothing in the request. Must never: ignore an option that would change the answer's meaning;
 // what cannot be served is refused with 501.
 
-import type { IncomingMessage } from 'node:http';
-import type { Socket } from 'node:net';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
   binaryOutputs,
@@ -23,8 +21,7 @@ import {
 } from '../../shared/wire/oip-json.ts';
 import type { InferAnswer, InferenceHost, ServedModel } from '../inference/host.ts';
 import { isStateful } from '../inference/recipe.ts';
-import type { Cancellation } from '../inference/served.ts';
-import type { Answer, RouteParts } from './answer.ts';
+import type { Answer, Call, RouteParts } from './answer.ts';
 
 export function findModel(
   inference: InferenceHost,
@@ -91,54 +88,17 @@ function sequenceOf(
  * How long the client wants to wait: the parameter `timeout` (microseconds) or the header `x-lepton-timeout-ms`, the
  * shorter where both are given. Undefined: the host's own deadline.
  */
-function deadlineOf(
-  request: IncomingMessage,
-  parameters: OipParameters | undefined,
-): Result<number | undefined> {
+function deadlineOf({ headers }: Call, parameters: OipParameters | undefined): Result<number | undefined> {
   const timeout = parameters?.['timeout'];
   if (timeout !== undefined && !(typeof timeout === 'number' && timeout >= 0))
     return refuse('infer-invalid', 'timeout must be a number of microseconds');
   // Zero is the protocol's "none given".
   const inBodyMs = timeout === undefined || timeout === 0 ? undefined : timeout / 1_000;
-  const header = request.headers['x-lepton-timeout-ms'];
+  const header = headers['x-lepton-timeout-ms'];
   if (header === undefined) return ok(inBodyMs);
   if (typeof header !== 'string' || !/^[1-9]\d{0,8}$/.test(header))
     return refuse('infer-invalid', 'x-lepton-timeout-ms must be a whole number of at least 1');
   return ok(Math.min(Number(header), inBodyMs ?? Number.POSITIVE_INFINITY));
-}
-
-/** What the host needs of an AbortSignal; a real one takes as long to listen to as a small body takes to read. */
-class Departure implements Cancellation {
-  aborted = false;
-  readonly #acts = new Set<() => void>();
-
-  addEventListener(_type: 'abort', act: () => void): void {
-    this.#acts.add(act);
-  }
-
-  removeEventListener(_type: 'abort', act: () => void): void {
-    this.#acts.delete(act);
-  }
-
-  abort(): void {
-    if (this.aborted) return;
-    this.aborted = true;
-    for (const act of this.#acts) act();
-    this.#acts.clear();
-  }
-}
-
-const departures = new WeakMap<Socket, Departure>();
-
-/** Aborted when the client went away. One for each connection, which is all that a client can close. */
-function departureOf(socket: Socket): Departure {
-  const known = departures.get(socket);
-  if (known !== undefined) return known;
-  const gone = new Departure();
-  departures.set(socket, gone);
-  if (socket.destroyed) gone.abort();
-  else socket.once('close', () => gone.abort());
-  return gone;
 }
 
 interface Asked {
@@ -179,7 +139,7 @@ function answerOf(name: string, id: string | undefined, answer: InferAnswer, isB
 }
 
 export async function infer(
-  request: IncomingMessage,
+  call: Call,
   name: string,
   version: string | null,
   parts: RouteParts,
@@ -188,9 +148,9 @@ export async function infer(
   // Before the body: whoever has the name wrong need not send megabytes.
   const model = findModel(parts.inference, name, version);
   if (!model.ok) return model;
-  const jsonBytes = readJsonLength(request.headers[jsonLengthHeader]);
+  const jsonBytes = readJsonLength(call.headers[jsonLengthHeader]);
   if (!jsonBytes.ok) return jsonBytes;
-  const body = await parts.body.read(request, jsonBytes.value ?? 0);
+  const body = await call.body(jsonBytes.value ?? 0);
   if (!body.ok) return body;
   try {
     const asked = readRequest(body.value.bytes, jsonBytes.value, model.value);
@@ -205,14 +165,14 @@ export async function infer(
       const stepped = await parts.sequences.run(model.value, { ...sequence.value, inputs, outputs: wanted });
       return stepped.ok ? ok(answerOf(name, id, stepped.value, asked.value.isBinary)) : stepped;
     }
-    const deadlineMs = deadlineOf(request, parameters);
+    const deadlineMs = deadlineOf(call, parameters);
     if (!deadlineMs.ok) return deadlineMs;
     const answered = await parts.inference.infer(name, version, {
       inputs,
       outputs: outputs?.map((output) => output.name),
       deadlineMs: deadlineMs.value,
       requestId: id,
-      signal: departureOf(request.socket),
+      signal: call.departure(),
     });
     return answered.ok ? ok(answerOf(name, id, answered.value, asked.value.isBinary)) : answered;
   } finally {

@@ -5,8 +5,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import { type ModelMetadata, onnxPlatform, type ServerMetadata } from '../../shared/wire/oip.ts';
 import type { ServedModel } from '../inference/host.ts';
-import { type Answer, json, type RouteParts } from './answer.ts';
+import { type Answer, type Call, json, type RouteParts } from './answer.ts';
 import { defer } from './defer-route.ts';
+import { departureOf } from './departure.ts';
 import { findModel, infer } from './infer-route.ts';
 import { metrics, page } from './observe-route.ts';
 import { loadOrUnload, repositoryIndex } from './repository-route.ts';
@@ -114,6 +115,23 @@ const methods: Record<Route['kind'], readonly string[]> = {
 /** Open without a token: probes of a supervisor carry none, and they tell nothing. */
 const open: ReadonlySet<Route['kind']> = new Set(['live', 'ready', 'healthz']);
 
+function callOf(request: IncomingMessage, parts: RouteParts): Call {
+  return {
+    headers: request.headers,
+    body: (alignAt) => parts.body.read(request, alignAt),
+    departure: () => departureOf(request.socket),
+  };
+}
+
+/** A request for inference that was read already, by a path that names one and nothing else. */
+export function routeInfer(path: string, call: Call, parts: RouteParts): Promise<Result<Answer>> {
+  const found = findRoute(path);
+  if (!found.ok) return Promise.resolve(found);
+  const route = found.value;
+  if (route?.kind !== 'infer') return Promise.resolve(refuse('not-found', 'no such path'));
+  return infer(call, route.model, route.version, parts);
+}
+
 /** Answers one request. Refusals carry the code whose HTTP status is sent. */
 export function routeRequest(
   request: IncomingMessage,
@@ -123,7 +141,7 @@ export function routeRequest(
   const found = findRoute(request.url ?? '');
   if (!found.ok) return found;
   const route = found.value;
-  if (!(route !== null && open.has(route.kind)) && !parts.mayEnter(request)) {
+  if (!(route !== null && open.has(route.kind)) && !parts.mayEnter(request.headers)) {
     const body = Buffer.from(JSON.stringify({ error: 'a token is needed' }), 'utf8');
     return ok({
       status: 401,
@@ -186,7 +204,7 @@ export function routeRequest(
     case 'stream':
       return streamRoute(request, response, route.model, route.version, parts);
     case 'infer':
-      return infer(request, route.model, route.version, parts);
+      return infer(callOf(request, parts), route.model, route.version, parts);
   }
 }
 

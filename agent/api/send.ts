@@ -8,7 +8,7 @@ import { codes } from '../../shared/kernel/codes.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Refusal } from '../../shared/kernel/result.ts';
 import type { Answer } from './answer.ts';
-import { chooseCoding, pack } from './coding.ts';
+import { type Coding, chooseCoding, pack } from './coding.ts';
 
 /** In whole seconds, as HTTP wants it; where nothing is known, queues empty and children start again within one. */
 function retryAfter({ retryAfterMs }: Refusal): string {
@@ -32,10 +32,10 @@ export function refusalAnswer(refusal: Refusal): Answer {
 const lingerMs = 2_000;
 
 /** Up to here a body is put behind its head as text, one piece for the socket; a second one would cost more. */
-const textBytesMax = 4 * 1024;
+export const textBytesMax = 4 * 1024;
 
 /** Each byte as the character of its number, which `latin1` writes back as that byte. */
-function asText(bytes: Uint8Array): string {
+export function asText(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 }
 
@@ -46,6 +46,44 @@ function flat(headers: Record<string, string | number>): (string | number)[] {
   return list;
 }
 
+/** An answer as it goes over the wire. */
+export interface Parcel {
+  status: number;
+  /** Length and coding of the body among them. */
+  headers: Record<string, string | number>;
+  pieces: readonly Uint8Array[];
+  bytes: number;
+}
+
+async function packed(parcel: Parcel, coding: Coding): Promise<Parcel> {
+  const body = await pack(coding, parcel.pieces);
+  if (body === null) return parcel;
+  const { vary } = parcel.headers;
+  const headers = {
+    ...parcel.headers,
+    'content-encoding': coding,
+    vary: vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`,
+    'content-length': body.length,
+  };
+  return { status: parcel.status, headers, pieces: [body], bytes: body.length };
+}
+
+/** `accepted` is the header Accept-Encoding. At once where nothing is to be packed. */
+export function parcelOf(answer: Answer, accepted: string | undefined): Parcel | Promise<Parcel> {
+  const pieces = answer.body instanceof Uint8Array ? [answer.body] : answer.body;
+  let bytes = 0;
+  for (const piece of pieces) bytes += piece.length;
+  const headers: Record<string, string | number> = {
+    'content-type': 'application/json',
+    'cache-control': 'no-store',
+    ...answer.headers,
+    'content-length': bytes,
+  };
+  const parcel = { status: answer.status, headers, pieces, bytes };
+  const coding = chooseCoding(accepted, bytes, headers['content-type'] === 'application/octet-stream');
+  return coding === null ? parcel : packed(parcel, coding);
+}
+
 export async function send(
   request: IncomingMessage,
   response: ServerResponse,
@@ -54,28 +92,15 @@ export async function send(
 ): Promise<void> {
   if (response.headersSent || response.destroyed) return;
   const whole = request.complete;
-  let pieces = answer.body instanceof Uint8Array ? [answer.body] : answer.body;
-  let bytes = 0;
-  for (const piece of pieces) bytes += piece.length;
-  const headers: Record<string, string | number> = {
-    'content-type': 'application/json',
-    'cache-control': 'no-store',
-    ...answer.headers,
-  };
-  const coding = chooseCoding(request, bytes, headers['content-type'] === 'application/octet-stream');
-  const packed = coding === null ? null : await pack(coding, pieces);
+  const accepted = request.headers['accept-encoding'];
+  const given = parcelOf(answer, typeof accepted === 'string' ? accepted : undefined);
+  const { status, headers, bytes, ...parcel } = given instanceof Promise ? await given : given;
   // Gone meanwhile: a write would end in an error that nobody handles.
   if (response.destroyed) return;
-  if (coding !== null && packed !== null) {
-    pieces = [packed];
-    bytes = packed.length;
-    headers['content-encoding'] = coding;
-    headers['vary'] = [answer.headers?.['vary'], 'accept-encoding'].filter(Boolean).join(', ');
-  }
-  headers['content-length'] = bytes;
+  let { pieces } = parcel;
   // Bytes that were not read must not be taken for the next request.
   if (!whole) headers['connection'] = 'close';
-  response.writeHead(answer.status, flat(headers));
+  response.writeHead(status, flat(headers));
   if (request.method === 'HEAD') pieces = [];
   const [first] = pieces;
   if (whole && pieces.length === 1 && first !== undefined && bytes <= textBytesMax) {

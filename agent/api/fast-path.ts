@@ -1,0 +1,293 @@
+// Why: a small request for inference that came whole and says nothing unusual is read from its connection and answered
+// here, for half of what node:http takes. Anything else on a connection, and all that follows it there, is node:http's:
+// it gets the bytes as they came. Trusts: fast-head.ts for what is plain.
+// Must never: answer a request that did not come whole, answer two at once on one connection, or keep a byte from
+// node:http that is its.
+
+import { STATUS_CODES, validateHeaderValue } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Clock, Timer } from '../../shared/kernel/ports.ts';
+import type { Answer } from './answer.ts';
+import { Departure } from './departure.ts';
+import { type FastHead, readFastHead } from './fast-head.ts';
+import { asText, type Parcel, parcelOf, textBytesMax } from './send.ts';
+
+/** A larger one costs more for its body than for how it is read. */
+const bodyBytesMax = 64 * 1024;
+const headBytesMax = 4 * 1024;
+/** Clients may send head and body apart; who sends in more pieces, or takes longer, is node:http's. */
+const piecesMax = 4;
+const restWithinMs = 1_000;
+const headEnd = Buffer.from('\r\n\r\n', 'latin1');
+const nothing: Buffer = Buffer.alloc(0);
+
+export interface FastRequest {
+  head: FastHead;
+  body: Uint8Array;
+  departure: Departure;
+}
+
+export interface FastPathOptions {
+  clock: Clock;
+  /** Whether such a request is answered here; else node:http gets it. */
+  takes(head: FastHead): boolean;
+  answer(request: FastRequest): Promise<Answer>;
+  /** Whether connections are to end with their next answer. */
+  closing(): boolean;
+  /** Gives a connection away, with what is unread. Nothing here touches it afterwards. */
+  toNode(socket: Socket): void;
+  /** Says why, as on a connection of node:http, and ends it. */
+  refuse(error: Error & { code?: string }, socket: Socket): void;
+  /** An answer could not be sent; its connection is ended. */
+  failed(thrown: unknown, path: string): void;
+  /** How long a connection may say nothing before its first request, and between two. */
+  silentMs: number;
+  idleMs: number;
+}
+
+export interface FastPath {
+  /** Takes a connection that was just made. */
+  take(socket: Socket): void;
+  /** Ends connections: those on which nothing is under way, or all. */
+  end(which: 'idle' | 'all'): void;
+}
+
+export function createFastPath(options: FastPathOptions): FastPath {
+  const open = new Set<Connection>();
+  const terms = { ...options, headText: createHeadText(options) };
+  return {
+    take: (socket) => {
+      const connection: Connection = new Connection(socket, terms, () => open.delete(connection));
+      open.add(connection);
+    },
+    end: (which) => {
+      for (const connection of open) connection.endNow(which);
+    },
+  };
+}
+
+type HeadText = (parcel: Parcel, last: boolean) => string;
+
+/** What stands before the body of an answer, with the headers that node:http adds by itself. */
+function createHeadText({ clock, idleMs }: FastPathOptions): HeadText {
+  let dateSecond = Number.NaN;
+  let date = '';
+  const open = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(idleMs / 1_000)}\r\n\r\n`;
+  return ({ status, headers }, last) => {
+    const second = Math.floor(clock.wall() / 1_000);
+    if (second !== dateSecond) date = new Date(second * 1_000).toUTCString();
+    dateSecond = second;
+    let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`;
+    for (const name in headers) {
+      const value = String(headers[name]);
+      validateHeaderValue(name, value);
+      text += `${name}: ${value}\r\n`;
+    }
+    return `${text}Date: ${date}\r\n${last ? 'Connection: close\r\n\r\n' : open}`;
+  };
+}
+
+type Terms = FastPathOptions & { headText: HeadText };
+
+class Connection {
+  readonly #socket: Socket;
+  readonly #terms: Terms;
+  /** Called once it is closed or given away. */
+  readonly #left: () => void;
+  readonly #departure = new Departure();
+  /** What came and is not used: an incomplete request, or what follows the one under way. */
+  #kept = nothing;
+  /** Of the incomplete one. */
+  #pieces = 0;
+  #patience: Timer | null = null;
+  #state: 'waiting' | 'answering' | 'given away' = 'waiting';
+  /** The client sends nothing more. */
+  #halfClosed = false;
+  #asked = false;
+  /** Heads of one client are the same again and again: the last one with its empty line, and what it says. */
+  #headBytes = nothing;
+  #head: FastHead | null = null;
+
+  constructor(socket: Socket, terms: Terms, left: () => void) {
+    this.#socket = socket;
+    this.#terms = terms;
+    this.#left = left;
+    socket.setTimeout(terms.silentMs);
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('timeout', this.#onTimeout);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClose);
+  }
+
+  endNow(which: 'idle' | 'all'): void {
+    if (which === 'all' || this.#state === 'waiting') this.#socket.destroy();
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    const bytes = this.#kept.length === 0 ? chunk : Buffer.concat([this.#kept, chunk]);
+    if (this.#state === 'waiting') this.#consider(bytes);
+    else {
+      // Its turn comes after the answer; what follows it waits in the system.
+      this.#kept = bytes;
+      this.#socket.pause();
+    }
+  };
+
+  readonly #onEnd = (): void => {
+    this.#halfClosed = true;
+    if (this.#state === 'waiting') this.#endHalfClosed();
+  };
+
+  readonly #onTimeout = (): void => {
+    if (this.#state !== 'waiting') return;
+    if (this.#asked) this.#socket.destroy();
+    else this.#refuse('no request came', 'ERR_HTTP_REQUEST_TIMEOUT');
+  };
+
+  readonly #onError = (): void => {
+    this.#socket.destroy();
+  };
+
+  readonly #onClose = (): void => {
+    this.#patience?.cancel();
+    this.#left();
+    this.#departure.abort();
+  };
+
+  #endHalfClosed(): void {
+    if (this.#kept.length === 0) this.#socket.end();
+    else this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
+  }
+
+  #refuse(message: string, code: string): void {
+    this.#leave();
+    this.#terms.refuse(Object.assign(new Error(message), { code }), this.#socket);
+  }
+
+  #leave(): void {
+    const socket = this.#socket;
+    this.#state = 'given away';
+    this.#patience?.cancel();
+    this.#kept = nothing;
+    this.#left();
+    socket.setTimeout(0);
+    socket.off('data', this.#onData);
+    socket.off('end', this.#onEnd);
+    socket.off('timeout', this.#onTimeout);
+    socket.off('close', this.#onClose);
+  }
+
+  #giveAway(bytes: Buffer): void {
+    const socket = this.#socket;
+    this.#leave();
+    // Whatever listens next gets these bytes first and nothing before it listens.
+    socket.pause();
+    socket.unshift(bytes);
+    this.#terms.toNode(socket);
+    socket.off('error', this.#onError);
+    socket.resume();
+  }
+
+  /** `bytes` begin where a request begins. */
+  #consider(bytes: Buffer): void {
+    this.#kept = nothing;
+    const head = this.#readHead(bytes);
+    if (head === null || !this.#terms.takes(head)) {
+      this.#giveAway(bytes);
+      return;
+    }
+    const bodyAt = this.#headBytes.length;
+    const end = bodyAt + head.bodyBytes;
+    if (bytes.length < end) {
+      this.#awaitRest(bytes);
+      return;
+    }
+    this.#patience?.cancel();
+    this.#patience = null;
+    this.#pieces = 0;
+    if (bytes.length > end) this.#kept = bytes.subarray(end);
+    void this.#serve(head, bytes.subarray(bodyAt, end));
+  }
+
+  #readHead(bytes: Buffer): FastHead | null {
+    const known = this.#headBytes.length;
+    if (
+      this.#head !== null &&
+      bytes.length >= known &&
+      bytes.compare(this.#headBytes, 0, known, 0, known) === 0
+    )
+      return this.#head;
+    const end = bytes.subarray(0, headBytesMax).indexOf(headEnd);
+    const head = end < 0 ? null : readFastHead(bytes.toString('latin1', 0, end));
+    if (head === null || head.bodyBytes > bodyBytesMax) return null;
+    this.#head = head;
+    // A copy: a view would hold on to the body as well.
+    this.#headBytes = Buffer.from(bytes.subarray(0, end + headEnd.length));
+    return head;
+  }
+
+  #awaitRest(bytes: Buffer): void {
+    this.#kept = bytes;
+    this.#pieces += 1;
+    if (this.#halfClosed) this.#endHalfClosed();
+    else if (this.#pieces > piecesMax) this.#giveAway(bytes);
+    else this.#patience ??= this.#startPatience();
+  }
+
+  #startPatience(): Timer {
+    const patience = this.#terms.clock.timer(restWithinMs);
+    void patience.done.then(() => {
+      if (this.#patience === patience && this.#state === 'waiting' && !this.#socket.destroyed)
+        this.#giveAway(this.#kept);
+    });
+    return patience;
+  }
+
+  async #serve(head: FastHead, body: Uint8Array): Promise<void> {
+    this.#state = 'answering';
+    if (!this.#asked) this.#socket.setTimeout(this.#terms.idleMs);
+    this.#asked = true;
+    try {
+      const answer = await this.#terms.answer({ head, body, departure: this.#departure });
+      const parcel = parcelOf(answer, head.headers['accept-encoding']);
+      this.#reply(parcel instanceof Promise ? await parcel : parcel, head.close);
+    } catch (thrown) {
+      // Half an answer is worse than none.
+      this.#terms.failed(thrown, head.path);
+      this.#socket.destroy();
+    }
+  }
+
+  #reply(parcel: Parcel, close: boolean): void {
+    const socket = this.#socket;
+    if (socket.destroyed) return;
+    const last = close || this.#terms.closing() || (this.#halfClosed && this.#kept.length === 0);
+    const head = this.#terms.headText(parcel, last);
+    const [only] = parcel.pieces;
+    let taken = true;
+    if (parcel.pieces.length === 1 && only !== undefined && only.length <= textBytesMax)
+      taken = socket.write(head + asText(only), 'latin1');
+    else {
+      // One write to the socket: head and pieces together.
+      socket.cork();
+      socket.write(head, 'latin1');
+      for (const piece of parcel.pieces) taken = socket.write(piece);
+      socket.uncork();
+    }
+    if (last) socket.end();
+    else if (taken) this.#next();
+    // The next one is not answered before this one was read.
+    else socket.once('drain', () => this.#next());
+  }
+
+  #next(): void {
+    const socket = this.#socket;
+    if (socket.destroyed) return;
+    this.#state = 'waiting';
+    if (this.#kept.length > 0) {
+      socket.resume();
+      this.#consider(this.#kept);
+    } else if (this.#halfClosed) socket.end();
+  }
+}

@@ -28,6 +28,8 @@ export interface BodyReader {
    * (another coding), `infer-queue-full` (too many bytes wait), `interrupted` (the client went away).
    */
   read(request: IncomingMessage, alignAt?: number): Promise<Result<Body>>;
+  /** For a body of known length that somebody else takes off its connection. Null where it is longer than allowed. */
+  gather(announcedBytes: number, alignAt?: number): Gathering | null;
 }
 
 /**
@@ -47,22 +49,34 @@ function allocate(bytes: number): Uint8Array | null {
   }
 }
 
-/** Bytes in memory that grows as they come. */
-class Gathering {
+/** Bytes in memory that grows as they come. What it holds counts against the common bound until it is released. */
+export class Gathering {
   readonly #ceiling: number;
   readonly #offset: number;
   readonly #take: (bytes: number) => boolean;
+  readonly #giveBack: (bytes: number) => void;
   #memory: Uint8Array = new Uint8Array(0);
   #filled = 0;
   /** The only piece so far, not copied: most bodies come in one. */
   #single: Buffer | null = null;
   /** Memory that was asked for. */
-  held = 0;
+  #held = 0;
 
-  constructor(ceiling: number, alignAt: number, take: (bytes: number) => boolean) {
+  constructor(
+    ceiling: number,
+    alignAt: number,
+    bound: { take: (bytes: number) => boolean; giveBack: (bytes: number) => void },
+  ) {
     this.#ceiling = ceiling;
     this.#offset = (8 - (alignAt % 8)) % 8;
-    this.#take = take;
+    this.#take = bound.take;
+    this.#giveBack = bound.giveBack;
+  }
+
+  /** Idempotent. */
+  release(): void {
+    this.#giveBack(this.#held);
+    this.#held = 0;
   }
 
   get length(): number {
@@ -86,8 +100,8 @@ class Gathering {
   }
 
   #hold(bytes: number): boolean {
-    if (bytes > this.held && !this.#take(bytes - this.held)) return false;
-    this.held = Math.max(this.held, bytes);
+    if (bytes > this.#held && !this.#take(bytes - this.#held)) return false;
+    this.#held = Math.max(this.#held, bytes);
     return true;
   }
 
@@ -114,6 +128,10 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
     heldBytes += bytes;
     return true;
   };
+  const giveBack = (bytes: number): void => {
+    heldBytes -= bytes;
+  };
+  const bound = { take, giveBack };
 
   const read: BodyReader['read'] = (request, alignAt = 0) => {
     const coding = readCoding(request.headers['content-encoding']);
@@ -125,21 +143,16 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
       return Promise.resolve(refuse('body-too-large', detail));
     }
     const ceiling = coding.value === null && announcedBytes !== null ? announcedBytes : limits.bytesMax;
-    const gathering = new Gathering(ceiling, alignAt, take);
+    const gathering = new Gathering(ceiling, alignAt, bound);
     const come = { coding: coding.value, announcedBytes };
     return receive(request, come, gathering, (refusal) => {
       if (refusal !== null) {
-        heldBytes -= gathering.held;
+        gathering.release();
         // The rest is not read: the answer goes out and the connection is closed.
         request.pause();
         return { ok: false, refusal };
       }
-      let used = false;
-      const done = (): void => {
-        if (!used) heldBytes -= gathering.held;
-        used = true;
-      };
-      return ok({ bytes: gathering.bytes(), done });
+      return ok({ bytes: gathering.bytes(), done: () => gathering.release() });
     });
   };
 
@@ -200,5 +213,9 @@ export function createBodyReader(clock: Clock, limits: BodyLimits): BodyReader {
       });
     });
 
-  return { read };
+  return {
+    read,
+    gather: (announcedBytes, alignAt = 0) =>
+      announcedBytes > limits.bytesMax ? null : new Gathering(announcedBytes, alignAt, bound),
+  };
 }

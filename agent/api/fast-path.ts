@@ -1,6 +1,6 @@
-// Why: a small request for inference that came whole and says nothing unusual is read from its connection and answered
-// here, for half of what node:http takes. Anything else on a connection, and all that follows it there, is node:http's:
-// it gets the bytes as they came. Trusts: fast-head.ts for what is plain.
+// Why: a request for inference that says nothing unusual and comes without delay is read from its connection and
+// answered here, for half of what node:http takes. Anything else on a connection, and all that follows it there, is
+// node:http's: it gets the bytes as they came. Trusts: fast-head.ts for what is plain.
 // Must never: answer a request that did not come whole, answer two at once on one connection, or keep a byte from
 // node:http that is its.
 
@@ -8,22 +8,20 @@ import { STATUS_CODES, validateHeaderValue } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import type { Answer } from './answer.ts';
+import type { Body, Gathering } from './body.ts';
 import { Departure } from './departure.ts';
 import { type FastHead, readFastHead } from './fast-head.ts';
 import { asText, type Parcel, parcelOf, textBytesMax } from './send.ts';
 
-/** A larger one costs more for its body than for how it is read. */
-const bodyBytesMax = 64 * 1024;
 const headBytesMax = 4 * 1024;
-/** Clients may send head and body apart; who sends in more pieces, or takes longer, is node:http's. */
-const piecesMax = 4;
-const restWithinMs = 1_000;
+/** A body that is not whole by then is node:http's, which has patience and words for it. */
+const bodyWithinMs = 1_000;
 const headEnd = Buffer.from('\r\n\r\n', 'latin1');
 const nothing: Buffer = Buffer.alloc(0);
 
 export interface FastRequest {
   head: FastHead;
-  body: Uint8Array;
+  body: Body;
   departure: Departure;
 }
 
@@ -32,6 +30,8 @@ export interface FastPathOptions {
   /** Whether such a request is answered here; else node:http gets it. */
   takes(head: FastHead): boolean;
   answer(request: FastRequest): Promise<Answer>;
+  /** Memory for a body that comes in pieces; null where it need not come, or is longer than is answered here. */
+  gather(head: FastHead): Gathering | null;
   /** Whether connections are to end with their next answer. */
   closing(): boolean;
   /** Gives a connection away, with what is unread. Nothing here touches it afterwards. */
@@ -95,10 +95,10 @@ class Connection {
   /** Called once it is closed or given away. */
   readonly #left: () => void;
   readonly #departure = new Departure();
-  /** What came and is not used: an incomplete request, or what follows the one under way. */
+  /** What follows the request that is under way. */
   #kept = nothing;
-  /** Of the incomplete one. */
-  #pieces = 0;
+  /** The request whose body still comes. */
+  #coming: { head: FastHead; body: Gathering } | null = null;
   #patience: Timer | null = null;
   #state: 'waiting' | 'answering' | 'given away' = 'waiting';
   /** The client sends nothing more. */
@@ -121,22 +121,24 @@ class Connection {
   }
 
   endNow(which: 'idle' | 'all'): void {
-    if (which === 'all' || this.#state === 'waiting') this.#socket.destroy();
+    if (which === 'idle' && this.#coming !== null) this.#giveAwayBody(this.#coming, nothing);
+    else if (which === 'all' || this.#state === 'waiting') this.#socket.destroy();
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    const bytes = this.#kept.length === 0 ? chunk : Buffer.concat([this.#kept, chunk]);
-    if (this.#state === 'waiting') this.#consider(bytes);
+    if (this.#coming !== null) this.#add(this.#coming, chunk);
+    else if (this.#state === 'waiting') this.#consider(chunk);
     else {
       // Its turn comes after the answer; what follows it waits in the system.
-      this.#kept = bytes;
+      this.#kept = this.#kept.length === 0 ? chunk : Buffer.concat([this.#kept, chunk]);
       this.#socket.pause();
     }
   };
 
   readonly #onEnd = (): void => {
     this.#halfClosed = true;
-    if (this.#state === 'waiting') this.#endHalfClosed();
+    if (this.#coming !== null) this.#refuseCut();
+    else if (this.#state === 'waiting') this.#socket.end();
   };
 
   readonly #onTimeout = (): void => {
@@ -150,14 +152,13 @@ class Connection {
   };
 
   readonly #onClose = (): void => {
-    this.#patience?.cancel();
+    this.#stopComing();
     this.#left();
     this.#departure.abort();
   };
 
-  #endHalfClosed(): void {
-    if (this.#kept.length === 0) this.#socket.end();
-    else this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
+  #refuseCut(): void {
+    this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
   }
 
   #refuse(message: string, code: string): void {
@@ -168,7 +169,7 @@ class Connection {
   #leave(): void {
     const socket = this.#socket;
     this.#state = 'given away';
-    this.#patience?.cancel();
+    this.#stopComing();
     this.#kept = nothing;
     this.#left();
     socket.setTimeout(0);
@@ -200,14 +201,56 @@ class Connection {
     const bodyAt = this.#headBytes.length;
     const end = bodyAt + head.bodyBytes;
     if (bytes.length < end) {
-      this.#awaitRest(bytes);
+      this.#beginBody(head, bytes);
       return;
     }
-    this.#patience?.cancel();
-    this.#patience = null;
-    this.#pieces = 0;
     if (bytes.length > end) this.#kept = bytes.subarray(end);
-    void this.#serve(head, bytes.subarray(bodyAt, end));
+    const body = bytes.subarray(bodyAt, end);
+    void this.#serve(head, { bytes: body, done: () => undefined });
+  }
+
+  #beginBody(head: FastHead, bytes: Buffer): void {
+    if (this.#halfClosed) {
+      this.#refuseCut();
+      return;
+    }
+    const body = this.#terms.gather(head);
+    if (body === null) {
+      this.#giveAway(bytes);
+      return;
+    }
+    const coming = { head, body };
+    this.#coming = coming;
+    const patience = this.#terms.clock.timer(bodyWithinMs);
+    this.#patience = patience;
+    void patience.done.then(() => {
+      if (this.#coming === coming) this.#giveAwayBody(coming, nothing);
+    });
+    this.#add(coming, bytes.subarray(this.#headBytes.length));
+  }
+
+  #add(coming: { head: FastHead; body: Gathering }, chunk: Buffer): void {
+    const { head, body } = coming;
+    const missing = head.bodyBytes - body.length;
+    if (!body.add(chunk.length > missing ? chunk.subarray(0, missing) : chunk)) {
+      this.#giveAwayBody(coming, chunk);
+      return;
+    }
+    if (body.length < head.bodyBytes) return;
+    this.#patience?.cancel();
+    this.#coming = null;
+    if (chunk.length > missing) this.#kept = chunk.subarray(missing);
+    void this.#serve(head, { bytes: body.bytes(), done: () => body.release() });
+  }
+
+  #giveAwayBody({ body }: { body: Gathering }, chunk: Buffer): void {
+    this.#giveAway(Buffer.concat([this.#headBytes, body.bytes(), chunk]));
+  }
+
+  #stopComing(): void {
+    this.#patience?.cancel();
+    this.#coming?.body.release();
+    this.#coming = null;
   }
 
   #readHead(bytes: Buffer): FastHead | null {
@@ -220,31 +263,14 @@ class Connection {
       return this.#head;
     const end = bytes.subarray(0, headBytesMax).indexOf(headEnd);
     const head = end < 0 ? null : readFastHead(bytes.toString('latin1', 0, end));
-    if (head === null || head.bodyBytes > bodyBytesMax) return null;
+    if (head === null) return null;
     this.#head = head;
     // A copy: a view would hold on to the body as well.
     this.#headBytes = Buffer.from(bytes.subarray(0, end + headEnd.length));
     return head;
   }
 
-  #awaitRest(bytes: Buffer): void {
-    this.#kept = bytes;
-    this.#pieces += 1;
-    if (this.#halfClosed) this.#endHalfClosed();
-    else if (this.#pieces > piecesMax) this.#giveAway(bytes);
-    else this.#patience ??= this.#startPatience();
-  }
-
-  #startPatience(): Timer {
-    const patience = this.#terms.clock.timer(restWithinMs);
-    void patience.done.then(() => {
-      if (this.#patience === patience && this.#state === 'waiting' && !this.#socket.destroyed)
-        this.#giveAway(this.#kept);
-    });
-    return patience;
-  }
-
-  async #serve(head: FastHead, body: Uint8Array): Promise<void> {
+  async #serve(head: FastHead, body: Body): Promise<void> {
     this.#state = 'answering';
     if (!this.#asked) this.#socket.setTimeout(this.#terms.idleMs);
     this.#asked = true;

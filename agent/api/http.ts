@@ -11,13 +11,15 @@ import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
+import { jsonLengthHeader, readJsonLength } from '../../shared/wire/oip-binary.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import { createSequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
 import { createFastPath } from './fast-path.ts';
-import { routeInfer, routeRequest } from './routes.ts';
+import { findModel, infer } from './infer-route.ts';
+import { inferRoute, routeRequest } from './routes.ts';
 import { createBrokenRequests, refusalAnswer, send } from './send.ts';
 
 export interface AgentHttpOptions {
@@ -216,18 +218,23 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const fast = createFastPath({
     clock,
     takes: ({ headers }) => !closing && parts.mayEnter(headers),
-    answer: ({ head, body, departure }) =>
-      answerOf(head.path, () =>
-        routeInfer(
-          head.path,
-          {
-            headers: head.headers,
-            body: () => ok({ bytes: body, done: () => undefined }),
-            departure: () => departure,
-          },
-          parts,
-        ),
-      ),
+    answer: ({ head, body, departure }) => {
+      const call = { headers: head.headers, body: () => ok(body), departure: () => departure };
+      return answerOf(head.path, () => {
+        const route = inferRoute(head.path);
+        return route === null
+          ? refuse('not-found', 'no such path')
+          : infer(call, route.model, route.version, parts);
+      });
+    },
+    gather: ({ path, headers, bodyBytes }) => {
+      const route = inferRoute(path);
+      const jsonBytes = readJsonLength(headers[jsonLengthHeader]);
+      if (route === null || !jsonBytes.ok) return null;
+      // Whoever has the name wrong need not send megabytes.
+      if (!findModel(inference, route.model, route.version).ok) return null;
+      return parts.body.gather(bodyBytes, jsonBytes.value ?? 0);
+    },
     closing: () => closing,
     toNode: (socket) => {
       for (const take of nodeTakes) take.call(server, socket);

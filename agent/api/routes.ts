@@ -123,13 +123,10 @@ function callOf(request: IncomingMessage, parts: RouteParts): Call {
   };
 }
 
-/** A request for inference that was read already, by a path that names one and nothing else. */
-export function routeInfer(path: string, call: Call, parts: RouteParts): Promise<Result<Answer>> {
+/** What a path asks for inference, null where it is another one. */
+export function inferRoute(path: string): { model: string; version: string | null } | null {
   const found = findRoute(path);
-  if (!found.ok) return Promise.resolve(found);
-  const route = found.value;
-  if (route?.kind !== 'infer') return Promise.resolve(refuse('not-found', 'no such path'));
-  return infer(call, route.model, route.version, parts);
+  return found.ok && found.value?.kind === 'infer' ? found.value : null;
 }
 
 /** Answers one request. Refusals carry the code whose HTTP status is sent. */

@@ -52,11 +52,9 @@ function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function readReply(message: unknown): ChildReply {
+function readReply({ message, runMs }: Frame): ChildReply {
   if (isObject(message) && message['kind'] === 'ran') {
-    const runMs = message['runMs'];
-    if (typeof runMs !== 'number' || !(runMs >= 0 && runMs < Number.POSITIVE_INFINITY))
-      throw malformed('a run without its time');
+    if (!(runMs >= 0 && runMs < Number.POSITIVE_INFINITY)) throw malformed('a run without its time');
     return { kind: 'ran', runMs };
   }
   const parsed = rareReplySchema.safeParse(message);
@@ -73,12 +71,26 @@ export function readPart({ message, tensors }: Frame): PartNotice | null {
   return { kind: 'part', at, bytes: length, ready };
 }
 
-function readHead(head: unknown): {
+interface CheckedHead {
   name: string;
   datatype: Tensor['datatype'];
   shape: number[];
   strings: string[];
-} {
+}
+
+/** Of headers that came again: their heads are the very objects that were checked. */
+const checkedHeads = new WeakMap<Frame['tensors'], CheckedHead[]>();
+
+function headsOf({ tensors }: Frame): CheckedHead[] {
+  let heads = checkedHeads.get(tensors);
+  if (heads === undefined) {
+    heads = tensors.map(readHead);
+    checkedHeads.set(tensors, heads);
+  }
+  return heads;
+}
+
+function readHead(head: unknown): CheckedHead {
   if (!isObject(head)) throw malformed('a tensor that is no object');
   const { name, datatype, shape, bytes: length, at, strings } = head;
   if (typeof name !== 'string' || typeof datatype !== 'string' || !isDatatype(datatype))
@@ -94,11 +106,13 @@ function readHead(head: unknown): {
 }
 
 function readTensors(frame: Frame, take: TakeBytes | null): Tensor[] {
-  const heads = frame.tensors.map(readHead);
+  const heads = headsOf(frame);
   return tensorBytes(frame, take).map(({ bytes: raw }, index) => {
     const head = heads[index];
     if (head === undefined) throw malformed('tensors without heads');
-    const { name, datatype, shape, strings } = head;
+    const { name, datatype, strings } = head;
+    // Whoever gets it may change it; the head may belong to others too.
+    const shape = [...head.shape];
     const tensor =
       datatype === 'BYTES'
         ? checkTensor({ name, datatype, shape, data: strings })
@@ -114,7 +128,7 @@ function readTensors(frame: Frame, take: TakeBytes | null): Tensor[] {
  * the child does not follow the protocol.
  */
 export function readAnswer(frame: Frame, take: TakeBytes | null): Result<ChildAnswer<ChildReply>> {
-  const reply = readReply(frame.message);
+  const reply = readReply(frame);
   if (reply.kind === 'refused')
     return refuse(isErrorCode(reply.code) ? reply.code : 'infer-failed', reply.detail);
   try {

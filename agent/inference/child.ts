@@ -18,10 +18,12 @@ import {
   type ChildReply,
   type ChildRequest,
   createFrameReader,
-  encodePipeFrame,
+  createFrameWriter,
   type Frame,
+  malformed,
   type PartNotice,
   type PutBytes,
+  singlePieceBytesMax,
   type TakeBytes,
   tensorBytes,
 } from './pipe.ts';
@@ -41,14 +43,20 @@ const collectEveryBytes = 32 * 1024 * 1024;
 let session: OpenSession | null = null;
 let uncollectedBytes = 0;
 
-function writeReply(id: number, reply: ChildReply, tensors: Tensor[], put: PutBytes | undefined): void {
-  const tell = (part: PartNotice): void => writePieces(encodePipeFrame(id, part, []));
+const writer = createFrameWriter();
+/** Frames are written before the next is made: all small ones lie here. */
+const frameMemory = Buffer.allocUnsafeSlow(singlePieceBytesMax);
+const allocate = (bytes: number): Buffer =>
+  bytes <= frameMemory.length ? frameMemory.subarray(0, bytes) : Buffer.allocUnsafe(bytes);
+
+function writeReply(id: number, reply: ChildReply, tensors: Tensor[], put: PutBytes | null): void {
+  const tell = (part: PartNotice): void => writePieces(writer.write(id, part, [], undefined, allocate));
   let pieces: Uint8Array[];
   try {
-    const shared = put === undefined ? undefined : { put: (bytes: Uint8Array) => put(bytes, tell) };
-    pieces = encodePipeFrame(id, reply, tensors, shared);
+    const shared = put === null ? undefined : { put: (bytes: Uint8Array) => put(bytes, tell) };
+    pieces = writer.write(id, reply, tensors, shared, allocate);
   } catch (error) {
-    pieces = encodePipeFrame(id, refused('infer-unsupported', error), []);
+    pieces = writer.write(id, refused('infer-unsupported', error), [], undefined, allocate);
   }
   writePieces(pieces);
 }
@@ -76,6 +84,12 @@ function writeSome(pieces: Uint8Array[]): number {
 
 function writePieces(frame: Uint8Array[]): void {
   let pieces = frame;
+  const [only] = pieces;
+  if (pieces.length === 1 && only !== undefined) {
+    const written = writeSome(pieces);
+    if (written === only.length) return;
+    pieces = [only.subarray(written)];
+  }
   while (pieces.length > 0) {
     let written = writeSome(pieces);
     const left: Uint8Array[] = [];
@@ -182,20 +196,30 @@ async function collect(bytes: number): Promise<void> {
   await nextTurn();
 }
 
-/** Of the request whose inputs come in parts now. */
-let coming: { id: number; area: ReturnType<typeof openArea> } | null = null;
+/** The area of the request with this id, opened where something of it is large; null where none was offered. */
+let opened: { id: number; area: ReturnType<typeof openArea> } | null = null;
+
+function areaOf({ id, area }: Frame): ReturnType<typeof openArea> {
+  if (opened?.id !== id) opened = { id, area: openArea(sharedFile, area, inputMemory) };
+  return opened.area;
+}
 
 async function serve(frame: Frame): Promise<void> {
-  const area = coming?.id === frame.id ? coming.area : openArea(sharedFile, frame.area, inputMemory);
   const message = frame.message as ChildRequest | PartNotice;
   if (message.kind === 'part') {
-    coming = { id: frame.id, area };
-    area?.inputs.begin(message);
+    areaOf(frame)?.inputs.begin(message);
     return;
   }
-  coming = null;
-  const { reply, tensors } = await answer(frame, message, area?.inputs.take ?? null);
-  writeReply(frame.id, reply, tensors, area?.outputs);
+  const offered = frame.area !== undefined;
+  const take: TakeBytes = (at, length) => {
+    const area = areaOf(frame);
+    if (area === null) throw malformed('a tensor in a file that was not offered');
+    return area.inputs.take(at, length);
+  };
+  const put: PutBytes = (bytes, tell) => areaOf(frame)?.outputs(bytes, tell) ?? null;
+  const { reply, tensors } = await answer(frame, message, offered ? take : null);
+  writeReply(frame.id, reply, tensors, offered ? put : null);
+  opened = null;
   let bytes = frame.body.length;
   for (const { data } of tensors) if (!Array.isArray(data)) bytes += data.byteLength;
   await collect(bytes);

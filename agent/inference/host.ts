@@ -72,9 +72,11 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
   const queueMax = options.queueMax ?? limits.inferQueueMax;
   const deviceBytes = options.deviceBytes ?? deviceMemoryBytes();
   const recycle = { softBytes: null, requests: null, everyMs: limits.recycleEveryMs, ...options.recycle };
+  // Asked once: it is a system call, and turns are taken with each request.
+  const cores = availableParallelism();
   const turns = createTurns({
     clock,
-    threads: options.threadsAtOnce ?? availableParallelism(),
+    threads: options.threadsAtOnce ?? cores,
     turnMs: limits.inferTurnMs,
   });
   const watch = createMemoryWatch(clock, {
@@ -123,9 +125,9 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
     const { servingBytes, tryingBytes } = memoryLimits(manifest, deviceBytes);
     const limitBytes = () =>
       serving.get(release.as)?.release.manifestSha256 === release.manifestSha256 ? servingBytes : tryingBytes;
-    const names = () => new Set([...entries.values()].map((entry) => entry.as)).size;
+    const wanted = manifest.session.threads ?? options.threads;
     const threads = (): number =>
-      threadsOf(manifest.session.threads ?? options.threads, availableParallelism(), names());
+      threadsOf(wanted, cores, () => new Set([...entries.values()].map((entry) => entry.as)).size);
     return createSlot({
       clock,
       log,

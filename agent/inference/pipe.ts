@@ -3,8 +3,10 @@
 // Trusts: nothing; lengths are bounded before memory is taken. Must never: import zod or a tensor codec,
 // the child loads this file and every megabyte counts there.
 //
-// Layout, little-endian: u32 length of what follows the prefix · u32 header length · header (JSON, padded
-// with spaces to 8) · each tensor's bytes in the header's order, padded to 8. Strings stand in the header.
+// Layout, little-endian: prefix (u32 length of what follows it · u32 header length · u32 id · u32 area of the shared
+// file plus one, or 0 · f64 milliseconds of a run, or 0) · header (JSON, padded with spaces to 8) · each tensor's bytes
+// in the header's order, padded to 8. Strings stand in the header. What differs from one request to the next of its
+// kind stands in the prefix: their headers are the same bytes then, and neither end writes or parses them again.
 // A large tensor may stand in the file that both ends have open (shared-file.ts): then its head says where, and
 // frames before its own say how much of it stands there already: both ends copy at the same time.
 
@@ -14,7 +16,7 @@ import type { MemoryBound } from '../../shared/onnx/memory-bounds.ts';
 import type { Datatype, TensorSignature } from '../../shared/wire/manifest.ts';
 import type { Tensor, TensorData } from '../../shared/wire/tensors.ts';
 
-export const prefixBytes = 8;
+export const prefixBytes = 24;
 /** One frame. Twice the largest HTTP body as numbers would still fit; a child cannot make us take more. */
 export const frameBytesMax = 512 * 1024 * 1024;
 
@@ -63,6 +65,7 @@ export type ChildReply =
   | { kind: 'admitted'; inputs: TensorSignature[]; outputs: TensorSignature[]; opset: number }
   /** `skipped`: providers that were asked for and cannot be had here. */
   | { kind: 'loaded'; loadMs: number; provider: string; skipped: { name: string; reason: string }[] }
+  /** `runMs` stands in the prefix. */
   | { kind: 'ran'; runMs: number }
   | ({ kind: 'memory' } & ChildMemory)
   | { kind: 'providers'; names: string[] }
@@ -79,15 +82,18 @@ export interface TensorHead {
   strings?: string[] | undefined;
 }
 
+/** Parsed once for all frames that repeat it: not to be changed. */
 interface Header {
-  id: number;
   message: unknown;
-  /** With a request: the area of the shared file that belongs to it until it is answered. */
-  area?: number | undefined;
-  tensors: TensorHead[];
+  tensors: readonly TensorHead[];
 }
 
 export interface Frame extends Header {
+  id: number;
+  /** With a request: the area of the shared file that belongs to it until it is answered. */
+  area: number | undefined;
+  /** Of a run, in milliseconds; else 0. */
+  runMs: number;
   body: Uint8Array;
 }
 
@@ -116,14 +122,30 @@ export function rawBytes(data: Exclude<TensorData, string[]>): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** The pieces of one frame in order, no more than one from `allocate`. Large tensor data is not copied. */
-export function encodePipeFrame(
-  id: number,
-  message: ChildRequest | ChildReply | PartNotice,
-  tensors: Tensor[],
-  shared?: SharedPlace,
-  allocate: (bytes: number) => Buffer = Buffer.allocUnsafe,
-): Uint8Array[] {
+type Message = ChildRequest | ChildReply | PartNotice;
+
+/** What a frame is made of, apart from what differs with each. */
+interface Layout {
+  header: Uint8Array;
+  heads: readonly TensorHead[];
+  /** What stands in the frame itself, in order. */
+  body: readonly Uint8Array[];
+  /** With their padding. */
+  bodyBytes: number;
+}
+
+function headerOf(message: Message, tensors: readonly TensorHead[]): Uint8Array {
+  const json = JSON.stringify({
+    message: message.kind === 'ran' ? { kind: 'ran' } : message,
+    tensors,
+  });
+  const jsonBytes = Buffer.byteLength(json);
+  const header = Buffer.alloc(padded(jsonBytes), 0x20);
+  header.write(json);
+  return header;
+}
+
+function layOut(message: Message, tensors: readonly Tensor[], shared: SharedPlace | undefined): Layout {
   const heads: TensorHead[] = [];
   const body: Uint8Array[] = [];
   let bodyBytes = 0;
@@ -140,31 +162,100 @@ export function encodePipeFrame(
     }
     heads.push({ name, datatype, shape, bytes: bytes.length });
     body.push(bytes);
-    bodyBytes += Math.ceil(bytes.length / 8) * 8;
+    bodyBytes += padded(bytes.length);
   }
-  const json = JSON.stringify({ id, message, area: shared?.area, tensors: heads });
-  const jsonBytes = Buffer.byteLength(json);
-  const headerBytes = padded(jsonBytes);
-  if (headerBytes + bodyBytes > frameBytesMax) {
-    throw new FleetError(
-      'infer-unsupported',
-      `tensors of ${bodyBytes} bytes are more than one request may carry`,
-    );
+  return { header: headerOf(message, heads), heads, body, bodyBytes };
+}
+
+interface Repeatable extends Layout {
+  message: Message;
+}
+
+/** Runs and their answers, as far as all that differs between two of them stands outside of the header. */
+function mayRepeat(message: Message, { heads, bodyBytes }: Layout): boolean {
+  return (
+    (message.kind === 'run' || message.kind === 'ran') &&
+    bodyBytes <= inlineBytesMax &&
+    heads.every(({ strings, at }) => strings === undefined && at === undefined)
+  );
+}
+
+function sameItems<T>(one: readonly T[], other: readonly T[]): boolean {
+  if (one.length !== other.length) return false;
+  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+  return true;
+}
+
+/** The layout of such a frame with this header, null where its header is another one. */
+function layOutAgain(before: Repeatable, message: Message, tensors: readonly Tensor[]): Layout | null {
+  if (message.kind === 'run') {
+    if (before.message.kind !== 'run' || !sameItems(before.message.outputs, message.outputs)) return null;
+  } else if (message.kind !== 'ran' || before.message.kind !== 'ran') return null;
+  const { header, heads, bodyBytes } = before;
+  if (heads.length !== tensors.length) return null;
+  const body: Uint8Array[] = [];
+  for (let index = 0; index < heads.length; index++) {
+    const head = heads[index];
+    const tensor = tensors[index];
+    if (head === undefined || tensor === undefined || Array.isArray(tensor.data)) return null;
+    const { name, datatype, shape, data } = tensor;
+    if (head.name !== name || head.datatype !== datatype || head.bytes !== data.byteLength) return null;
+    if (!sameItems(head.shape, shape)) return null;
+    body.push(rawBytes(data));
   }
-  const single = prefixBytes + headerBytes + bodyBytes <= singlePieceBytesMax;
-  const head = allocate(prefixBytes + headerBytes + (single ? bodyBytes : 0));
-  head.writeUInt32LE(headerBytes + bodyBytes, 0);
-  head.writeUInt32LE(headerBytes, 4);
-  head.write(json, prefixBytes);
-  let at = prefixBytes + jsonBytes;
-  while (at < prefixBytes + headerBytes) head[at++] = 0x20;
-  if (!single) return [head, ...body.flatMap(withPadding)];
-  for (const bytes of body) {
-    head.set(bytes, at);
-    at += bytes.length;
-    while (at % 8 !== 0) head[at++] = 0;
-  }
-  return [head];
+  return { header, heads, body, bodyBytes };
+}
+
+export interface FrameWriter {
+  /**
+   * The pieces of one frame in order, no more than one from `allocate`. Large tensor data is not copied. Throws
+   * FleetError `infer-unsupported` for more than a frame may carry.
+   */
+  write(
+    id: number,
+    message: Message,
+    tensors: readonly Tensor[],
+    shared?: SharedPlace,
+    allocate?: (bytes: number) => Buffer,
+  ): Uint8Array[];
+}
+
+/** Keeps the header of the last small run or answer, for those that repeat it. */
+export function createFrameWriter(): FrameWriter {
+  let last: Repeatable | null = null;
+  return {
+    write: (id, message, tensors, shared, allocate = Buffer.allocUnsafe) => {
+      let layout = last === null ? null : layOutAgain(last, message, tensors);
+      if (layout === null) {
+        layout = layOut(message, tensors, shared);
+        if (mayRepeat(message, layout)) last = { ...layout, body: [], message };
+      }
+      const { header, body, bodyBytes } = layout;
+      const length = header.length + bodyBytes;
+      if (length > frameBytesMax) {
+        throw new FleetError(
+          'infer-unsupported',
+          `tensors of ${bodyBytes} bytes are more than one request may carry`,
+        );
+      }
+      const single = prefixBytes + length <= singlePieceBytesMax;
+      const frame = allocate(prefixBytes + (single ? length : header.length));
+      frame.writeUInt32LE(length, 0);
+      frame.writeUInt32LE(header.length, 4);
+      frame.writeUInt32LE(id, 8);
+      frame.writeUInt32LE(shared?.area === undefined ? 0 : shared.area + 1, 12);
+      frame.writeDoubleLE(message.kind === 'ran' ? message.runMs : 0, 16);
+      frame.set(header, prefixBytes);
+      if (!single) return [frame, ...body.flatMap(withPadding)];
+      let at = prefixBytes + header.length;
+      for (const bytes of body) {
+        frame.set(bytes, at);
+        at += bytes.length;
+        while (at % 8 !== 0) frame[at++] = 0;
+      }
+      return [frame];
+    },
+  };
 }
 
 function withPadding(bytes: Uint8Array): Uint8Array[] {
@@ -176,14 +267,16 @@ export function malformed(what: string): FleetError {
   return new FleetError('internal', `inference pipe: ${what}`);
 }
 
-function decode(bytes: Buffer, headerBytes: number): Frame {
-  const header = JSON.parse(bytes.toString('utf8', 0, headerBytes)) as Partial<Header> | null;
-  if (header === null || typeof header !== 'object' || typeof header.id !== 'number')
-    throw malformed('no id');
+function parseHeader(text: string): Header {
+  const header = JSON.parse(text) as Partial<Header> | null;
+  if (header === null || typeof header !== 'object') throw malformed('no header');
   if (!Array.isArray(header.tensors)) throw malformed('no tensors');
-  const { id, message, area, tensors } = header;
-  return { id, message, area, tensors, body: bytes.subarray(headerBytes) };
+  const { message, tensors } = header;
+  return { message, tensors };
 }
+
+/** Larger headers name strings or many tensors, and are hardly the same twice. */
+const headerKeptBytesMax = 1_024;
 
 export interface FrameReader {
   /** Takes what was read. The frames that it completes: views of it where they lie in it whole. */
@@ -196,6 +289,7 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
   let prefixFilled = 0;
   let payload: Buffer | null = null;
   let payloadFilled = 0;
+  const last = { bytes: Buffer.alloc(headerKeptBytesMax), length: 0, header: null as Header | null };
 
   const lengthIn = (bytes: Buffer, at: number): number => {
     const length = bytes.readUInt32LE(at);
@@ -203,6 +297,35 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
     if (length > bytesMax) throw malformed(`a frame of ${length} bytes`);
     if (headerBytes === 0 || headerBytes > length || headerBytes % 8 !== 0) throw malformed('header length');
     return length;
+  };
+
+  const headerIn = (bytes: Buffer, at: number, length: number): Header => {
+    const known = last.header !== null && last.length === length;
+    if (known && bytes.compare(last.bytes, 0, length, at, at + length) === 0 && last.header !== null)
+      return last.header;
+    const header = parseHeader(bytes.toString('utf8', at, at + length));
+    if (length <= headerKeptBytesMax) {
+      bytes.copy(last.bytes, 0, at, at + length);
+      last.length = length;
+      last.header = header;
+    }
+    return header;
+  };
+
+  /** `head` has the prefix at `headAt`, `bytes` what follows it at `at`. */
+  const decode = (head: Buffer, headAt: number, bytes: Buffer, at: number): Frame => {
+    const length = head.readUInt32LE(headAt);
+    const headerBytes = head.readUInt32LE(headAt + 4);
+    const area = head.readUInt32LE(headAt + 12);
+    const { message, tensors } = headerIn(bytes, at, headerBytes);
+    return {
+      id: head.readUInt32LE(headAt + 8),
+      area: area === 0 ? undefined : area - 1,
+      runMs: head.readDoubleLE(headAt + 16),
+      message,
+      tensors,
+      body: bytes.subarray(at + headerBytes, at + length),
+    };
   };
 
   return {
@@ -215,7 +338,7 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
           if (prefixFilled === 0 && bodyAt <= chunk.length && (chunk.byteOffset + at) % 8 === 0) {
             const length = lengthIn(chunk, at);
             if (bodyAt + length <= chunk.length) {
-              frames.push(decode(chunk.subarray(bodyAt, bodyAt + length), chunk.readUInt32LE(at + 4)));
+              frames.push(decode(chunk, at, chunk, bodyAt));
               at = bodyAt + length;
               continue;
             }
@@ -231,7 +354,7 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
         payloadFilled += taken;
         at += taken;
         if (payloadFilled < payload.length) break;
-        frames.push(decode(payload, prefix.readUInt32LE(4)));
+        frames.push(decode(prefix, 0, payload, 0));
         payload = null;
         prefixFilled = 0;
       }

@@ -18,8 +18,9 @@ import {
   type ChildReply,
   type ChildRequest,
   createFrameReader,
-  encodePipeFrame,
+  createFrameWriter,
   type Frame,
+  type FrameWriter,
   malformed,
   type PartNotice,
   type SharedPlace,
@@ -121,6 +122,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   /** In the order in which they were asked; the child works on the first. */
   const waiting: Waiting[] = [];
   const reader = createFrameReader();
+  const writer = createFrameWriter();
   let nextId = 1;
   let stderrTail = '';
   let fault = '';
@@ -225,14 +227,15 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
     kill,
     ask: <Request extends ChildRequest>(request: Request, tensors: Tensor[], timeoutMs: number) =>
       new Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
-        const id = nextId++;
+        // In 32 bits, which is what its frame has for it.
+        const id = nextId++ >>> 0;
         if (gone !== null || sender === null)
           return resolve(refuse('model-crashed', gone?.reason ?? 'no pipe'));
         const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
         let pieces: Uint8Array[];
         try {
-          const place = area === null ? undefined : placeIn(area, id, sender);
-          pieces = encodePipeFrame(id, request, tensors, place, sender.allocate);
+          const place = area === null ? undefined : placeIn(area, id, sender, writer);
+          pieces = writer.write(id, request, tensors, place, sender.allocate);
         } catch (thrown) {
           if (area !== null) shared?.release(area);
           const error = asFleetError(thrown);
@@ -262,9 +265,9 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
 }
 
 /** Large tensors go into the area; the child is told of their parts while the rest is still written. */
-function placeIn({ index, inputs }: Area, id: number, sender: Sender): SharedPlace {
+function placeIn({ index, inputs }: Area, id: number, sender: Sender, writer: FrameWriter): SharedPlace {
   const tell = (part: PartNotice): void =>
-    sender.now(encodePipeFrame(id, part, [], { area: index, put: () => null }, sender.allocate));
+    sender.now(writer.write(id, part, [], { area: index, put: () => null }, sender.allocate));
   return { area: index, put: (bytes) => inputs(bytes, tell) };
 }
 

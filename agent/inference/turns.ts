@@ -127,7 +127,7 @@ export function createTurns({ clock, threads: threadsMax, turnMs }: TurnsOptions
  * Threads of one session: what its manifest says, never more than there are cores; else half of the cores, shared by
  * the models that are loaded, at least one. Decided when a process starts.
  */
-export function threadsOf(wanted: number | undefined, cores: number, models: number): number {
+export function threadsOf(wanted: number | undefined, cores: number, models: () => number): number {
   if (wanted !== undefined) return Math.max(1, Math.min(wanted, cores));
-  return Math.max(1, Math.floor(cores / 2 / Math.max(1, models)));
+  return Math.max(1, Math.floor(cores / 2 / Math.max(1, models())));
 }

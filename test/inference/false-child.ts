@@ -6,9 +6,10 @@ import { ftruncateSync, readSync, writeSync } from 'node:fs';
 import {
   type ChildRequest,
   createFrameReader,
-  encodePipeFrame,
+  createFrameWriter,
   type Frame,
   type PartNotice,
+  prefixBytes,
   tensorBytes,
 } from '../../agent/inference/pipe.ts';
 import { openArea, partBytes, windowBytes } from '../../agent/inference/shared-file.ts';
@@ -26,15 +27,29 @@ function write(bytes: Uint8Array): void {
 }
 
 /** A frame whose header says anything. */
-function writeRaw(header: object): void {
+function writeRaw({
+  id,
+  runMs = 0,
+  ...header
+}: {
+  id: number;
+  runMs?: number;
+  message: object;
+  tensors: object[];
+}): void {
   const json = Buffer.from(JSON.stringify(header));
   const headerBytes = Math.ceil(json.length / 8) * 8;
-  const frame = Buffer.alloc(8 + headerBytes, 0x20);
+  const frame = Buffer.alloc(prefixBytes + headerBytes, 0x20);
   frame.writeUInt32LE(headerBytes, 0);
   frame.writeUInt32LE(headerBytes, 4);
-  json.copy(frame, 8);
+  frame.writeUInt32LE(id, 8);
+  frame.writeUInt32LE(0, 12);
+  frame.writeDoubleLE(runMs, 16);
+  json.copy(frame, prefixBytes);
   write(frame);
 }
+
+const writer = createFrameWriter();
 
 const count = 64 * 1024;
 /** Where the outputs of a request's area begin. */
@@ -46,7 +61,7 @@ const head = (at: number, bytes = count): object => ({
   bytes,
   at,
 });
-const ran = { kind: 'ran', runMs: 1 };
+const ran = { kind: 'ran' };
 
 function echo(frame: Frame): void {
   const area = openArea(file, frame.area, (_offset, bytes) => Buffer.allocUnsafeSlow(bytes));
@@ -58,9 +73,9 @@ function echo(frame: Frame): void {
     },
   );
   const outputs = area?.outputs;
-  const tell = (part: PartNotice): void => encodePipeFrame(frame.id, part, []).forEach(write);
+  const tell = (part: PartNotice): void => writer.write(frame.id, part, []).forEach(write);
   const put = (bytes: Uint8Array): number | null => outputs?.(bytes, tell) ?? null;
-  encodePipeFrame(frame.id, { kind: 'ran', runMs: 1 }, tensors, { put }).forEach(write);
+  writer.write(frame.id, { kind: 'ran', runMs: 1 }, tensors, { put }).forEach(write);
 }
 
 /** Tells that `ready` bytes of a tensor are there, after it has written them or not. */
@@ -133,8 +148,8 @@ const deeds: Record<string, (frame: Frame) => void> = {
     writeRaw({ id: frame.id, message: ran, tensors: [{ name, datatype, shape, bytes }] });
   },
   'another id': (frame) => writeRaw({ id: frame.id + 1, message: ran, tensors: [] }),
-  'no time': (frame) => writeRaw({ id: frame.id, message: { kind: 'ran' }, tensors: [] }),
-  'a negative time': (frame) => writeRaw({ id: frame.id, message: { kind: 'ran', runMs: -1 }, tensors: [] }),
+  'no time': (frame) => writeRaw({ id: frame.id, runMs: Number.NaN, message: ran, tensors: [] }),
+  'a negative time': (frame) => writeRaw({ id: frame.id, runMs: -1, message: ran, tensors: [] }),
   'an unknown kind': (frame) => writeRaw({ id: frame.id, message: { kind: 'well' }, tensors: [] }),
   'an unknown datatype': (frame) =>
     writeRaw({
@@ -155,12 +170,13 @@ const deeds: Record<string, (frame: Frame) => void> = {
       tensors: [{ name: 'y', datatype: 'BYTES', shape: [1], strings: [1] }],
     }),
   'no JSON': () => {
-    const frame = Buffer.from('12345678{]      ');
+    const frame = Buffer.alloc(prefixBytes + 8, ' ');
     frame.writeUInt32LE(8, 0);
     frame.writeUInt32LE(8, 4);
+    frame.write('{]', prefixBytes);
     write(frame);
   },
-  'an endless frame': () => write(Buffer.alloc(16, 0xff)),
+  'an endless frame': () => write(Buffer.alloc(prefixBytes, 0xff)),
 };
 
 const reader = createFrameReader();

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createFrameReader, encodePipeFrame, type Frame, tensorBytes } from '../../agent/inference/pipe.ts';
+import { createFrameReader, createFrameWriter, type Frame, tensorBytes } from '../../agent/inference/pipe.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 
 const request = { kind: 'run' as const, outputs: ['y'] };
@@ -31,7 +31,7 @@ function told(frame: Frame): unknown {
 
 test('frames come out as they went in, however the socket cuts them', () => {
   const frames = [tensors, [], [large], [...tensors, large], tensors].map((list, id) =>
-    Buffer.concat(encodePipeFrame(id, request, list)),
+    Buffer.concat(createFrameWriter().write(id, request, list)),
   );
   const whole = frames.flatMap((bytes) => createFrameReader().push(bytes).map(told));
   assert.deepEqual(
@@ -75,7 +75,9 @@ test('large tensors go where they are put; what has no room stays in the frame',
     put: (bytes: Uint8Array) => (put.length === 0 ? put.push(bytes) * 1_000 : null),
   };
   const [frame] = createFrameReader().push(
-    Buffer.concat(encodePipeFrame(7, request, [large, { ...large, name: 'm' }, ...tensors], shared)),
+    Buffer.concat(
+      createFrameWriter().write(7, request, [large, { ...large, name: 'm' }, ...tensors], shared),
+    ),
   );
   assert.ok(frame !== undefined);
   assert.deepEqual(
@@ -94,7 +96,7 @@ test('large tensors go where they are put; what has no room stays in the frame',
 });
 
 test('a frame that lies about its lengths is refused before memory is taken', () => {
-  const frame = Buffer.concat(encodePipeFrame(1, request, tensors));
+  const frame = Buffer.concat(createFrameWriter().write(1, request, tensors));
   const withWord = (at: number, value: number): Buffer => {
     const broken = Buffer.from(frame);
     broken.writeUInt32LE(value, at);

@@ -2,12 +2,13 @@
 // Must never: cost as much as an AbortSignal, which takes as long to listen to as a small body takes to read.
 
 import type { Socket } from 'node:net';
+import { Bag } from '../../shared/kernel/bag.ts';
 import type { Cancellation } from '../inference/served.ts';
 
 /** What the host needs of an AbortSignal. */
 export class Departure implements Cancellation {
   aborted = false;
-  readonly #acts = new Set<() => void>();
+  readonly #acts = new Bag<() => void>();
 
   addEventListener(_type: 'abort', act: () => void): void {
     this.#acts.add(act);
@@ -20,8 +21,7 @@ export class Departure implements Cancellation {
   abort(): void {
     if (this.aborted) return;
     this.aborted = true;
-    for (const act of this.#acts) act();
-    this.#acts.clear();
+    for (const act of this.#acts.clear()) act();
   }
 }
 

@@ -101,8 +101,6 @@ class Connection {
   #coming: { head: FastHead; body: Gathering } | null = null;
   #patience: Timer | null = null;
   #state: 'waiting' | 'answering' | 'given away' = 'waiting';
-  /** The client sends nothing more. */
-  #halfClosed = false;
   #asked = false;
   /** Heads of one client are the same again and again: the last one with its empty line, and what it says. */
   #headBytes = nothing;
@@ -135,10 +133,10 @@ class Connection {
     }
   };
 
+  /** Who sends nothing more is gone, as for node:http: whatever was asked need not be answered. */
   readonly #onEnd = (): void => {
-    this.#halfClosed = true;
-    if (this.#coming !== null) this.#refuseCut();
-    else if (this.#state === 'waiting') this.#socket.end();
+    if (this.#coming === null) this.#socket.end();
+    else this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
   };
 
   readonly #onTimeout = (): void => {
@@ -156,10 +154,6 @@ class Connection {
     this.#left();
     this.#departure.abort();
   };
-
-  #refuseCut(): void {
-    this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
-  }
 
   #refuse(message: string, code: string): void {
     this.#leave();
@@ -210,10 +204,6 @@ class Connection {
   }
 
   #beginBody(head: FastHead, bytes: Buffer): void {
-    if (this.#halfClosed) {
-      this.#refuseCut();
-      return;
-    }
     const body = this.#terms.gather(head);
     if (body === null) {
       this.#giveAway(bytes);
@@ -287,8 +277,8 @@ class Connection {
 
   #reply(parcel: Parcel, close: boolean): void {
     const socket = this.#socket;
-    if (socket.destroyed) return;
-    const last = close || this.#terms.closing() || (this.#halfClosed && this.#kept.length === 0);
+    if (!socket.writable) return;
+    const last = close || this.#terms.closing();
     const head = this.#terms.headText(parcel, last);
     const [only] = parcel.pieces;
     let taken = true;
@@ -309,11 +299,10 @@ class Connection {
 
   #next(): void {
     const socket = this.#socket;
-    if (socket.destroyed) return;
+    if (!socket.writable) return;
     this.#state = 'waiting';
-    if (this.#kept.length > 0) {
-      socket.resume();
-      this.#consider(this.#kept);
-    } else if (this.#halfClosed) socket.end();
+    if (this.#kept.length === 0) return;
+    socket.resume();
+    this.#consider(this.#kept);
   }
 }

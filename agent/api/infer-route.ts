@@ -48,6 +48,7 @@ function asksForSomething(parameters: OipParameters | undefined, name: string): 
 /** What the parameters of a request ask for, in order: whether it can be served, and whether it makes sense. */
 function checkOptions(request: InferRequest): Result<void> {
   const { parameters, outputs = [] } = request;
+  if (parameters === undefined && outputs.length === 0) return ok();
   for (const name of unsupportedParameters) {
     if ([request, ...outputs].some((one) => asksForSomething(one.parameters, name)))
       return refuse('infer-unsupported', `the parameter ${name} is not served`);

@@ -5,8 +5,6 @@ import type { IncomingMessage } from 'node:http';
 import { prometheusContentType } from '../../shared/wire/prometheus.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type AgentFacts, agentMetrics } from './metrics.ts';
-import { agentPage, pageSecurityPolicy } from './page.ts';
-import { pageLanguage } from './page-text.ts';
 
 async function facts(parts: RouteParts): Promise<AgentFacts> {
   return {
@@ -27,6 +25,8 @@ export async function metrics(parts: RouteParts): Promise<Answer> {
 }
 
 export async function page(request: IncomingMessage, parts: RouteParts): Promise<Answer> {
+  // Loaded when somebody looks: few devices are ever looked at.
+  const { agentPage, pageLanguage, pageSecurityPolicy } = await import('./page.ts');
   const query = new URLSearchParams((request.url ?? '').split('?')[1] ?? '').get('lang');
   const language = pageLanguage(query, request.headers['accept-language']);
   return {

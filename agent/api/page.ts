@@ -9,6 +9,8 @@ import type { AgentStatus } from '../status.ts';
 import type { AgentFacts } from './metrics.ts';
 import { type PageLanguage, type PageText, pageLanguages } from './page-text.ts';
 
+export { pageLanguage } from './page-text.ts';
+
 const entities: Record<string, string> = {
   '&': '&amp;',
   '<': '&lt;',

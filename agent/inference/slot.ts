@@ -2,6 +2,7 @@
 // Trusts: the release was verified and admitted (host.ts). Must never: let one request wait without a deadline, or
 // answer it twice.
 
+import { Bag } from '../../shared/kernel/bag.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import { ok, type Refusal, type Result, refuse } from '../../shared/kernel/result.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
@@ -117,7 +118,7 @@ export function createSlot(options: SlotOptions): Slot {
   const idleWaiters: (() => void)[] = [];
   const latenciesMs: number[] = [];
   /** In a process, settled or not. */
-  const underWay = new Set<Job>();
+  const underWay = new Bag<Job>();
   let runs = 0;
   let lastRunMs = Number.POSITIVE_INFINITY;
   let closed = false;
@@ -179,7 +180,7 @@ export function createSlot(options: SlotOptions): Slot {
       deadline = null;
       const nowMs = clock.mono();
       let nextMs = Number.POSITIVE_INFINITY;
-      for (const job of [...queue.jobs, ...underWay]) {
+      for (const job of [...queue.jobs, ...underWay.items]) {
         if (job.settled) continue;
         if (job.dueAtMs > nowMs) nextMs = Math.min(nextMs, job.dueAtMs);
         else

@@ -2,6 +2,7 @@
 // full queue never starves another. Trusts: its players to end their turns. Must never: let a run that does not end
 // keep the others from theirs.
 
+import { Bag } from '../../shared/kernel/bag.ts';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 
 export interface Player {
@@ -38,7 +39,7 @@ interface Turn {
 /** First come, first served among those who wait; who had a turn and wants another stands at the end again. */
 export function createTurns({ clock, threads: threadsMax, turnMs }: TurnsOptions): Turns {
   const waiting: { threads: () => number; grant: (turn: Turn) => void }[] = [];
-  const running = new Set<Turn>();
+  const running = new Bag<Turn>();
   let busy = 0;
   let lease: Timer | null = null;
 
@@ -68,14 +69,14 @@ export function createTurns({ clock, threads: threadsMax, turnMs }: TurnsOptions
   const watch = (): void => {
     if (lease !== null || waiting.length === 0) return;
     let firstMs = Number.POSITIVE_INFINITY;
-    for (const turn of running) if (turn.counted) firstMs = Math.min(firstMs, turn.sinceMs + turnMs);
+    for (const turn of running.items) if (turn.counted) firstMs = Math.min(firstMs, turn.sinceMs + turnMs);
     if (firstMs === Number.POSITIVE_INFINITY) return;
     const timer = clock.timer(Math.max(1, firstMs - clock.mono()));
     lease = timer;
     void timer.done.then(() => {
       lease = null;
       const nowMs = clock.mono();
-      for (const turn of running) {
+      for (const turn of running.items) {
         if (!turn.counted || nowMs < turn.sinceMs + turnMs) continue;
         turn.counted = false;
         busy -= turn.threads;

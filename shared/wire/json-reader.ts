@@ -38,12 +38,12 @@ const exactPowers = Array.from({ length: 23 }, (_, exponent) => Number(`1e${expo
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 export class JsonReader {
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   readonly #bareNonFinite: boolean;
   #at = 0;
 
   constructor(bytes: Uint8Array, bareNonFinite: boolean) {
-    this.#bytes = bytes;
+    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#bareNonFinite = bareNonFinite;
   }
 
@@ -147,9 +147,11 @@ export class JsonReader {
     const start = this.#at;
     let at = start;
     let plain = true;
+    let seen = 0;
     for (;;) {
       const byte = bytes[at] ?? 0;
       if (byte === QUOTE) break;
+      seen |= byte;
       // A control character must be escaped; byte 0 is also what stands behind the end.
       if (byte < 0x20) this.fail(`not JSON: a string without end or with a control character at byte ${at}`);
       if (byte === BACKSLASH) {
@@ -159,6 +161,8 @@ export class JsonReader {
       at++;
     }
     this.#at = at + 1;
+    // ASCII, as nearly all names are, needs no decoder.
+    if (plain && seen < 0x80) return bytes.toString('latin1', start, at);
     const text = this.#decode(start, at);
     if (plain) return text;
     try {

@@ -332,7 +332,7 @@ const shortTextMax = 1_000;
 
 export function joinParts(parts: readonly TextPart[]): Uint8Array {
   let size = 0;
-  for (const part of parts) size += part.length;
+  for (let index = 0; index < parts.length; index++) size += parts[index]?.length ?? 0;
   return size <= shortTextMax ? joinShort(parts, size) : joinLong(parts);
 }
 
@@ -340,7 +340,8 @@ function joinShort(parts: readonly TextPart[], size: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(size * 3);
   let text = '';
   let at = 0;
-  for (const part of parts) {
+  for (let index = 0; index < parts.length; index++) {
+    const part = parts[index] ?? '';
     if (typeof part === 'string') {
       text += part;
       continue;
@@ -385,7 +386,13 @@ function joinLong(parts: readonly TextPart[]): Uint8Array {
 
 /** Tensors as the elements of a JSON list, with commas between them. */
 export function tensorsParts(tensors: readonly Tensor[]): TextPart[] {
-  return tensors.flatMap((tensor, index) => [index === 0 ? '' : ',', ...tensorParts(tensor, null)]);
+  const parts: TextPart[] = [];
+  for (let index = 0; index < tensors.length; index++) {
+    const tensor = tensors[index];
+    if (index > 0) parts.push(',');
+    if (tensor !== undefined) parts.push(...tensorParts(tensor, null));
+  }
+  return parts;
 }
 
 /**

@@ -107,7 +107,9 @@ export function elementCount(shape: readonly number[]): number {
   if (shape.length > rankMax) return Number.POSITIVE_INFINITY;
   let count = 1;
   let empty = false;
-  for (const size of shape) {
+  // By index: this runs several times for each request, often before it is compiled.
+  for (let axis = 0; axis < shape.length; axis++) {
+    const size = shape[axis] ?? Number.NaN;
     if (!Number.isSafeInteger(size) || size < 0) return Number.POSITIVE_INFINITY;
     // Zero would hide an overflow of the others, which a runtime multiplies in another order.
     if (size === 0) empty = true;

@@ -113,7 +113,11 @@ describe('turns', () => {
       [64, 4, 1, 4],
     ];
     for (const [wanted, cores, models, threads] of cases)
-      assert.equal(threadsOf(wanted, cores, () => models), threads, `${wanted} ${cores} ${models}`);
+      assert.equal(
+        threadsOf(wanted, cores, () => models),
+        threads,
+        `${wanted} ${cores} ${models}`,
+      );
   });
 });
 

@@ -119,3 +119,51 @@ test('a frame that lies about its lengths is refused before memory is taken', ()
   assert.throws(() => tensorBytes(withHead(0, { bytes: -8 }), null), /without a length/);
   assert.throws(() => tensorBytes(withHead(0, { bytes: 1.5 }), null), /without a length/);
 });
+
+test('headers that come again are neither written nor read anew, and never taken for others', () => {
+  const vector = (name: string, shape: number[], datatype: 'FP32' | 'INT32' = 'FP32'): Tensor => {
+    const length = shape.reduce((count, size) => count * size, 1);
+    const data = Float32Array.from({ length }, (_, index) => index + shape.length);
+    return datatype === 'FP32'
+      ? { name, datatype, shape, data }
+      : { name, datatype, shape, data: new Int32Array(data) };
+  };
+  const messages = [
+    { kind: 'run' as const, outputs: ['y'] },
+    { kind: 'run' as const, outputs: ['y', 'z'] },
+    { kind: 'ran' as const, runMs: 1.25 },
+    { kind: 'ran' as const, runMs: 0.5 },
+    { kind: 'memory' as const },
+    { kind: 'refused' as const, code: 'infer-failed', detail: 'x' },
+  ];
+  const lists: Tensor[][] = [
+    [vector('a', [2, 3])],
+    [vector('a', [3, 2])],
+    [vector('a', [6])],
+    [vector('b', [2, 3])],
+    [vector('a', [2, 3], 'INT32')],
+    [vector('a', [2, 3]), vector('b', [1])],
+    [{ name: 'a', datatype: 'BYTES', shape: [1], data: ['x'] }],
+    [{ name: 'a', datatype: 'BYTES', shape: [1], data: ['y'] }],
+    [large],
+    [],
+  ];
+  const writer = createFrameWriter();
+  const reader = createFrameReader();
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const next = random(seed);
+  let again = 0;
+  let before: Frame | null = null;
+  for (let id = 0; id < 5_000; id++) {
+    const message = messages[next() % messages.length] ?? { kind: 'memory' as const };
+    const list = lists[next() % lists.length] ?? [];
+    const [frame] = reader.push(Buffer.concat(writer.write(id, message, list)));
+    const [anew] = createFrameReader().push(Buffer.concat(createFrameWriter().write(id, message, list)));
+    assert.ok(frame !== undefined && anew !== undefined);
+    assert.deepEqual(told(frame), told(anew), `seed ${seed}, frame ${id}`);
+    assert.equal(frame.runMs, message.kind === 'ran' ? message.runMs : 0);
+    if (before !== null && before.tensors === frame.tensors) again += 1;
+    before = frame;
+  }
+  assert.ok(again > 50, `${again} headers were the same`);
+});

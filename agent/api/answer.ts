@@ -6,6 +6,7 @@ import type { LoopDelay } from '../../shared/host/loop-delay.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
+import type { InputAhead } from '../inference/process.ts';
 import type { Sequences } from '../inference/sequences.ts';
 import type { Cancellation } from '../inference/served.ts';
 import type { AgentStatus } from '../status.ts';
@@ -26,6 +27,8 @@ export interface Call {
   body(alignAt: number): Result<Body> | Promise<Result<Body>>;
   /** Aborted when the client went away. */
   departure(): Cancellation;
+  /** Its body, or what of it stands behind the JSON, may be in the model's process already. */
+  ahead?: InputAhead | undefined;
 }
 
 export interface RouteParts {

@@ -95,6 +95,12 @@ export class Gathering {
     return (first === null || this.#append(first)) && this.#append(piece);
   }
 
+  /** Where all of it will lie, once that is known: it does not move any more. Null before. */
+  whole(): Uint8Array | null {
+    const end = this.#offset + this.#ceiling;
+    return this.#memory.length < end ? null : this.#memory.subarray(this.#offset, end);
+  }
+
   bytes(): Uint8Array {
     return this.#single ?? this.#memory.subarray(this.#offset, this.#offset + this.#filled);
   }

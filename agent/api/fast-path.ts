@@ -7,6 +7,7 @@
 import { STATUS_CODES, validateHeaderValue } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
+import type { InputAhead } from '../inference/process.ts';
 import type { Answer } from './answer.ts';
 import type { Body, Gathering } from './body.ts';
 import { Departure } from './departure.ts';
@@ -19,9 +20,18 @@ const bodyWithinMs = 1_000;
 const headEnd = Buffer.from('\r\n\r\n', 'latin1');
 const nothing: Buffer = Buffer.alloc(0);
 
+/** A body on its way to where it is used. */
+export interface BodyAhead {
+  /** So many bytes of it are there. */
+  ready(bytes: number): void;
+  /** For whoever answers. */
+  input: InputAhead;
+}
+
 export interface FastRequest {
   head: FastHead;
   body: Body;
+  ahead: InputAhead | undefined;
   departure: Departure;
 }
 
@@ -32,6 +42,8 @@ export interface FastPathOptions {
   answer(request: FastRequest): Promise<Answer>;
   /** Memory for a body that comes in pieces; null where it need not come, or is longer than is answered here. */
   gather(head: FastHead): Gathering | null;
+  /** Takes a body, which comes into this memory, on its way at once; null where that gains nothing. */
+  ahead(head: FastHead, whole: Uint8Array): BodyAhead | null;
   /** Whether connections are to end with their next answer. */
   closing(): boolean;
   /** Gives a connection away, with what is unread. Nothing here touches it afterwards. */
@@ -89,6 +101,13 @@ function createHeadText({ clock, idleMs }: FastPathOptions): HeadText {
 
 type Terms = FastPathOptions & { headText: HeadText };
 
+interface Coming {
+  head: FastHead;
+  body: Gathering;
+  /** Undefined before it is known where the body will lie. */
+  ahead: BodyAhead | null | undefined;
+}
+
 class Connection {
   readonly #socket: Socket;
   readonly #terms: Terms;
@@ -98,7 +117,7 @@ class Connection {
   /** What follows the request that is under way. */
   #kept = nothing;
   /** The request whose body still comes. */
-  #coming: { head: FastHead; body: Gathering } | null = null;
+  #coming: Coming | null = null;
   #patience: Timer | null = null;
   #state: 'waiting' | 'answering' | 'given away' = 'waiting';
   #asked = false;
@@ -209,7 +228,7 @@ class Connection {
       this.#giveAway(bytes);
       return;
     }
-    const coming = { head, body };
+    const coming: Coming = { head, body, ahead: undefined };
     this.#coming = coming;
     const patience = this.#terms.clock.timer(bodyWithinMs);
     this.#patience = patience;
@@ -219,26 +238,39 @@ class Connection {
     this.#add(coming, bytes.subarray(this.#headBytes.length));
   }
 
-  #add(coming: { head: FastHead; body: Gathering }, chunk: Buffer): void {
+  #add(coming: Coming, chunk: Buffer): void {
     const { head, body } = coming;
     const missing = head.bodyBytes - body.length;
     if (!body.add(chunk.length > missing ? chunk.subarray(0, missing) : chunk)) {
       this.#giveAwayBody(coming, chunk);
       return;
     }
-    if (body.length < head.bodyBytes) return;
+    if (body.length < head.bodyBytes) {
+      this.#takeAhead(coming);
+      return;
+    }
     this.#patience?.cancel();
     this.#coming = null;
     if (chunk.length > missing) this.#kept = chunk.subarray(missing);
-    void this.#serve(head, { bytes: body.bytes(), done: () => body.release() });
+    void this.#serve(head, { bytes: body.bytes(), done: () => body.release() }, coming.ahead?.input);
   }
 
-  #giveAwayBody({ body }: { body: Gathering }, chunk: Buffer): void {
+  #takeAhead(coming: Coming): void {
+    const { head, body } = coming;
+    if (coming.ahead === undefined) {
+      const whole = body.whole();
+      if (whole !== null) coming.ahead = this.#terms.ahead(head, whole);
+    }
+    coming.ahead?.ready(body.length);
+  }
+
+  #giveAwayBody({ body }: Coming, chunk: Buffer): void {
     this.#giveAway(Buffer.concat([this.#headBytes, body.bytes(), chunk]));
   }
 
   #stopComing(): void {
     this.#patience?.cancel();
+    this.#coming?.ahead?.input.cancel();
     this.#coming?.body.release();
     this.#coming = null;
   }
@@ -260,12 +292,12 @@ class Connection {
     return head;
   }
 
-  async #serve(head: FastHead, body: Body): Promise<void> {
+  async #serve(head: FastHead, body: Body, ahead?: InputAhead): Promise<void> {
     this.#state = 'answering';
     if (!this.#asked) this.#socket.setTimeout(this.#terms.idleMs);
     this.#asked = true;
     try {
-      const answer = await this.#terms.answer({ head, body, departure: this.#departure });
+      const answer = await this.#terms.answer({ head, body, ahead, departure: this.#departure });
       const parcel = parcelOf(answer, head.headers['accept-encoding']);
       this.#reply(parcel instanceof Promise ? await parcel : parcel, head.close);
     } catch (thrown) {

@@ -77,6 +77,9 @@ const headersTimeoutMs = 10_000;
 /** Longer than the pools of usual clients, so that they close first and no request meets a closing door. */
 const keepAliveMs = 30_000;
 
+/** Raw numbers of a smaller body are taken to the model faster all at once. */
+const aheadBytesMin = 1024 * 1024;
+
 export function isLoopback(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
   if (bare === 'localhost' || bare === '::1') return true;
@@ -218,8 +221,8 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   const fast = createFastPath({
     clock,
     takes: ({ headers }) => !closing && parts.mayEnter(headers),
-    answer: ({ head, body, departure }) => {
-      const call = { headers: head.headers, body: () => ok(body), departure: () => departure };
+    answer: ({ head, body, ahead, departure }) => {
+      const call = { headers: head.headers, body: () => ok(body), departure: () => departure, ahead };
       return answerOf(head.path, () => {
         const route = inferRoute(head.path);
         return route === null
@@ -234,6 +237,16 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
       // Whoever has the name wrong need not send megabytes.
       if (!findModel(inference, route.model, route.version).ok) return null;
       return parts.body.gather(bodyBytes, jsonBytes.value ?? 0);
+    },
+    ahead: ({ path, headers }, whole) => {
+      const route = inferRoute(path);
+      const jsonBytes = readJsonLength(headers[jsonLengthHeader]);
+      if (route === null || !jsonBytes.ok || jsonBytes.value === null) return null;
+      const skipped = jsonBytes.value;
+      const numbers = whole.subarray(skipped);
+      if (numbers.length < aheadBytesMin) return null;
+      const input = inference.ahead(route.model, route.version, numbers);
+      return input === null ? null : { ready: (bytes) => input.ready(bytes - skipped), input };
     },
     closing: () => closing,
     toNode: (socket) => {

@@ -174,9 +174,11 @@ export async function infer(
       deadlineMs: deadlineMs.value,
       requestId: id,
       signal: call.departure(),
+      ahead: call.ahead,
     });
     return answered.ok ? ok(answerOf(name, id, answered.value, asked.value.isBinary)) : answered;
   } finally {
+    call.ahead?.cancel();
     body.value.done();
   }
 }

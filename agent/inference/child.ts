@@ -207,7 +207,12 @@ function areaOf({ id, area }: Frame): ReturnType<typeof openArea> {
 async function serve(frame: Frame): Promise<void> {
   const message = frame.message as ChildRequest | PartNotice;
   if (message.kind === 'part') {
-    areaOf(frame)?.inputs.begin(message);
+    try {
+      areaOf(frame)?.inputs.begin(message);
+    } catch {
+      // Its request may have been given up meanwhile and its place cleared; else its frame shows what is wrong.
+      opened = null;
+    }
     return;
   }
   const offered = frame.area !== undefined;
@@ -216,7 +221,7 @@ async function serve(frame: Frame): Promise<void> {
     if (area === null) throw malformed('a tensor in a file that was not offered');
     return area.inputs.take(at, length);
   };
-  const put: PutBytes = (bytes, tell) => areaOf(frame)?.outputs(bytes, tell) ?? null;
+  const put: PutBytes = (bytes, tell) => areaOf(frame)?.outputs.put(bytes, tell) ?? null;
   const { reply, tensors } = await answer(frame, message, offered ? take : null);
   writeReply(frame.id, reply, tensors, offered ? put : null);
   opened = null;

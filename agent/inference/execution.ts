@@ -8,12 +8,14 @@ import type { BatchTrial } from './batch-trial.ts';
 import { cutOutputs, joinInputs } from './batching.ts';
 import type { Seat } from './keeper.ts';
 import type { ChildReply } from './pipe.ts';
-import { neverBegun, type Told } from './process.ts';
+import { type InputAhead, neverBegun, type Told } from './process.ts';
 
 /** A request as a run sees it. */
 export interface Runnable {
   inputs: Tensor[];
   outputs: string[];
+  /** Its input may be in a process already. */
+  ahead: InputAhead | undefined;
   /** Null: it runs alone. */
   part: { key: string; rows: number } | null;
   /** Deaths of a process under it, until it is to blame. */
@@ -112,7 +114,7 @@ export function execute<Job extends Runnable>(
   const outputs = jobs.length === 1 ? first.outputs : [...new Set(jobs.flatMap((job) => job.outputs))];
   const inputs = jobs.length === 1 ? first.inputs : joinInputs(jobs.map((job) => job.inputs));
   return seat.process
-    .ask({ kind: 'run', outputs }, inputs, options.deadlineMs)
+    .ask({ kind: 'run', outputs }, inputs, options.deadlineMs, jobs.length === 1 ? first.ahead : undefined)
     .then((told) => executed(jobs, seat, options.trial, told));
 }
 

@@ -6,6 +6,7 @@ import type { Refusal, Result } from '../../shared/kernel/result.ts';
 import type { AssignedSampling } from '../../shared/wire/sample-rules.ts';
 import type { TelemetryRecord } from '../../shared/wire/telemetry.ts';
 import type { RecycleTerms } from './memory-budget.ts';
+import type { InputAhead } from './process.ts';
 import type { CapturedSample } from './sampler.ts';
 import type { InferAnswer, InferCall, RequestCounts, ServedModel } from './served.ts';
 
@@ -51,6 +52,12 @@ export interface InferenceHost extends Runtime {
    * `interrupted` (the client went away).
    */
   infer(as: string, version: string | null, call: InferCall): Promise<Result<InferAnswer>>;
+  /**
+   * Takes a large input to the model's process while it still comes: `whole` is the memory that it comes into, and that
+   * the one tensor of a call with this `ahead` will be. Null where that gains nothing; the call is the same without.
+   * Whoever makes no such call cancels it.
+   */
+  ahead(as: string, version: string | null, whole: Uint8Array): InputAhead | null;
   /** What serves, sorted by name. */
   models(): ServedModel[];
   /** What serves this name, null where nothing does. */

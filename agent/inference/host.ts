@@ -338,6 +338,12 @@ export function createInferenceHost(options: InferenceHostOptions): InferenceHos
       return trouble === null ? ok(served.slot.health()) : { ok: false, refusal: trouble };
     },
 
+    ahead: (as, version, whole) => {
+      const served = serving.get(as);
+      if (served === undefined || (version !== null && version !== served.version)) return null;
+      return served.slot.ahead(whole);
+    },
+
     infer: async (as, version, call) => {
       const startedAtMs = clock.mono();
       const served = serving.get(as);

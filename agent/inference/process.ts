@@ -63,10 +63,24 @@ export interface ModelProcess {
     request: Request,
     tensors: Tensor[],
     timeoutMs: number,
+    ahead?: InputAhead,
   ): Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>;
+  /**
+   * Takes a large input while it still comes into its memory; whoever then asks with it, and a tensor that is this
+   * very memory, has it there already. Null where it cannot: one at a time.
+   */
+  ahead(whole: Uint8Array): InputAhead | null;
   kill(): void;
   /** Resolves once, when the process is gone. */
   exited: Promise<ChildExit>;
+}
+
+/** Input on its way to a process before it is asked. */
+export interface InputAhead {
+  /** So many bytes of it are there. */
+  ready(bytes: number): void;
+  /** It will not be asked for. Idempotent, and without effect once it was. */
+  cancel(): void;
 }
 
 /** An answer, and how long it waited in the pipe behind others. */
@@ -129,6 +143,10 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   let gone: ChildExit | null = null;
   let timedOut = false;
   let watch: { timer: Timer; dueAtMs: number } | null = null;
+
+  let early: { id: number; area: Area; input: InputAhead } | null = null;
+  // In 32 bits, which is what its frame has for it.
+  const takeId = (): number => nextId++ >>> 0;
 
   const kill = (): void => {
     child.kill('SIGKILL');
@@ -202,6 +220,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
     const end = (reason: string): void => {
       if (gone !== null) return;
       watch?.timer.cancel();
+      early = null;
       shared?.close();
       const lastLine = oneLine(stderrTail.trim().split('\n').at(-1) ?? '');
       gone = {
@@ -225,13 +244,42 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
     pid: child.pid ?? null,
     exited,
     kill,
-    ask: <Request extends ChildRequest>(request: Request, tensors: Tensor[], timeoutMs: number) =>
+    ahead: (whole) => {
+      if (gone !== null || sender === null || early !== null) return null;
+      const area = shared?.acquire() ?? null;
+      const begun = area?.inputs.begin(whole) ?? null;
+      if (area === null || begun === null) {
+        if (area !== null) shared?.release(area);
+        return null;
+      }
+      const id = takeId();
+      const tell = partTeller(area, id, sender, writer);
+      const input: InputAhead = {
+        ready: (bytes) => {
+          if (early?.input === input) begun.ready(bytes, tell);
+        },
+        cancel: () => {
+          if (early?.input !== input) return;
+          early = null;
+          shared?.release(area);
+        },
+      };
+      early = { id, area, input };
+      return input;
+    },
+    ask: <Request extends ChildRequest>(
+      request: Request,
+      tensors: Tensor[],
+      timeoutMs: number,
+      ahead?: InputAhead,
+    ) =>
       new Promise<Result<Told<ChildReply & { kind: ReplyTo[Request['kind']] }>>>((resolve) => {
-        // In 32 bits, which is what its frame has for it.
-        const id = nextId++ >>> 0;
         if (gone !== null || sender === null)
           return resolve(refuse('model-crashed', gone?.reason ?? 'no pipe'));
-        const area = request.kind === 'run' ? (shared?.acquire() ?? null) : null;
+        const known = ahead !== undefined && early?.input === ahead ? early : null;
+        if (known !== null) early = null;
+        const id = known?.id ?? takeId();
+        const area = known?.area ?? (request.kind === 'run' ? (shared?.acquire() ?? null) : null);
         let pieces: Uint8Array[];
         try {
           const place = area === null ? undefined : placeIn(area, id, sender, writer);
@@ -264,11 +312,21 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   };
 }
 
-/** Large tensors go into the area; the child is told of their parts while the rest is still written. */
-function placeIn({ index, inputs }: Area, id: number, sender: Sender, writer: FrameWriter): SharedPlace {
-  const tell = (part: PartNotice): void =>
-    sender.now(writer.write(id, part, [], { area: index, put: () => null }, sender.allocate));
-  return { area: index, put: (bytes) => inputs(bytes, tell) };
+/** Tells the child of parts of its input while the rest of it is still written. */
+function partTeller(
+  { index }: Area,
+  id: number,
+  sender: Sender,
+  writer: FrameWriter,
+): (part: PartNotice) => void {
+  const place = { area: index, put: () => null };
+  return (part) => sender.now(writer.write(id, part, [], place, sender.allocate));
+}
+
+/** Where large tensors go. */
+function placeIn(area: Area, id: number, sender: Sender, writer: FrameWriter): SharedPlace {
+  const tell = partTeller(area, id, sender, writer);
+  return { area: area.index, put: (bytes) => area.inputs.put(bytes, tell) };
 }
 
 const replyTo: ReplyTo = {

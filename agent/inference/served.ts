@@ -6,6 +6,7 @@ import type { TensorSignature } from '../../shared/wire/manifest.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 import type { ReleaseCounters } from './counters.ts';
 import type { Restarts } from './keeper.ts';
+import type { InputAhead } from './process.ts';
 import type { Recipe } from './recipe.ts';
 
 export interface ServedModel {
@@ -47,6 +48,8 @@ export interface InferCall {
   deadlineMs?: number | undefined;
   /** Aborted when the client went away: a request that still waits is dropped. Outlives the call: one for many. */
   signal?: Cancellation | undefined;
+  /** What `InferenceHost.ahead` gave for its one large input. */
+  ahead?: InputAhead | undefined;
   /** The client's name for it, if it has one. */
   requestId?: string | undefined;
 }

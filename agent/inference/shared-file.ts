@@ -40,9 +40,25 @@ export interface Incoming {
   take: TakeBytes;
 }
 
+/** Bytes that still come into memory of their own, on their way into a window. */
+export interface Ahead {
+  /** So many of them are there: whole parts are written and told of. */
+  ready(bytes: number, tell: (part: PartNotice) => void): void;
+}
+
+/** This end's side of a window that the other reads. */
+export interface Outgoing {
+  put: PutBytes;
+  /**
+   * Begins with the first thing that will be put while it still comes; put, as the very same memory, it is only
+   * finished. Null where it has no room.
+   */
+  begin(whole: Uint8Array): Ahead | null;
+}
+
 export interface Area {
   index: number;
-  inputs: PutBytes;
+  inputs: Outgoing;
   outputs: Incoming;
 }
 
@@ -119,7 +135,7 @@ export function openArea(
   descriptor: number,
   area: unknown,
   local: (offset: number, bytes: number) => Uint8Array,
-): { inputs: Incoming; outputs: PutBytes } | null {
+): { inputs: Incoming; outputs: Outgoing } | null {
   if (typeof area !== 'number') return null;
   return {
     inputs: takeFrom(descriptor, inputsStart(area), local),
@@ -127,27 +143,72 @@ export function openArea(
   };
 }
 
-function putInto(descriptor: number, start: number, touch: () => void): PutBytes {
+function putInto(descriptor: number, start: number, touch: () => void): Outgoing {
   let end = start;
-  return (bytes, tell) => {
-    if (bytes.length > start + windowBytes - end) return null;
-    touch();
-    const at = end;
-    try {
-      for (let done = 0; done < bytes.length; ) {
-        const ready = Math.min(bytes.length, done + partBytes);
-        while (done < ready) done += writeSync(descriptor, bytes, done, ready - done, at + done);
-        if (ready < bytes.length) tell({ kind: 'part', at, bytes: bytes.length, ready });
-      }
-    } catch (error) {
-      if (!isSystemError(error)) throw error;
-      // The folder is full, often at 64 MiB in a container: the socket carries this one and what follows.
-      end = start + windowBytes;
-      return null;
+  let ahead: { whole: Uint8Array; at: number; done: number } | null = null;
+
+  /** Writes up to `ready`, a part at a time; how far it came. Throws what the system throws. */
+  const write = (
+    { whole, at, done }: { whole: Uint8Array; at: number; done: number },
+    ready: number,
+    tell: (part: PartNotice) => void,
+  ): number => {
+    let written = done;
+    while (written < ready) {
+      const next = Math.min(ready, written + partBytes);
+      while (written < next) written += writeSync(descriptor, whole, written, next - written, at + written);
+      if (next < whole.length) tell({ kind: 'part', at, bytes: whole.length, ready: next });
     }
-    end = Math.ceil((at + bytes.length) / 8) * 8;
-    return at;
+    return written;
   };
+  const hasRoom = (bytes: number): boolean => bytes <= start + windowBytes - end;
+  const fail = (error: unknown): null => {
+    if (!isSystemError(error)) throw error;
+    // The folder is full, often at 64 MiB in a container: the socket carries this one and what follows.
+    end = start + windowBytes;
+    ahead = null;
+    return null;
+  };
+  return {
+    begin: (whole) => {
+      if (end > start || !hasRoom(whole.length)) return null;
+      ahead = { whole, at: end, done: 0 };
+      end = Math.ceil((end + whole.length) / 8) * 8;
+      return {
+        ready: (bytes, tell) => {
+          if (ahead === null) return;
+          const parts = bytes - ((bytes - ahead.done) % partBytes);
+          // The last bytes wait for whoever asks: then they are there, and need no word of their own.
+          if (parts <= ahead.done || parts >= whole.length) return;
+          touch();
+          try {
+            ahead.done = write(ahead, parts, tell);
+          } catch (error) {
+            fail(error);
+          }
+        },
+      };
+    },
+    put: (bytes, tell) => {
+      const begun = ahead;
+      ahead = null;
+      const known = begun !== null && isSameMemory(begun.whole, bytes);
+      if (!known && !hasRoom(bytes.length)) return null;
+      touch();
+      const one = known ? begun : { whole: bytes, at: end, done: 0 };
+      try {
+        write(one, bytes.length, tell);
+      } catch (error) {
+        return fail(error);
+      }
+      if (!known) end = Math.ceil((end + bytes.length) / 8) * 8;
+      return one.at;
+    },
+  };
+}
+
+function isSameMemory(one: Uint8Array, other: Uint8Array): boolean {
+  return one.buffer === other.buffer && one.byteOffset === other.byteOffset && one.length === other.length;
 }
 
 function takeFrom(

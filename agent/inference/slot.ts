@@ -12,6 +12,7 @@ import type { CountersWriter, ReleaseCounters } from './counters.ts';
 import { type Executed, execute, type Ran, type Runnable } from './execution.ts';
 import { createKeeper, type KeeperOptions, type Restarts, type Seat, unloading } from './keeper.ts';
 import type { ChildMemory } from './pipe.ts';
+import type { InputAhead } from './process.ts';
 import { createPace, createQueue } from './queue.ts';
 import type { Cancellation } from './served.ts';
 import type { Player, Turns } from './turns.ts';
@@ -29,6 +30,8 @@ export interface RunLimits {
   deadlineMs?: number | undefined;
   /** Aborted: a request that waits is dropped, one that runs is finished and thrown away. */
   signal?: Cancellation | undefined;
+  /** What `ahead` gave for its input. */
+  ahead?: InputAhead | undefined;
 }
 
 export interface Slot {
@@ -46,6 +49,8 @@ export interface Slot {
     from: 'client' | 'probe',
     terms?: RunLimits,
   ): Promise<Result<RunAnswer>>;
+  /** Where nothing waits and nothing runs: takes a large input while it still comes (`ModelProcess.ahead`). */
+  ahead(whole: Uint8Array): InputAhead | null;
   memory(): Promise<Result<ChildMemory>>;
   ready(): boolean;
   /** Why it is not ready. */
@@ -162,6 +167,7 @@ export function createSlot(options: SlotOptions): Slot {
   const settle = (job: Job, answer: Result<RunAnswer>): void => {
     if (job.settled) return;
     job.settled = true;
+    job.ahead?.cancel();
     if (job.from === 'client') count(job, answer);
     job.settle(answer);
   };
@@ -305,6 +311,7 @@ export function createSlot(options: SlotOptions): Slot {
         inputs,
         outputs,
         from,
+        ahead: terms.ahead,
         part: part !== null && from === 'client' ? part : null,
         rows: batch === null ? 1 : (part?.rows ?? 1),
         deathsLeft: from === 'client' ? clientDeaths : 1,
@@ -346,6 +353,12 @@ export function createSlot(options: SlotOptions): Slot {
   return {
     start: keeper.start,
     run: submit,
+    ahead: (whole) => {
+      const seat = keeper.seat();
+      // Behind others it would only take room that their inputs need.
+      const idle = queue.jobs.length === 0 && seat?.inFlight === 0 && !closed && !trial.on();
+      return idle ? seat.process.ahead(whole) : null;
+    },
     memory: async () => {
       const seat = keeper.seat();
       if (seat === null) return { ok: false, refusal: keeper.trouble() ?? unloading };

@@ -64,6 +64,7 @@ export function createLightHost(options: LightHostOptions): InferenceHost {
     return { as, releaseId, version, ...idle, inputs: [], outputs: [] };
   };
   return {
+    ahead: () => null,
     async load(release) {
       await clock.timer(loadMs).done;
       loaded.set(release.manifestSha256, release);

@@ -74,7 +74,7 @@ function echo(frame: Frame): void {
   );
   const outputs = area?.outputs;
   const tell = (part: PartNotice): void => writer.write(frame.id, part, []).forEach(write);
-  const put = (bytes: Uint8Array): number | null => outputs?.(bytes, tell) ?? null;
+  const put = (bytes: Uint8Array): number | null => outputs?.put(bytes, tell) ?? null;
   writer.write(frame.id, { kind: 'ran', runMs: 1 }, tensors, { put }).forEach(write);
 }
 

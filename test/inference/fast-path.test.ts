@@ -52,6 +52,7 @@ async function rig(options: Partial<FastPathOptions> = {}): Promise<Rig> {
       return { status: 200, body: Buffer.from(`<${text.slice(0, 10)}>`), headers: { 'x-made': 'here' } };
     },
     gather: ({ bodyBytes }) => reader.gather(bodyBytes),
+    ahead: () => null,
     closing: () => false,
     toNode: (socket) => {
       const index = made.node.push('') - 1;

@@ -56,6 +56,7 @@ function scripted({ names, runs }: Script) {
     };
     return {
       pid: null,
+      ahead: () => null,
       ask: ask as ModelProcess['ask'],
       kill: () => {
         gone = true;

@@ -17,6 +17,8 @@ import { asText, type Parcel, parcelOf, textBytesMax } from './send.ts';
 const headBytesMax = 4 * 1024;
 /** A body that is not whole by then is node:http's, which has patience and words for it. */
 const bodyWithinMs = 1_000;
+/** Between two looks at who has said nothing for too long. */
+const lookMsMax = 2_000;
 const headEnd = Buffer.from('\r\n\r\n', 'latin1');
 const nothing: Buffer = Buffer.alloc(0);
 
@@ -65,12 +67,33 @@ export interface FastPath {
 }
 
 export function createFastPath(options: FastPathOptions): FastPath {
+  const { clock, silentMs, idleMs } = options;
   const open = new Set<Connection>();
   const terms = { ...options, headText: createHeadText(options) };
+  const lookMs = Math.min(lookMsMax, silentMs / 2, idleMs / 2);
+  let look: Timer | null = null;
+  /** One timer for all connections, while there are any. */
+  const watch = (): void => {
+    if (look !== null || open.size === 0) return;
+    const timer = clock.timer(lookMs);
+    look = timer;
+    void timer.done.then(() => {
+      look = null;
+      const nowMs = clock.mono();
+      for (const connection of open) connection.endQuiet(nowMs);
+      watch();
+    });
+  };
   return {
     take: (socket) => {
-      const connection: Connection = new Connection(socket, terms, () => open.delete(connection));
+      const connection: Connection = new Connection(socket, terms, () => {
+        open.delete(connection);
+        if (open.size > 0) return;
+        look?.cancel();
+        look = null;
+      });
       open.add(connection);
+      watch();
     },
     end: (which) => {
       for (const connection of open) connection.endNow(which);
@@ -121,6 +144,8 @@ class Connection {
   #patience: Timer | null = null;
   #state: 'waiting' | 'answering' | 'given away' = 'waiting';
   #asked = false;
+  /** Since when it says nothing. */
+  #quietSinceMs: number;
   /** Heads of one client are the same again and again: the last one with its empty line, and what it says. */
   #headBytes = nothing;
   #head: FastHead | null = null;
@@ -129,10 +154,9 @@ class Connection {
     this.#socket = socket;
     this.#terms = terms;
     this.#left = left;
-    socket.setTimeout(terms.silentMs);
+    this.#quietSinceMs = terms.clock.mono();
     socket.on('data', this.#onData);
     socket.on('end', this.#onEnd);
-    socket.on('timeout', this.#onTimeout);
     socket.on('error', this.#onError);
     socket.on('close', this.#onClose);
   }
@@ -140,6 +164,15 @@ class Connection {
   endNow(which: 'idle' | 'all'): void {
     if (which === 'idle' && this.#coming !== null) this.#giveAwayBody(this.#coming, nothing);
     else if (which === 'all' || this.#state === 'waiting') this.#socket.destroy();
+  }
+
+  /** Who asked something before is closed without a word, as pools of clients expect. */
+  endQuiet(nowMs: number): void {
+    if (this.#state !== 'waiting' || this.#coming !== null) return;
+    const { silentMs, idleMs } = this.#terms;
+    if (nowMs - this.#quietSinceMs < (this.#asked ? idleMs : silentMs)) return;
+    if (this.#asked) this.#socket.destroy();
+    else this.#refuse('no request came', 'ERR_HTTP_REQUEST_TIMEOUT');
   }
 
   readonly #onData = (chunk: Buffer): void => {
@@ -156,12 +189,6 @@ class Connection {
   readonly #onEnd = (): void => {
     if (this.#coming === null) this.#socket.end();
     else this.#refuse('it ends in the middle', 'HPE_INVALID_EOF_STATE');
-  };
-
-  readonly #onTimeout = (): void => {
-    if (this.#state !== 'waiting') return;
-    if (this.#asked) this.#socket.destroy();
-    else this.#refuse('no request came', 'ERR_HTTP_REQUEST_TIMEOUT');
   };
 
   readonly #onError = (): void => {
@@ -185,10 +212,8 @@ class Connection {
     this.#stopComing();
     this.#kept = nothing;
     this.#left();
-    socket.setTimeout(0);
     socket.off('data', this.#onData);
     socket.off('end', this.#onEnd);
-    socket.off('timeout', this.#onTimeout);
     socket.off('close', this.#onClose);
   }
 
@@ -294,7 +319,6 @@ class Connection {
 
   async #serve(head: FastHead, body: Body, ahead?: InputAhead): Promise<void> {
     this.#state = 'answering';
-    if (!this.#asked) this.#socket.setTimeout(this.#terms.idleMs);
     this.#asked = true;
     try {
       const answer = await this.#terms.answer({ head, body, ahead, departure: this.#departure });
@@ -333,6 +357,7 @@ class Connection {
     const socket = this.#socket;
     if (!socket.writable) return;
     this.#state = 'waiting';
+    this.#quietSinceMs = this.#terms.clock.mono();
     if (this.#kept.length === 0) return;
     socket.resume();
     this.#consider(this.#kept);

@@ -342,7 +342,9 @@ const framing: Hostile[] = Object.entries({
   'a space before the colon': text(`${start}Content-Length : 5\r\n`, goodBody),
   'a header without colon': text(`${start}hello\r\n`),
   'NUL in a header': text(`${start}X: a\0b\r\n`),
-  'no Host': Buffer.from('POST /v2/models/ints/infer HTTP/1.1\r\nContent-Length: 0\r\n\r\n'),
+  'no Host': Buffer.from(
+    'POST /v2/models/ints/infer HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n',
+  ),
   'no method of HTTP': Buffer.from('HELLO / HTTP/1.1\r\nHost: x\r\n\r\n'),
   'HTTP/2': Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   'HTTP/9': Buffer.from('GET / HTTP/9.9\r\nHost: x\r\n\r\n'),

@@ -336,11 +336,12 @@ class Connection {
     if (!socket.writable) return;
     const last = close || this.#terms.closing();
     const head = this.#terms.headText(parcel, last);
-    const [only] = parcel.pieces;
     let taken = true;
-    if (parcel.pieces.length === 1 && only !== undefined && only.length <= textBytesMax)
-      taken = socket.write(head + asText(only), 'latin1');
-    else {
+    if (parcel.bytes <= textBytesMax) {
+      let text = head;
+      for (const piece of parcel.pieces) text += asText(piece);
+      taken = socket.write(text, 'latin1');
+    } else {
       // One write to the socket: head and pieces together.
       socket.cork();
       socket.write(head, 'latin1');

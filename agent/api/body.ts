@@ -83,7 +83,7 @@ export class Gathering {
     return this.#single?.length ?? this.#filled;
   }
 
-  /** False where there is no room. */
+  /** False where there is no room; what came before is still there then. */
   add(piece: Buffer): boolean {
     if (this.length === 0 && piece.length <= firstBytes) {
       if (!this.#hold(piece.length)) return false;
@@ -92,7 +92,12 @@ export class Gathering {
     }
     const first = this.#single;
     this.#single = null;
-    return (first === null || this.#append(first)) && this.#append(piece);
+    if (first !== null && !this.#append(first)) {
+      // Nothing that came is lost: somebody else may have patience for it.
+      this.#single = first;
+      return false;
+    }
+    return this.#append(piece);
   }
 
   /** Where all of it will lie, once that is known: it does not move any more. Null before. */

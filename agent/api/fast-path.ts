@@ -103,22 +103,31 @@ export function createFastPath(options: FastPathOptions): FastPath {
 
 type HeadText = (parcel: Parcel, last: boolean) => string;
 
+function headerLines(headers: Record<string, string | number>): string {
+  let text = '';
+  for (const name in headers) {
+    const value = String(headers[name]);
+    validateHeaderValue(name, value);
+    text += `${name}: ${value}\r\n`;
+  }
+  return text;
+}
+
 /** What stands before the body of an answer, with the headers that node:http adds by itself. */
 function createHeadText({ clock, idleMs }: FastPathOptions): HeadText {
+  const open = headerLines({
+    Connection: 'keep-alive',
+    'Keep-Alive': `timeout=${Math.floor(idleMs / 1_000)}`,
+  });
+  const closed = headerLines({ Connection: 'close' });
   let dateSecond = Number.NaN;
   let date = '';
-  const open = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(idleMs / 1_000)}\r\n\r\n`;
   return ({ status, headers }, last) => {
     const second = Math.floor(clock.wall() / 1_000);
-    if (second !== dateSecond) date = new Date(second * 1_000).toUTCString();
+    if (second !== dateSecond) date = headerLines({ Date: new Date(second * 1_000).toUTCString() });
     dateSecond = second;
-    let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`;
-    for (const name in headers) {
-      const value = String(headers[name]);
-      validateHeaderValue(name, value);
-      text += `${name}: ${value}\r\n`;
-    }
-    return `${text}Date: ${date}\r\n${last ? 'Connection: close\r\n\r\n' : open}`;
+    const lines = headerLines(headers) + date + (last ? closed : open);
+    return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines}\r\n`;
   };
 }
 
@@ -142,7 +151,7 @@ class Connection {
   /** The request whose body still comes. */
   #coming: Coming | null = null;
   #patience: Timer | null = null;
-  #state: 'waiting' | 'answering' | 'given away' = 'waiting';
+  #state: 'waiting' | 'answering' | 'given-away' = 'waiting';
   #asked = false;
   /** Since when it says nothing. */
   #quietSinceMs: number;
@@ -208,7 +217,7 @@ class Connection {
 
   #leave(): void {
     const socket = this.#socket;
-    this.#state = 'given away';
+    this.#state = 'given-away';
     this.#stopComing();
     this.#kept = nothing;
     this.#left();

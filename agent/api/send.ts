@@ -62,7 +62,7 @@ async function packed(parcel: Parcel, coding: Coding): Promise<Parcel> {
   const headers = {
     ...parcel.headers,
     'content-encoding': coding,
-    vary: vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`,
+    vary: [vary, 'accept-encoding'].filter(Boolean).join(', '),
     'content-length': body.length,
   };
   return { status: parcel.status, headers, pieces: [body], bytes: body.length };

@@ -115,7 +115,7 @@ function readTensors(frame: Frame, take: TakeBytes | null): Tensor[] {
     const shape = [...head.shape];
     const tensor =
       datatype === 'BYTES'
-        ? checkTensor({ name, datatype, shape, data: strings })
+        ? checkTensor({ name, datatype, shape, data: [...strings] })
         : tensorFromBytes(name, datatype, shape, raw);
     if (!tensor.ok) throw new FleetError('infer-unsupported', `output ${tensor.refusal.detail}`);
     return tensor.value;

@@ -3,7 +3,9 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { readAnswer } from '../../agent/inference/answers.ts';
 import { createFrameReader, createFrameWriter, type Frame, tensorBytes } from '../../agent/inference/pipe.ts';
+import { unwrap } from '../../shared/kernel/errors.ts';
 import type { Tensor } from '../../shared/wire/tensors.ts';
 
 const request = { kind: 'run' as const, outputs: ['y'] };
@@ -166,4 +168,23 @@ test('headers that come again are neither written nor read anew, and never taken
     before = frame;
   }
   assert.ok(again > 50, `${again} headers were the same`);
+});
+
+test('answers with the same header are as many tensors: who changes one changes no other', () => {
+  const writer = createFrameWriter();
+  const reader = createFrameReader();
+  const list: Tensor[] = [
+    { name: 's', datatype: 'BYTES', shape: [2], data: ['a', 'b'] },
+    { name: 'f', datatype: 'FP32', shape: [1], data: Float32Array.of(2) },
+  ];
+  const answer = (id: number): Tensor[] => {
+    const [frame] = reader.push(Buffer.concat(writer.write(id, { kind: 'ran', runMs: 1 }, list)));
+    assert.ok(frame !== undefined);
+    return unwrap(readAnswer(frame, null)).tensors;
+  };
+  for (const tensor of answer(1)) {
+    tensor.shape[0] = 7;
+    tensor.data[0] = 'x';
+  }
+  assert.deepEqual(answer(2), list);
 });

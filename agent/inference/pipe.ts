@@ -289,7 +289,9 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
   let prefixFilled = 0;
   let payload: Buffer | null = null;
   let payloadFilled = 0;
-  const last = { bytes: Buffer.alloc(headerKeptBytesMax), length: 0, header: null as Header | null };
+  const lastBytes = Buffer.alloc(headerKeptBytesMax);
+  let lastLength = 0;
+  let last: Header | null = null;
 
   const lengthIn = (bytes: Buffer, at: number): number => {
     const length = bytes.readUInt32LE(at);
@@ -300,14 +302,13 @@ export function createFrameReader(bytesMax: number = frameBytesMax): FrameReader
   };
 
   const headerIn = (bytes: Buffer, at: number, length: number): Header => {
-    const known = last.header !== null && last.length === length;
-    if (known && bytes.compare(last.bytes, 0, length, at, at + length) === 0 && last.header !== null)
-      return last.header;
+    if (last !== null && lastLength === length && bytes.compare(lastBytes, 0, length, at, at + length) === 0)
+      return last;
     const header = parseHeader(bytes.toString('utf8', at, at + length));
     if (length <= headerKeptBytesMax) {
-      bytes.copy(last.bytes, 0, at, at + length);
-      last.length = length;
-      last.header = header;
+      bytes.copy(lastBytes, 0, at, at + length);
+      lastLength = length;
+      last = header;
     }
     return header;
   };

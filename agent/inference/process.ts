@@ -144,8 +144,9 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
   let timedOut = false;
   let watch: { timer: Timer; dueAtMs: number } | null = null;
 
+  /** The input that is on its way before it was asked with. */
   let early: { id: number; area: Area; input: InputAhead } | null = null;
-  // In 32 bits, which is what its frame has for it.
+  /** Of 32 bits, which is what a frame has for it. */
   const takeId = (): number => nextId++ >>> 0;
 
   const kill = (): void => {

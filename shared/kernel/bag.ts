@@ -6,10 +6,6 @@
 export class Bag<T> {
   readonly #items: T[] = [];
 
-  get size(): number {
-    return this.#items.length;
-  }
-
   /** What is in it now; changed by `add` and `delete`. */
   get items(): readonly T[] {
     return this.#items;

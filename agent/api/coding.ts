@@ -79,8 +79,8 @@ const packBytesMin = 1_400;
 const level = constants.Z_BEST_SPEED;
 
 /**
- * The coding for an answer of this length, null for none; `accepted` is the header Accept-Encoding. A list of codings is what HTTP libraries send by habit: it
- * is followed for JSON. Raw tensors are packed only for who names one coding alone.
+ * The coding for an answer of this length, null for none; `accepted` is the header Accept-Encoding. A list of codings is
+ * what HTTP libraries send by habit: it is followed for JSON. Raw tensors are packed only for who names one coding alone.
  */
 export function chooseCoding(accepted: string | undefined, bytes: number, raw: boolean): Coding | null {
   if (accepted === undefined || bytes < packBytesMin) return null;

@@ -16,7 +16,7 @@ const requestLine = /^POST (\/v2\/models\/[\w.-]{1,128}(?:\/versions\/[\w.-]{1,6
 const headerLine = /^([A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*$/;
 const lengthText = /^(?:0|[1-9]\d{0,8})$/;
 
-/** Whether a header is of no weight for how a request is read, or is one that is understood here. Others may be. */
+/** Headers that are understood here, or are of no weight for how a request is read; another one may be of some. */
 const known: ReadonlySet<string> = new Set([
   'accept',
   'accept-encoding',

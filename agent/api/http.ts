@@ -10,16 +10,15 @@ import { watchLoopDelay } from '../../shared/host/loop-delay.ts';
 import { asFleetError, FleetError } from '../../shared/kernel/errors.ts';
 import { limits } from '../../shared/kernel/limits.ts';
 import type { Clock, Log } from '../../shared/kernel/ports.ts';
-import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
-import { jsonLengthHeader, readJsonLength } from '../../shared/wire/oip-binary.ts';
+import { type Result, refuse } from '../../shared/kernel/result.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import { createSequences } from '../inference/sequences.ts';
 import type { AgentStatus } from '../status.ts';
 import type { Answer, RouteParts } from './answer.ts';
 import { type BodyLimits, createBodyReader } from './body.ts';
+import { fastInference } from './fast-inference.ts';
 import { createFastPath } from './fast-path.ts';
-import { findModel, infer } from './infer-route.ts';
-import { inferRoute, routeRequest } from './routes.ts';
+import { routeRequest } from './routes.ts';
 import { createBrokenRequests, refusalAnswer, send } from './send.ts';
 
 export interface AgentHttpOptions {
@@ -76,9 +75,6 @@ const connectionsMax = 256;
 const headersTimeoutMs = 10_000;
 /** Longer than the pools of usual clients, so that they close first and no request meets a closing door. */
 const keepAliveMs = 30_000;
-
-/** Raw numbers of a smaller body are taken to the model faster all at once. */
-const aheadBytesMin = 1024 * 1024;
 
 export function isLoopback(host: string): boolean {
   const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
@@ -220,34 +216,7 @@ export async function startAgentHttp(options: AgentHttpOptions): Promise<AgentHt
   server.removeAllListeners('connection');
   const fast = createFastPath({
     clock,
-    takes: ({ headers }) => !closing && parts.mayEnter(headers),
-    answer: ({ head, body, ahead, departure }) => {
-      const call = { headers: head.headers, body: () => ok(body), departure: () => departure, ahead };
-      return answerOf(head.path, () => {
-        const route = inferRoute(head.path);
-        return route === null
-          ? refuse('not-found', 'no such path')
-          : infer(call, route.model, route.version, parts);
-      });
-    },
-    gather: ({ path, headers, bodyBytes }) => {
-      const route = inferRoute(path);
-      const jsonBytes = readJsonLength(headers[jsonLengthHeader]);
-      if (route === null || !jsonBytes.ok) return null;
-      // Whoever has the name wrong need not send megabytes.
-      if (!findModel(inference, route.model, route.version).ok) return null;
-      return parts.body.gather(bodyBytes, jsonBytes.value ?? 0);
-    },
-    ahead: ({ path, headers }, whole) => {
-      const route = inferRoute(path);
-      const jsonBytes = readJsonLength(headers[jsonLengthHeader]);
-      if (route === null || !jsonBytes.ok || jsonBytes.value === null) return null;
-      const skipped = jsonBytes.value;
-      const numbers = whole.subarray(skipped);
-      if (numbers.length < aheadBytesMin) return null;
-      const input = inference.ahead(route.model, route.version, numbers);
-      return input === null ? null : { ready: (bytes) => input.ready(bytes - skipped), input };
-    },
+    ...fastInference(parts, answerOf),
     closing: () => closing,
     toNode: (socket) => {
       for (const take of nodeTakes) take.call(server, socket);

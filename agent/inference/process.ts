@@ -309,6 +309,7 @@ export function startModelProcess(clock: Clock, options: ModelProcessOptions = {
         // To an idle child at once; behind others together with whatever else this turn of the event loop brings.
         if (waiting.length > 1) sender.soon(pieces);
         else sender.now(pieces);
+        area?.outputs.prepare();
       }),
   };
 }

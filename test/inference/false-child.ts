@@ -12,7 +12,7 @@ import {
   prefixBytes,
   tensorBytes,
 } from '../../agent/inference/pipe.ts';
-import { openArea, partBytes, windowBytes } from '../../agent/inference/shared-file.ts';
+import { openArea, outputsStart, partBytes, windowBytes } from '../../agent/inference/shared-file.ts';
 import { type Tensor, tensorFromBytes } from '../../shared/wire/tensors.ts';
 
 const pipe = 3;
@@ -53,7 +53,7 @@ const writer = createFrameWriter();
 
 const count = 64 * 1024;
 /** Where the outputs of a request's area begin. */
-const outputsAt = (frame: Frame): number => (frame.area ?? 0) * 2 * windowBytes + windowBytes;
+const outputsAt = (frame: Frame): number => outputsStart(frame.area ?? 0);
 const head = (at: number, bytes = count): object => ({
   name: 'y',
   datatype: 'UINT8',

@@ -170,6 +170,43 @@ for (const [way, options] of ways) {
       await Promise.all([ask(1), ask(50), ask(100)]);
     });
 
+    test('answers of the same sizes again and again, then of others: each output has memory of its own', async () => {
+      const child = await serve(
+        {
+          inputs: ['x0', 'x1'].map((name) => ({ name, elemType: 2, shape: ['n'] })),
+          outputs: ['y0', 'y1'].map((name) => ({ name, elemType: 2, shape: ['n'] })),
+          nodes: [0, 1].map((index) => ({
+            opType: 'Identity',
+            inputs: [`x${index}`],
+            outputs: [`y${index}`],
+          })),
+        },
+        options,
+      );
+      const one = 2 * partBytes + 100;
+      const sizes = [
+        ...Array.from({ length: 4 }, () => [one, one]),
+        [3 * one, one],
+        ...Array.from({ length: 4 }, () => [one, 3 * one]),
+        [40, 100_000],
+        ...Array.from({ length: 4 }, () => [100_000, 40]),
+        [one, one],
+      ];
+      const seen: { want: Uint8Array; got: Uint8Array }[] = [];
+      // One after the other: what is prepared for an answer is prepared when its request goes.
+      for (const [salt, lengths] of sizes.entries()) {
+        const given = lengths.map((length, index) => bytesOf(length, 2 * salt + index));
+        const inputs = given.map((data, index): Tensor => {
+          return { name: `x${index}`, datatype: 'UINT8', shape: [data.length], data };
+        });
+        const { tensors } = unwrap(await run(child, inputs, ['y0', 'y1']));
+        for (const [index, want] of given.entries())
+          seen.push({ want, got: tensors[index]?.data as Uint8Array });
+      }
+      for (const [index, { want, got }] of seen.entries())
+        assert.ok(Buffer.from(want).equals(got), `${index}: ${want.length} bytes`);
+    });
+
     test('an answer that is larger than its request by far', async () => {
       const child = await serve(
         {
@@ -312,6 +349,28 @@ describe('a child that cannot be trusted', () => {
     assert.deepEqual(await Promise.all(asked), expected);
     assert.equal(slot.restarts().crashed, 1);
   });
+});
+
+test('tensors lie where memory for them is copied fast: never 1 to 31 bytes before it in their pages', {
+  skip: noFile,
+}, () => {
+  const file = openSharedFile();
+  assert.ok(file !== null);
+  const areas = [file.acquire(), file.acquire()];
+  const sizes = [40_000, 2 * partBytes + 3, 4_096, 1, windowBytes - 8 * partBytes];
+  let end = 0;
+  for (const area of areas) {
+    assert.ok(area !== null);
+    for (const bytes of sizes) {
+      const at = area.inputs.put(new Uint8Array(bytes), () => undefined);
+      assert.ok(at !== null && at >= end, 'one behind the other');
+      end = at + bytes;
+      // Where malloc gives pages of their own, it begins 16 bytes behind the start of the first.
+      const behind = (16 + 4_096 - (at % 4_096)) % 4_096;
+      assert.ok(behind === 0 || behind > 31, `${behind} bytes behind`);
+    }
+  }
+  file.close();
 });
 
 describe('nothing stays behind', { skip: noFile }, () => {

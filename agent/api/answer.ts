@@ -5,6 +5,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { LoopDelay } from '../../shared/host/loop-delay.ts';
 import type { Clock } from '../../shared/kernel/ports.ts';
 import type { Result } from '../../shared/kernel/result.ts';
+import type { BinaryHead, IsBinary } from '../../shared/wire/oip-binary.ts';
 import type { InferenceHost } from '../inference/host.ts';
 import type { InputAhead } from '../inference/process.ts';
 import type { Sequences } from '../inference/sequences.ts';
@@ -29,6 +30,13 @@ export interface Call {
   departure(): Cancellation;
   /** Its body, or what of it stands behind the JSON, may be in the model's process already. */
   ahead?: InputAhead | undefined;
+  /** Of whoever asks, where it is known that it is the same client as before. */
+  memory?: ClientMemory | undefined;
+}
+
+/** What a client asked last: it often asks the same of other numbers. */
+export interface ClientMemory {
+  last: { head: BinaryHead; isBinary: IsBinary } | null;
 }
 
 export interface RouteParts {

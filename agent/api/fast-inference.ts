@@ -19,11 +19,12 @@ export function fastInference(
   const { inference } = parts;
   return {
     takes: ({ headers }) => !parts.closing() && parts.mayEnter(headers),
-    answer: ({ head, body, ahead, departure }) =>
+    answer: ({ head, body, ahead, departure, memory }) =>
       answerOf(head.path, async () => {
         const route = inferRoute(head.path);
         if (route === null) return refuse('not-found', 'no such path');
-        const call = { headers: head.headers, body: () => ok(body), departure: () => departure, ahead };
+        const { headers } = head;
+        const call = { headers, body: () => ok(body), departure: () => departure, ahead, memory };
         return infer(call, route.model, route.version, parts);
       }),
     gather: ({ path, headers, bodyBytes }) => {

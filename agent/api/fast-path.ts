@@ -8,7 +8,7 @@ import { STATUS_CODES, validateHeaderValue } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock, Timer } from '../../shared/kernel/ports.ts';
 import type { InputAhead } from '../inference/process.ts';
-import type { Answer } from './answer.ts';
+import type { Answer, ClientMemory } from './answer.ts';
 import type { Body, Gathering } from './body.ts';
 import { Departure } from './departure.ts';
 import { type FastHead, readFastHead } from './fast-head.ts';
@@ -35,6 +35,7 @@ export interface FastRequest {
   body: Body;
   ahead: InputAhead | undefined;
   departure: Departure;
+  memory: ClientMemory;
 }
 
 export interface FastPathOptions {
@@ -146,6 +147,7 @@ class Connection {
   /** Called once it is closed or given away. */
   readonly #left: () => void;
   readonly #departure = new Departure();
+  readonly #memory: ClientMemory = { last: null };
   /** What follows the request that is under way. */
   #kept = nothing;
   /** The request whose body still comes. */
@@ -330,7 +332,8 @@ class Connection {
     this.#state = 'answering';
     this.#asked = true;
     try {
-      const answer = await this.#terms.answer({ head, body, ahead, departure: this.#departure });
+      const request = { head, body, ahead, departure: this.#departure, memory: this.#memory };
+      const answer = await this.#terms.answer(request);
       const parcel = parcelOf(answer, head.headers['accept-encoding']);
       this.#reply(parcel instanceof Promise ? await parcel : parcel, head.close);
     } catch (thrown) {

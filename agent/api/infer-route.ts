@@ -4,6 +4,7 @@
 
 import { ok, type Result, refuse } from '../../shared/kernel/result.ts';
 import {
+  binaryHead,
   binaryOutputs,
   encodeBinaryResponse,
   type IsBinary,
@@ -11,6 +12,7 @@ import {
   parseBinaryRequest,
   parseRawInput,
   readJsonLength,
+  repeatedRequest,
 } from '../../shared/wire/oip-binary.ts';
 import {
   encodeInferResponse,
@@ -21,7 +23,7 @@ import {
 } from '../../shared/wire/oip-json.ts';
 import type { InferAnswer, InferenceHost, ServedModel } from '../inference/host.ts';
 import { isStateful } from '../inference/recipe.ts';
-import type { Answer, Call, RouteParts } from './answer.ts';
+import type { Answer, Call, ClientMemory, RouteParts } from './answer.ts';
 
 export function findModel(
   inference: InferenceHost,
@@ -108,16 +110,31 @@ interface Asked {
 }
 
 /** `jsonBytes` is the value of `Inference-Header-Content-Length`, null where the body is JSON alone. */
-function readRequest(bytes: Uint8Array, jsonBytes: number | null, model: ServedModel): Result<Asked> {
+function readRequest(
+  bytes: Uint8Array,
+  jsonBytes: number | null,
+  model: ServedModel,
+  memory: ClientMemory | undefined,
+): Result<Asked> {
   if (jsonBytes === 0) {
     const input = parseRawInput(bytes, model.inputs);
     // Who sends no JSON has no place to ask for it: all outputs come in binary form.
     return input.ok ? ok({ request: { inputs: [input.value] }, isBinary: () => true }) : input;
   }
+  const last = memory?.last ?? null;
+  if (last !== null && jsonBytes !== null) {
+    const request = repeatedRequest(last.head, bytes, jsonBytes);
+    if (request !== null) return ok({ request, isBinary: last.isBinary });
+  }
   const parsed = jsonBytes === null ? parseInferRequest(bytes) : parseBinaryRequest(bytes, jsonBytes);
   if (!parsed.ok) return parsed;
-  const options = checkOptions(parsed.value);
-  return options.ok ? ok({ request: parsed.value, isBinary: binaryOutputs(parsed.value) }) : options;
+  const request = parsed.value;
+  const options = checkOptions(request);
+  if (!options.ok) return options;
+  const isBinary = binaryOutputs(request);
+  const head = memory === undefined || jsonBytes === null ? null : binaryHead(bytes, jsonBytes, request);
+  if (memory !== undefined && head !== null) memory.last = { head, isBinary };
+  return ok({ request, isBinary });
 }
 
 function answerOf(name: string, id: string | undefined, answer: InferAnswer, isBinary: IsBinary): Answer {
@@ -154,7 +171,7 @@ export async function infer(
   const body = await call.body(jsonBytes.value ?? 0);
   if (!body.ok) return body;
   try {
-    const asked = readRequest(body.value.bytes, jsonBytes.value, model.value);
+    const asked = readRequest(body.value.bytes, jsonBytes.value, model.value, call.memory);
     if (!asked.ok) return asked;
     const { id, parameters, inputs, outputs } = asked.value.request;
     if (isSequence(parameters)) {

@@ -9,7 +9,7 @@
 import type { ErrorCode } from '../kernel/codes.ts';
 import { ok, type Result, refuse } from '../kernel/result.ts';
 import { type JsonReader, readWhole } from './json-reader.ts';
-import type { TensorSignature } from './manifest.ts';
+import type { Datatype, TensorSignature } from './manifest.ts';
 import {
   type InferRequest,
   type InferResponse,
@@ -77,6 +77,56 @@ function readBinary<T>(
     if (at < body.length) reader.fail(`${body.length - at} bytes behind the JSON belong to no tensor`);
     return message;
   });
+}
+
+/** Longer ones name many tensors, or give numbers as text. */
+const headKeptBytesMax = 1_024;
+
+/** A request without its numbers, to be read again where a client asks the same of others. Not to be changed. */
+export interface BinaryHead {
+  json: Buffer;
+  /** All but its inputs. */
+  rest: Omit<InferRequest, 'inputs'>;
+  inputs: readonly { name: string; datatype: Datatype; shape: readonly number[]; bytes: number }[];
+  /** Of all inputs together. */
+  bytesBehind: number;
+}
+
+/** Null where more than numbers may be another's next time: it holds strings, or numbers stand in the JSON. */
+export function binaryHead(body: Uint8Array, jsonBytes: number, request: InferRequest): BinaryHead | null {
+  if (jsonBytes > headKeptBytesMax) return null;
+  const { inputs: tensors, ...rest } = request;
+  const inputs: { name: string; datatype: Datatype; shape: readonly number[]; bytes: number }[] = [];
+  let bytesBehind = 0;
+  for (const { name, datatype, shape, data } of tensors) {
+    if (Array.isArray(data)) return null;
+    inputs.push({ name, datatype, shape, bytes: data.byteLength });
+    bytesBehind += data.byteLength;
+  }
+  if (jsonBytes + bytesBehind !== body.length) return null;
+  return { json: Buffer.from(body.subarray(0, jsonBytes)), rest, inputs, bytesBehind };
+}
+
+/**
+ * The request in a body whose JSON is the very same bytes. Null where it is not, or where something about its numbers
+ * is wrong: `parseBinaryRequest` says what.
+ */
+export function repeatedRequest(
+  { json, rest, inputs, bytesBehind }: BinaryHead,
+  body: Uint8Array,
+  jsonBytes: number,
+): InferRequest | null {
+  if (jsonBytes !== json.length || jsonBytes + bytesBehind !== body.length) return null;
+  if (json.compare(body, 0, jsonBytes) !== 0) return null;
+  const tensors: Tensor[] = [];
+  let at = jsonBytes;
+  for (const { name, datatype, shape, bytes } of inputs) {
+    const tensor = tensorFromBytes(name, datatype, [...shape], body.subarray(at, at + bytes));
+    if (!tensor.ok) return null;
+    tensors.push(tensor.value);
+    at += bytes;
+  }
+  return { ...rest, inputs: tensors };
 }
 
 /** Which outputs a request wants in binary form: `binary_data` of an output, else `binary_data_output`. */

@@ -2,7 +2,7 @@
 // deadlines. Needs no data folder. Trusts: made models that give back what they get. Must never: time anything.
 
 import assert from 'node:assert/strict';
-import { request as httpRequest } from 'node:http';
+import { Agent, request as httpRequest } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { deflateSync, gunzipSync, gzipSync, inflateSync } from 'node:zlib';
 import fc from 'fast-check';
@@ -63,6 +63,8 @@ describe('extensions of the protocol', () => {
     await serve('floats', single(1, ['n', 2]));
     await serve('half', single(10, [3]));
     await serve('text', single(8, ['n']));
+    await serve('again', single(1, ['n', 2]));
+    await serve('truth', single(9, ['n']));
     await serve('free', single(1, ['n', 'm']));
     http = await startHttp(stage, {
       inference: {
@@ -211,6 +213,59 @@ describe('extensions of the protocol', () => {
     }
   });
 
+  test('one connection that asks the same of other numbers, and then something else', async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const ask = (model: string, tensor: Tensor, edit = (body: Buffer): Buffer => body): Promise<string> =>
+      new Promise((resolve, reject) => {
+        const message = encodeBinaryRequest({ inputs: [tensor], parameters: { binary_data_output: false } });
+        const body = edit(Buffer.concat(message.pieces));
+        const headers = { [jsonLengthHeader]: message.jsonBytes, 'content-length': body.length };
+        const asked = httpRequest(url(model), { method: 'POST', agent, headers }, (response) => {
+          const chunks: Buffer[] = [];
+          response.on('data', (chunk: Buffer) => chunks.push(chunk));
+          response.on('end', () => {
+            const answer = JSON.parse(Buffer.concat(chunks).toString('utf8')) as {
+              outputs?: [{ data: unknown }];
+              error?: string;
+            };
+            resolve(answer.error ?? JSON.stringify(answer.outputs?.[0].data));
+          });
+        });
+        asked.on('error', reject).end(body);
+      });
+    const numbers = (...values: number[]): Tensor => {
+      return { ...floats, shape: [values.length / 2, 2], data: Float32Array.from(values) };
+    };
+    const truth = (...values: number[]): Tensor => {
+      return { name: 'x', datatype: 'BOOL', shape: [values.length], data: Uint8Array.from(values) };
+    };
+    const spoilt = (body: Buffer): Buffer => {
+      body[body.length - 1] = 2;
+      return body;
+    };
+    assert.equal(await ask('again', numbers(1, 2)), '[1,2]');
+    assert.equal(await ask('again', numbers(3, 4)), '[3,4]');
+    assert.equal(await ask('again', numbers(5, 6, 7, 8)), '[5,6,7,8]');
+    assert.equal(await ask('again', numbers(9, 10, 11, 12)), '[9,10,11,12]');
+    assert.match(
+      await ask('again', numbers(1, 2, 3, 4), (body) => body.subarray(0, -1)),
+      /fewer than 16 bytes/,
+    );
+    assert.match(
+      await ask('again', numbers(1, 2, 3, 4), (body) => Buffer.concat([body, Buffer.alloc(1)])),
+      /1 bytes behind the JSON belong to no tensor/,
+    );
+    assert.equal(await ask('truth', truth(1, 0)), '[true,false]');
+    const first = await ask('truth', truth(1), spoilt);
+    assert.match(first, /BOOL/);
+    assert.equal(await ask('truth', truth(0)), '[false]');
+    assert.equal(await ask('truth', truth(1), spoilt), first, 'known by then');
+    assert.equal(await ask('truth', truth(1)), '[true]');
+    // The same JSON for a model that takes something else.
+    assert.match(await ask('again', truth(1)), /FP32/);
+    agent.destroy();
+  });
+
   test('half floats in JSON are numbers', async () => {
     const body = '{"inputs":[{"name":"x","datatype":"FP16","shape":[3],"data":[1,0.5,"NaN"]}]}';
     const { bytes } = await post(url('half'), body, identity);
@@ -311,7 +366,7 @@ describe('extensions of the protocol', () => {
       [[1, 3]],
     );
     const all = (await stats('')).map(({ name }) => name);
-    assert.deepEqual(all, ['counted', 'every', 'floats', 'free', 'half', 'text']);
+    assert.deepEqual(all, ['again', 'counted', 'every', 'floats', 'free', 'half', 'text', 'truth']);
     assert.equal((await fetch(`${http.url}/v2/models/nobody/stats`)).status, 404);
     assert.equal((await fetch(`${http.url}/v2/models/counted/versions/7/stats`)).status, 404);
   });

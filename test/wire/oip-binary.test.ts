@@ -9,6 +9,7 @@ import type { Result } from '../../shared/kernel/result.ts';
 import type { Datatype, TensorSignature } from '../../shared/wire/manifest.ts';
 import {
   type BinaryMessage,
+  binaryHead,
   binaryOutputs,
   encodeBinaryRequest,
   encodeBinaryResponse,
@@ -16,10 +17,12 @@ import {
   parseBinaryResponse,
   parseRawInput,
   readJsonLength,
+  repeatedRequest,
 } from '../../shared/wire/oip-binary.ts';
 import {
   encodeInferRequest,
   encodeInferResponse,
+  type InferRequest,
   parseInferRequest,
   parseInferResponse,
 } from '../../shared/wire/oip-json.ts';
@@ -72,6 +75,80 @@ test('random tensors of every type are the same after JSON, binary and any mixtu
     }),
     { numRuns: 300 },
   );
+});
+
+test('a request whose JSON is known is read as if it were not, whatever else differs', () => {
+  const parameters = fc.constantFrom<Partial<InferRequest>>({}, { parameters: { binary_data_output: true } });
+  const outputs = fc.constantFrom<Partial<InferRequest>>(
+    {},
+    { outputs: [{ name: 'o', parameters: { binary_data: true } }] },
+  );
+  const edit = fc.record({ at: fc.nat(2_000), byte: fc.nat(255) });
+  const change = fc.record({
+    edits: fc.array(edit, { maxLength: 2 }),
+    cut: fc.integer({ min: -3, max: 3 }),
+    split: fc.constantFrom(0, 0, 0, -1, 1),
+    shift: fc.nat(7),
+  });
+  let known = 0;
+  let repeated = 0;
+  fc.assert(
+    fc.property(tensors, parameters, outputs, fc.nat(31), change, (given, one, other, mask, changed) => {
+      const message = encodeBinaryRequest(
+        { ...one, ...other, inputs: given },
+        (name) => mask < 24 || ((mask >> Number(name.slice(1))) & 1) === 1,
+      );
+      const first = joined(message);
+      const head = binaryHead(first, message.jsonBytes, unwrap(parseBinaryRequest(first, message.jsonBytes)));
+      if (head === null) return;
+      known += 1;
+      const body = Buffer.concat([Buffer.alloc(changed.shift), first, Buffer.alloc(3)]).subarray(
+        changed.shift,
+        changed.shift + first.length + changed.cut * Number(changed.edits.length > 0),
+      );
+      for (const { at, byte } of changed.edits) if (body.length > 0) body[at % body.length] = byte;
+      const jsonBytes = message.jsonBytes + changed.split;
+      const again = repeatedRequest(head, body, jsonBytes);
+      if (again === null) return;
+      repeated += 1;
+      assert.deepEqual(again, unwrap(parseBinaryRequest(body, jsonBytes)));
+    }),
+    { numRuns: 2_000 },
+  );
+  assert.ok(known > 300 && repeated > 100, `${known} known, ${repeated} read again`);
+});
+
+test('what is kept of a request holds none of its numbers, and nothing of it is handed out twice', () => {
+  const data = Float32Array.of(1, 2);
+  const message = encodeBinaryRequest({ inputs: [{ name: 'x', datatype: 'FP32', shape: [2], data }] });
+  const body = joined(message);
+  const request = unwrap(parseBinaryRequest(body, message.jsonBytes));
+  const head = binaryHead(body, message.jsonBytes, request);
+  assert.ok(head !== null);
+  const later = Buffer.from(body);
+  body.fill(0);
+  assert.ok(!JSON.stringify(head).includes('"data":{'));
+  const [one, other] = [0, 1].map(() => repeatedRequest(head, later, message.jsonBytes)?.inputs[0]);
+  assert.ok(one !== undefined && other !== undefined);
+  one.shape.push(7);
+  assert.deepEqual(other.shape, [2]);
+  assert.deepEqual(repeatedRequest(head, later, message.jsonBytes)?.inputs[0]?.shape, [2]);
+});
+
+test('a request is not kept where it holds strings, numbers in its JSON, or a long text', () => {
+  const kept = (tensor: Tensor, isBinary: boolean): boolean => {
+    const message = encodeBinaryRequest({ inputs: [tensor] }, () => isBinary);
+    const request = unwrap(parseBinaryRequest(joined(message), message.jsonBytes));
+    return binaryHead(joined(message), message.jsonBytes, request) !== null;
+  };
+  const floats: Tensor = { name: 'x', datatype: 'FP32', shape: [2], data: Float32Array.of(1, 2) };
+  assert.equal(kept(floats, true), true);
+  assert.equal(kept(floats, false), false);
+  assert.equal(kept({ name: 'x', datatype: 'BYTES', shape: [1], data: ['a'] }, true), false);
+  const many = Array.from({ length: 40 }, (_, index): Tensor => ({ ...floats, name: `input ${index}` }));
+  const message = encodeBinaryRequest({ inputs: many });
+  const request = unwrap(parseBinaryRequest(joined(message), message.jsonBytes));
+  assert.equal(binaryHead(joined(message), message.jsonBytes, request), null);
 });
 
 test('binary numbers keep every bit: a NaN with a payload, negative zero, half floats', () => {

@@ -137,14 +137,19 @@ function perceptron(): StagedFile[] {
   return [{ path: 'model.onnx', role: 'model', bytes }];
 }
 
-/** The same model twice, with and without batches, at 32 connections. */
+const clients = 32;
+
+/**
+ * The same model twice, with and without batches. A batch is half of the clients: one half is answered and asks again
+ * while the other is in the model; a batch of all of them leaves every process waiting for the next one.
+ */
 export async function benchBatching(): Promise<object> {
   const stage = openStage({ threads: 1 });
   const http = await startHttp(stage);
   const load = startLoad();
   try {
     await stage.serve('single', perceptron());
-    await stage.serve('batched', perceptron(), { session: { maxBatch: 32, maxDelayMs: 2 } });
+    await stage.serve('batched', perceptron(), { session: { maxBatch: clients / 2, maxDelayMs: 2 } });
     const data = Float32Array.from({ length: width.input }, (_, index) => index % 7);
     const body = encodeInferRequest({
       inputs: [{ name: 'x', datatype: 'FP32', shape: [1, width.input], data }],
@@ -154,7 +159,7 @@ export async function benchBatching(): Promise<object> {
       load,
       { base: urlOf('single'), measured: urlOf('batched') },
       body,
-      32,
+      clients,
     );
     const counters = stage.host.models().find(({ as }) => as === 'batched')?.counters;
     const rowsPerRun = round((counters?.inferences ?? 0) / (counters?.executions ?? 1));

@@ -145,6 +145,9 @@ async function benchProcesses(): Promise<object> {
   }
 }
 
+/** Of small models: enough that the compilers are done with most of it, as in an agent that runs for days. */
+const smallRounds = 2_000;
+
 /**
  * By the path at which each stands in the results. `--only inference` or `--only inference.yolox` take a part, and so
  * does the bare name.
@@ -152,8 +155,8 @@ async function benchProcesses(): Promise<object> {
 const sections: Record<string, () => Promise<object>> = {
   processes: benchProcesses,
   'inference.childAtRest': benchChildAtRest,
-  'inference.mnist': () => benchModel('mnist/digit4-opset8', 400),
-  'inference.silero': () => benchModel('silero-vad/one-step-v5', 400),
+  'inference.mnist': () => benchModel('mnist/digit4-opset8', smallRounds),
+  'inference.silero': () => benchModel('silero-vad/one-step-v5', smallRounds),
   'inference.yolox': () => benchModel('yolox-nano/coco139-r2', 100),
   'inference.throughput': benchThroughput,
   'inference.batching': benchBatching,

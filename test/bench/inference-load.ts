@@ -107,10 +107,10 @@ export async function benchThroughput(): Promise<object> {
   }
 }
 
-const width = { input: 64, hidden: 1_024, output: 10 };
+const width = { input: 64, output: 10 };
 
 /** A perceptron with a free first dimension: a single row leaves its matrices' columns to be read for nothing. */
-function perceptron(): StagedFile[] {
+function perceptron(hidden: number): StagedFile[] {
   const weights = (name: string, rows: number, columns: number): Tensor => ({
     name,
     datatype: 'FP32',
@@ -129,9 +129,9 @@ function perceptron(): StagedFile[] {
       { operator: 'MatMul', inputs: ['d', 'w3'], outputs: ['y'] },
     ],
     initializers: [
-      weights('w1', width.input, width.hidden),
-      weights('w2', width.hidden, width.hidden),
-      weights('w3', width.hidden, width.output),
+      weights('w1', width.input, hidden),
+      weights('w2', hidden, hidden),
+      weights('w3', hidden, width.output),
     ],
   });
   return [{ path: 'model.onnx', role: 'model', bytes }];
@@ -143,13 +143,13 @@ const clients = 32;
  * The same model twice, with and without batches. A batch is half of the clients: one half is answered and asks again
  * while the other is in the model; a batch of all of them leaves every process waiting for the next one.
  */
-export async function benchBatching(): Promise<object> {
+export async function benchBatching(hidden: number): Promise<object> {
   const stage = openStage({ threads: 1 });
   const http = await startHttp(stage);
   const load = startLoad();
   try {
-    await stage.serve('single', perceptron());
-    await stage.serve('batched', perceptron(), { session: { maxBatch: clients / 2, maxDelayMs: 2 } });
+    await stage.serve('single', perceptron(hidden));
+    await stage.serve('batched', perceptron(hidden), { session: { maxBatch: clients / 2, maxDelayMs: 2 } });
     const data = Float32Array.from({ length: width.input }, (_, index) => index % 7);
     const body = encodeInferRequest({
       inputs: [{ name: 'x', datatype: 'FP32', shape: [1, width.input], data }],
@@ -164,6 +164,7 @@ export async function benchBatching(): Promise<object> {
     const counters = stage.host.models().find(({ as }) => as === 'batched')?.counters;
     const rowsPerRun = round((counters?.inferences ?? 0) / (counters?.executions ?? 1));
     return {
+      hidden,
       single: base,
       batched: measured,
       ratio,

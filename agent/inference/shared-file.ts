@@ -34,6 +34,8 @@ export const partBytes = 512 * 1024;
 const keptBytesMax = 8 * 1024 * 1024;
 /** Of one answer, in memory that waits for it; new pages take longer than what is copied there. */
 const preparedBytesMax = 4 * 1024 * 1024;
+/** A child may answer with any number of outputs; what is remembered of them is bounded. */
+const outputsPreparedMax = 16;
 const folderDefault = '/dev/shm';
 /** `f_type` of statfs(2). */
 const tmpfsMagic = 0x01021994;
@@ -184,7 +186,7 @@ function answerFrom(
   let taken = 0;
   const incoming = takeFrom(descriptor, start, (_offset, bytes) => {
     touch();
-    usual[taken] = { bytes, again: usual[taken]?.bytes === bytes };
+    if (taken < outputsPreparedMax) usual[taken] = { bytes, again: usual[taken]?.bytes === bytes };
     taken += 1;
     const ready = prepared.shift();
     return ready?.length === bytes ? ready : Buffer.allocUnsafeSlow(bytes);

@@ -215,9 +215,17 @@ describe('extensions of the protocol', () => {
 
   test('one connection that asks the same of other numbers, and then something else', async () => {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-    const ask = (model: string, tensor: Tensor, edit = (body: Buffer): Buffer => body): Promise<string> =>
+    const ask = (
+      model: string,
+      tensor: Tensor,
+      edit = (body: Buffer): Buffer => body,
+      parameters: InferRequest['parameters'] = {},
+    ): Promise<string> =>
       new Promise((resolve, reject) => {
-        const message = encodeBinaryRequest({ inputs: [tensor], parameters: { binary_data_output: false } });
+        const message = encodeBinaryRequest({
+          inputs: [tensor],
+          parameters: { binary_data_output: false, ...parameters },
+        });
         const body = edit(Buffer.concat(message.pieces));
         const headers = { [jsonLengthHeader]: message.jsonBytes, 'content-length': body.length };
         const asked = httpRequest(url(model), { method: 'POST', agent, headers }, (response) => {
@@ -263,6 +271,12 @@ describe('extensions of the protocol', () => {
     assert.equal(await ask('truth', truth(1)), '[true]');
     // The same JSON for a model that takes something else.
     assert.match(await ask('again', truth(1)), /FP32/);
+    // What is refused the first time is no more served the second.
+    for (let round = 0; round < 2; round++)
+      assert.match(
+        await ask('again', numbers(1, 2), undefined, { classification: 1 }),
+        /classification is not served/,
+      );
     agent.destroy();
   });
 
